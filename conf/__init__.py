@@ -1,0 +1,1 @@
+"""The configuration of the command line; found at run time, never imported."""
