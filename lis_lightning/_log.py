@@ -1,0 +1,284 @@
+"""Interaction logs as they come (files, globs, tables of three libraries) into columns that can be trusted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lis_lightning.errors import LogError
+
+Table = Any  # polars, pandas or pyarrow table; only polars is a dependency, so the type cannot be named
+
+# A unix timestamp of the years 1973 to 5138 falls into one of these ranges, by its unit.
+_UNITS = (
+    ("seconds", 1e8, 1e11),
+    ("milliseconds", 1e11, 1e14),
+    ("microseconds", 1e14, 1e17),
+    ("nanoseconds", 1e17, 1e20),
+)
+_PER_DAY = {
+    "seconds": 86_400,
+    "milliseconds": 86_400_000,
+    "microseconds": 86_400_000_000,
+    "nanoseconds": 86_400 * 10**9,
+}
+
+
+def read_table(source: str | Path | Table, what: str = "interaction log") -> pl.DataFrame:
+    """Read a parquet or CSV path or glob, or take a polars, pandas or pyarrow table.
+
+    Args:
+        source: Path, glob, or table.
+        what: Name of the table in error messages.
+
+    Raises:
+        LogError: If nothing matches, the ending is unknown, or the object is no table.
+    """
+    if isinstance(source, str | Path):
+        return _read_files(str(source), what)
+    if isinstance(source, pl.LazyFrame):
+        return source.collect()
+    if isinstance(source, pl.DataFrame):
+        return source
+    module = type(source).__module__.partition(".")[0]
+    if module == "pandas":
+        # Not `pl.from_pandas`: it needs pyarrow, which pandas users may not have.
+        return pl.DataFrame({str(name): source[name].to_numpy() for name in source.columns}, strict=False)
+    if module == "pyarrow":
+        return pl.DataFrame(pl.from_arrow(source))
+    raise LogError(
+        f"Expected the {what} as a parquet or CSV path, a glob, or a polars, pandas or pyarrow table, "
+        f"got {type(source).__name__}."
+    )
+
+
+def _read_files(path: str, what: str) -> pl.DataFrame:
+    expanded = Path(path).expanduser()
+    has_glob = any(mark in path for mark in "*?[")
+    if not has_glob and expanded.is_dir():
+        raise LogError(f"The {what} {path!r} is a folder; name a file or a glob, as in {path.rstrip('/')}/*.parquet.")
+    if not has_glob and not expanded.is_file():
+        raise LogError(f"The {what} {path!r} does not exist (working directory: {Path.cwd().name}/).")
+    ending = expanded.suffix.lower()
+    try:
+        if ending in {".parquet", ".pq"}:
+            return pl.read_parquet(expanded)
+        if ending in {".csv", ".tsv"}:
+            return pl.read_csv(expanded, separator="\t" if ending == ".tsv" else ",", try_parse_dates=True)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LogError(f"The {what} {path!r} cannot be read: {error}") from error
+    raise LogError(f"Expected the {what} to end in .parquet, .csv or .tsv, got {path!r}.")
+
+
+def require_columns(table: pl.DataFrame, columns: Sequence[str], what: str = "interaction log") -> None:
+    """Raise LogError for the first column that `table` lacks, with the nearest name it has."""
+    for column in columns:
+        if column not in table.columns:
+            near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise LogError(f"The {what} has no column {column!r}; it has {table.columns}.{hint}")
+
+
+def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the distinct ids of a column in sorted order, and the index of each row's id among them.
+
+    Raises:
+        LogError: If ids are missing, or are neither integers nor strings.
+    """
+    ids = table[column]
+    if ids.null_count() or (ids.dtype.is_float() and ids.is_nan().any()):
+        rows = ids.is_null().arg_true() if ids.null_count() else ids.is_nan().arg_true()
+        raise LogError(
+            f"Column {column!r} has {rows.len()} missing ids, the first in row {rows[0]}; drop these rows or name them."
+        )
+    if not (ids.dtype.is_integer() or ids.dtype in {pl.String, pl.Categorical} or isinstance(ids.dtype, pl.Enum)):
+        raise LogError(f"Column {column!r} must hold integer or string ids, got {ids.dtype}.")
+    if not ids.dtype.is_integer():
+        ids = ids.cast(pl.String)
+    distinct = ids.unique().sort()
+    codes = pl.DataFrame({"id": ids}).join(
+        pl.DataFrame({"id": distinct, "code": np.arange(distinct.len())}), on="id", how="left", maintain_order="left"
+    )["code"]
+    return distinct.to_numpy(), codes.to_numpy().astype(np.int64)
+
+
+def binary_labels(table: pl.DataFrame, label: str | tuple[str, float]) -> NDArray[np.int8]:
+    """Return 0/1 labels: a 0/1 or boolean column, or ``(column, threshold)`` for values at or above the threshold.
+
+    Raises:
+        LogError: If values are missing, or are not binary and no threshold is given.
+    """
+    column, threshold = (label, None) if isinstance(label, str) else label
+    values = table[column]
+    if values.null_count() or (values.dtype.is_float() and values.is_nan().any()):
+        missing = values.null_count() + (int(values.is_nan().sum() or 0) if values.dtype.is_float() else 0)
+        raise LogError(f"Label column {column!r} has {missing} missing values among {values.len()}; drop these rows.")
+    if values.dtype == pl.Boolean:
+        values = values.cast(pl.Int8)
+    if not values.dtype.is_numeric():
+        raise LogError(f"Label column {column!r} must be numeric or boolean, got {values.dtype}.")
+    if threshold is not None:
+        return (values >= threshold).cast(pl.Int8).to_numpy()
+    distinct = values.unique().sort()
+    if not distinct.is_in([0, 1]).all():
+        shown = distinct.to_list()[:6]
+        raise LogError(
+            f"Label column {column!r} is not binary: it holds {shown}{'...' if distinct.len() > 6 else ''}. Say which "
+            f'values are positive, as in label=("{column}", {distinct.to_list()[distinct.len() // 2]}) for values at '
+            "or above."
+        )
+    return values.cast(pl.Int8).to_numpy()
+
+
+def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | None]:
+    """Return sortable timestamps, and how many of their units make a day (None if the unit is unknown).
+
+    Raises:
+        LogError: If timestamps are missing, are text, or mix units (seconds and milliseconds, say).
+    """
+    times = table[column]
+    if times.dtype.is_temporal() and times.dtype not in {pl.Time, pl.Duration}:
+        times, per_day = times.cast(pl.Datetime("us")).cast(pl.Int64), _PER_DAY["microseconds"]
+    elif times.dtype.is_numeric():
+        per_day = None
+    else:
+        raise LogError(
+            f"Time column {column!r} must be numeric or a date or datetime, got {times.dtype}; parse it first, as in "
+            f"pl.col({column!r}).str.to_datetime()."
+        )
+    bad = times.is_null() if not times.dtype.is_float() else times.is_null() | ~times.is_finite()
+    if bad.any():
+        raise LogError(
+            f"Time column {column!r} has {bad.sum()} missing or non-finite timestamps, the first in row "
+            f"{bad.arg_true()[0]}; drop these rows."
+        )
+    values = times.to_numpy()
+    if per_day is None:
+        per_day = _units_per_day(values, column)
+    return values, per_day
+
+
+def _units_per_day(values: NDArray[Any], column: str) -> int | None:
+    """Return how many units make a day if all timestamps look like one unix unit; raise if they look like several."""
+    counts = {name: int(((values >= low) & (values < high)).sum()) for name, low, high in _UNITS}
+    present = {name: count for name, count in counts.items() if count}
+    if len(present) > 1:
+        raise LogError(
+            f"Time column {column!r} mixes units: "
+            + ", ".join(f"{count} values look like unix {name}" for name, count in present.items())
+            + ". Bring all of them to one unit."
+        )
+    if sum(present.values()) == values.size and present:
+        return _PER_DAY[next(iter(present))]
+    odd = values.size - sum(present.values())
+    if present and odd < values.size / 2:
+        raise LogError(
+            f"Time column {column!r} mixes units: {sum(present.values())} values look like unix "
+            f"{next(iter(present))}, {odd} (such as {values[values < 1e8][0] if (values < 1e8).any() else values[0]}) "
+            "do not. Correct or drop them."
+        )
+    return None
+
+
+def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:
+    """Return a window edge in the unit of the log's timestamps; datetimes and ISO strings become microseconds."""
+    if isinstance(edge, str | datetime | date):
+        moment = np.datetime64(edge, "us").astype(np.int64)
+        if time.dtype.kind != "i" or not (1e14 <= np.abs(time).max() < 1e17):
+            raise LogError(
+                f"Window edge {edge!r} is a date, but the log's timestamps are numbers such as {time[0]}; give the "
+                "edge in the same unit."
+            )
+        return moment
+    return edge
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a log, checked and coded. [num_rows] each, but for the ids.
+
+    Attributes:
+        user: Index into `user_ids`.
+        item: Index into `item_ids`.
+        time: Timestamps of one unit.
+        label: 0 or 1.
+        base_logit: Finite float64 logits, or None.
+        user_ids: Distinct user ids, sorted.
+        item_ids: Distinct item ids, sorted.
+        units_per_day: How many time units make a day, if known.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    time: NDArray[Any]
+    label: NDArray[np.int8]
+    base_logit: NDArray[np.float64] | None
+    user_ids: NDArray[Any]
+    item_ids: NDArray[Any]
+    units_per_day: int | None
+
+    def periods(self) -> NDArray[np.int64]:
+        """Return the day of each row, or where the unit is unknown its percentile of time."""
+        if self.units_per_day is not None:
+            return np.floor_divide(self.time, self.units_per_day).astype(np.int64)
+        edges = np.quantile(self.time, np.linspace(0, 1, 101)[1:-1])
+        return np.searchsorted(edges, self.time, side="right").astype(np.int64)
+
+    def with_negatives(self, source: NDArray[np.int64], item: NDArray[np.int64]) -> Columns:
+        """Return the columns with a negative row for each (positive row, item) given."""
+        return replace(
+            self,
+            user=np.r_[self.user, self.user[source]],
+            item=np.r_[self.item, item],
+            time=np.r_[self.time, self.time[source]],
+            label=np.r_[self.label, np.zeros(source.size, np.int8)],
+        )
+
+
+def read_columns(
+    source: str | Path | Table,
+    *,
+    user: str,
+    item: str,
+    time: str,
+    label: str | tuple[str, float] | None,
+    base_logit: str | None,
+) -> Columns:
+    """Read a log and check each column.
+
+    Raises:
+        LogError: With the name of the column, what was expected and what came.
+    """
+    table = read_table(source)
+    label_column = label if isinstance(label, str) or label is None else label[0]
+    require_columns(table, [name for name in (user, item, time, label_column, base_logit) if name is not None])
+    if not table.height:
+        raise LogError("The interaction log has no rows.")
+    user_ids, user_codes = id_codes(table, user)
+    item_ids, item_codes = id_codes(table, item)
+    times, units_per_day = timestamps(table, time)
+    labels = np.ones(table.height, np.int8) if label is None else binary_labels(table, label)
+    logits = None if base_logit is None else _finite_logits(table, base_logit)
+    return Columns(user_codes, item_codes, times, labels, logits, user_ids, item_ids, units_per_day)
+
+
+def _finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    values = table[column]
+    if not values.dtype.is_numeric():
+        raise LogError(f"Column {column!r} must hold the ranker's logits as numbers, got {values.dtype}.")
+    logits = values.cast(pl.Float64).to_numpy()
+    bad = ~np.isfinite(logits)
+    if bad.any():
+        raise LogError(
+            f"Column {column!r} has {int(bad.sum())} missing or non-finite logits, the first in row "
+            f"{int(np.flatnonzero(bad)[0])}; drop these rows or leave `base_logit` out."
+        )
+    return logits
