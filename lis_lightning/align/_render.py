@@ -1,0 +1,252 @@
+"""What an item of the generated world looks like and how it is described.
+
+Six attributes carry the preference; some show in the image only, some in the text only. Everything else that is
+drawn or written (background, place, turn, dots, noise; brand, size, delivery, adjectives) is nuisance: it comes from
+the item's own random numbers, says nothing of any preference, and makes most of what a raw encoder sees.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VOCABULARY: dict[str, dict[str, tuple[str, ...]]] = {
+    "shape": dict.fromkeys(("disc", "square", "triangle", "star", "cross", "heart"), ()),
+    "pattern": dict.fromkeys(("plain", "stripes", "checks", "dots", "rings"), ()),
+    "colour": {
+        "red": ("red", "scarlet", "crimson"),
+        "orange": ("orange", "tangerine", "apricot"),
+        "yellow": ("yellow", "lemon", "golden"),
+        "green": ("green", "emerald", "leaf-coloured"),
+        "teal": ("teal", "turquoise", "aqua"),
+        "blue": ("blue", "cobalt", "azure"),
+        "purple": ("purple", "violet", "plum"),
+        "pink": ("pink", "rose", "magenta"),
+    },
+    "category": {
+        "lamp": ("lamp", "lantern", "table light"),
+        "seat": ("chair", "stool", "bench"),
+        "cup": ("mug", "cup", "tumbler"),
+        "bag": ("backpack", "satchel", "tote"),
+        "clock": ("clock", "alarm", "timepiece"),
+        "vase": ("vase", "planter", "flower pot"),
+        "shelf": ("shelf", "bookcase", "rack"),
+        "rug": ("rug", "carpet", "mat"),
+    },
+    "material": {
+        "leather": ("leather", "cowhide", "suede"),
+        "wood": ("oak", "walnut wood", "timber"),
+        "metal": ("steel", "brass", "aluminium"),
+        "fabric": ("cotton", "linen", "canvas"),
+        "glass": ("glass", "crystal", "glasswork"),
+        "clay": ("ceramic", "stoneware", "porcelain"),
+        "plastic": ("acrylic", "resin", "plastic"),
+    },
+    "style": {
+        "rustic": ("rustic", "farmhouse", "country"),
+        "minimal": ("minimal", "pared-back", "nordic"),
+        "retro": ("retro", "vintage", "mid-century"),
+        "playful": ("playful", "cartoonish", "whimsical"),
+        "industrial": ("industrial", "loft", "workshop"),
+        "ornate": ("ornate", "baroque", "lavish"),
+    },
+}
+"""Attribute -> value -> the words a text may use for it (none where only the image shows it)."""
+
+SHOWN_IN_TEXT = tuple(name for name, values in VOCABULARY.items() if all(values.values()))
+SHOWN_IN_IMAGE = ("shape", "pattern", "colour")
+
+_HUES = {"red": 0, "orange": 28, "yellow": 55, "green": 120, "teal": 176, "blue": 222, "purple": 272, "pink": 322}
+# fmt: off
+_BRANDS = (
+    "Aldine", "Borva", "Castell", "Dunmore", "Elvik", "Farrow", "Gaspar", "Hollin", "Isberg", "Jorvik", "Kestrel",
+    "Lumora", "Marlow", "Nordal", "Oakhurst", "Pellier", "Quantock", "Rivona", "Selkirk", "Tavira", "Umbria", "Valmont",
+    "Wexley", "Xanthe", "Yarrow", "Zelmar", "Arbour", "Brixen", "Calder", "Dovetail",
+)
+_ADJECTIVES = (
+    "handy", "sturdy", "lovely", "roomy", "compact", "elegant", "durable", "clever", "quiet", "bright", "gentle",
+    "honest", "popular", "daily", "trusty", "neat", "light", "heavy", "bold", "calm", "smart", "solid", "fresh", "fine",
+    "tidy", "warm", "cool", "proud", "simple", "rare",
+)
+_CITIES = (
+    "Lyon", "Porto", "Ghent", "Turin", "Malmo", "Riga", "Leeds", "Bergen", "Vigo", "Graz", "Lodz", "Split", "Cork",
+    "Nantes", "Basel", "Aarhus",
+)
+# fmt: on
+_TEMPLATES = (
+    "{title}. This {adjective} {style} {category} in {colour} {material} is {size} cm wide. {extra}",
+    "{title}: {material} {category}, {adjective} and {second}, with {style} looks, all in {colour}. {extra}",
+    "{title}. Made of {material} in {city}, this {category} brings {style} charm in {colour}. {extra}",
+    "{extra} {title}: the {colour} {category} by {brand} is {adjective}, {style}, and built from {material}.",
+    "{title}. {extra} Our {second} {style} {category} comes in {colour}; its {material} body is {adjective}.",
+)
+_EXTRAS = (
+    "Ships from {city} within {number} days.",
+    "Weighs {number}.{digit} kg and fits any {adjective} home.",
+    "Bought by {number}{digit} customers in {city} this season.",
+    "Comes with a {number}-year warranty from {brand}.",
+    "Model {letter}{number}{digit} in the {adjective} {brand} series.",
+    "Designed by one {second} team in {city}.",
+    "Gift box number {number}{digit} included.",
+    "Fold it, move it, keep it {adjective}.",
+)
+
+_OVERSAMPLING = 3
+
+_Colour: TypeAlias = tuple[int, int, int]
+
+
+def render_text(attributes: Mapping[str, str], rng: Generator) -> tuple[str, str]:
+    """Return the title and the description of an item.
+
+    Args:
+        attributes: The item's value of every attribute in :data:`VOCABULARY`.
+        rng: Where the choice of words and all the nuisance comes from.
+
+    Returns:
+        A short title, and one text that holds the title and a word for each attribute of :data:`SHOWN_IN_TEXT`.
+    """
+
+    def pick(words: tuple[str, ...]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    words = {name: pick(VOCABULARY[name][attributes[name]]) for name in SHOWN_IN_TEXT}
+    words |= {
+        "brand": pick(_BRANDS),
+        "city": pick(_CITIES),
+        "adjective": pick(_ADJECTIVES),
+        "second": pick(_ADJECTIVES),
+    }
+    words |= {
+        "size": str(rng.integers(5, 190)),
+        "number": str(rng.integers(2, 60)),
+        "digit": str(rng.integers(10)),
+        "letter": "ABCDEFGHKLMNPRSTVXYZ"[int(rng.integers(20))],
+    }
+    words["title"] = "{brand} {adjective} {category} {letter}{size}".format(**words)
+    words["extra"] = pick(_EXTRAS).format(**words)
+    return words["title"], pick(_TEMPLATES).format(**words)
+
+
+def render_image(attributes: Mapping[str, str], rng: Generator, size: int) -> Image.Image:
+    """Return the picture of an item: its shape, pattern and colour on a scene that means nothing.
+
+    Args:
+        attributes: The item's value of at least ``shape``, ``pattern`` and ``colour``.
+        rng: Where the background, the place, the turn, the dots and the noise come from.
+        size: Width and height in pixels.
+
+    Returns:
+        An RGB image of ``size`` x ``size`` pixels.
+    """
+    from PIL import Image, ImageDraw
+
+    large = size * _OVERSAMPLING
+    canvas = _background(rng, large)
+    radius = large * rng.uniform(0.27, 0.36)
+    centre = large * rng.uniform(0.42, 0.58, size=2)
+    turn = math.radians(rng.uniform(-20, 20))
+    outline = _outline(attributes["shape"], turn)
+    light = _fill(attributes["colour"], rng)
+    dark = (int(0.35 * light[0]), int(0.35 * light[1]), int(0.35 * light[2]))
+    mask = Image.new("L", (large, large))
+    rim = Image.new("L", (large, large))
+    ImageDraw.Draw(mask).polygon(_place(outline, centre, radius), fill=255)
+    ImageDraw.Draw(rim).polygon(_place(outline, centre, radius * 1.1), fill=255)
+    canvas.paste((250,) * 3 if rng.random() < 0.5 else (15,) * 3, mask=rim)
+    tone = Image.fromarray(_pattern(attributes["pattern"], large, centre, radius, turn, rng.uniform(0, 1)))
+    canvas.paste(_two_tone(dark, light, tone), mask=mask)
+    pixels = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32)
+    pixels = pixels + 7 * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _fill(colour: str, rng: Generator) -> _Colour:
+    """Return an RGB fill of the named colour, with a little of its own hue and brightness."""
+    hue = (_HUES[colour] + rng.uniform(-6, 6)) / 360 % 1
+    return _rgb(hue, rng.uniform(0.75, 0.98), rng.uniform(0.82, 0.98))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> _Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def _two_tone(first: _Colour, second: _Colour, share: Image.Image) -> Image.Image:
+    """Return an image of the first colour where ``share`` is white, of the second where it is black."""
+    from PIL import Image
+
+    return Image.composite(Image.new("RGB", share.size, first), Image.new("RGB", share.size, second), share)
+
+
+def _background(rng: Generator, size: int) -> Image.Image:
+    """Return a gradient between two random colours with a few dots on it."""
+    from PIL import Image, ImageDraw
+
+    near = _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.95))
+    far = _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.95))
+    ramp = Image.linear_gradient("L").rotate(rng.uniform(0, 360)).resize((size, size), box=(38, 38, 218, 218))
+    canvas = _two_tone(near, far, ramp)
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(int(rng.integers(3, 9))):
+        across, down = rng.uniform(0, size, size=2)
+        radius = size * rng.uniform(0.015, 0.05)
+        box = (across - radius, down - radius, across + radius, down + radius)
+        draw.ellipse(box, fill=_rgb(rng.random(), rng.uniform(0.3, 1), rng.uniform(0.3, 1)))
+    return canvas
+
+
+def _outline(shape: str, turn: float) -> NDArray[np.float64]:
+    """Return the corners of a shape within the unit circle, turned by ``turn`` radians, [num_corners, 2]."""
+    if shape == "heart":
+        t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+        across = 16 * np.sin(t) ** 3
+        down = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+        corners = np.stack([across, down], axis=1) / 17
+    elif shape == "cross":
+        arm = 0.34
+        quarter = np.array([[arm, -0.98], [arm, -arm], [0.98, -arm]])
+        turns = [np.array([[0, -1], [1, 0]]), np.array([[-1, 0], [0, -1]]), np.array([[0, 1], [-1, 0]])]
+        corners = np.concatenate([quarter, *(quarter @ matrix.T for matrix in turns)])
+    else:
+        count, inner = {"disc": (48, 1.0), "square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.42)}[shape]
+        start = np.pi / 4 if shape == "square" else -np.pi / 2
+        angles = start + np.arange(count) * 2 * np.pi / count
+        radii = np.where(np.arange(count) % 2, inner, 1.0)
+        corners = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    return np.asarray(corners @ rotation.T)
+
+
+def _place(outline: NDArray[np.float64], centre: NDArray[np.float64], radius: float) -> list[tuple[float, float]]:
+    return [(float(across), float(down)) for across, down in outline * radius + centre]
+
+
+def _pattern(
+    pattern: str, size: int, centre: NDArray[np.float64], radius: float, turn: float, phase: float
+) -> NDArray[np.uint8]:
+    """Return where the darker tone of a pattern lies, [size, size] of 0 and 255."""
+    if pattern == "plain":
+        return np.zeros((size, size), dtype=np.uint8)
+    axis = (np.arange(size, dtype=np.float32) + 0.5)[:, None]
+    across, down = (axis.T - centre[0]) / radius, (axis - centre[1]) / radius
+    u = 2.4 * (math.cos(turn) * across + math.sin(turn) * down) + phase
+    v = 2.4 * (math.cos(turn) * down - math.sin(turn) * across) + phase
+    if pattern == "stripes":
+        dark = v % 1 < 0.45
+    elif pattern == "checks":
+        dark = (u % 1 < 0.5) ^ (v % 1 < 0.5)
+    elif pattern == "dots":
+        dark = np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.3
+    else:
+        dark = (2.2 * np.hypot(across, down) + phase) % 1 < 0.45
+    return np.where(dark, 255, 0).astype(np.uint8)

@@ -1,0 +1,327 @@
+"""The item table: ids, texts, images and features in one order, and the check that every image can be used."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, ShapeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+OnBadImage = Literal["raise", "blank"]
+
+MAX_PIXELS = 50_000_000
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+_TITLE_CHARACTERS = 60
+_BLANK_SIZE = 64
+_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTable:
+    """Items in a fixed order; row ``i`` of every field belongs to ``ids[i]``.
+
+    Attributes:
+        ids: Original ids, [num_items], int64 or str, each once.
+        texts: What the item says; may be empty.
+        images: Where the item's picture is; None where it has none.
+        features: Precomputed features, [num_items, dim], finite; None where there are none.
+        titles: A short name for display; the first 60 characters of the text where none is given.
+
+    Raises:
+        ItemError: If an id occurs twice, or a field has another number of rows than there are ids.
+        ShapeError: If ``features`` is not [num_items, dim].
+        NonFiniteError: If a feature is NaN or infinite.
+
+    Example:
+        >>> items = ItemTable(np.array([7, 9]), ("red cup", "blue mug"), (None, None))
+        >>> items.select([9]).texts
+        ('blue mug',)
+    """
+
+    ids: NDArray[Any]
+    texts: tuple[str, ...]
+    images: tuple[Path | None, ...]
+    features: NDArray[np.float32] | None = None
+    titles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.titles:
+            object.__setattr__(self, "titles", tuple(text[:_TITLE_CHARACTERS] for text in self.texts))
+        for name in ("texts", "images", "titles"):
+            if len(getattr(self, name)) != len(self.ids):
+                raise ItemError(
+                    f"`{name}` has {len(getattr(self, name))} rows for {len(self.ids)} item ids; give one row an item."
+                )
+        values, counts = np.unique(self.ids, return_counts=True)
+        if (counts > 1).any():
+            raise ItemError(
+                f"{int((counts > 1).sum())} item ids occur more than once in the item table: "
+                f"{first_ids(values[counts > 1])}. Keep one row an item."
+            )
+        if self.features is not None:
+            _check_features(self.features, self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, ids: Iterable[Any]) -> ItemTable:
+        """Return the rows of the given ids, in that order.
+
+        Args:
+            ids: Item ids; each must be in the table.
+
+        Raises:
+            ItemError: If ids are absent; the message counts them and names the first five.
+        """
+        wanted = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        row_of = {item: row for row, item in enumerate(self.ids.tolist())}
+        absent = [item for item in dict.fromkeys(wanted) if item not in row_of]
+        if absent:
+            raise ItemError(
+                f"{len(absent)} of {len(set(wanted))} item ids have no row in the item table of {len(self)} items: "
+                f"{first_ids(absent)}.{_kind_hint(absent[0], self.ids)} Add their rows, or leave them out of the log."
+            )
+        rows = [row_of[item] for item in wanted]
+        return ItemTable(
+            ids=self.ids[rows],
+            texts=tuple(self.texts[row] for row in rows),
+            images=tuple(self.images[row] for row in rows),
+            features=None if self.features is None else self.features[rows],
+            titles=tuple(self.titles[row] for row in rows),
+        )
+
+
+def load_image(
+    path: Path | None,
+    *,
+    size: int | None = None,
+    on_error: OnBadImage = "raise",
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Return a picture in RGB, decoded completely; plain grey where the item has none.
+
+    Transparency is laid over grey, the camera's orientation is applied, of an animation the first frame is taken.
+
+    Args:
+        path: The file; None gives grey.
+        size: Width and height in pixels to scale to, without keeping the proportions (nothing is cropped away); None
+            keeps the picture's own.
+        on_error: ``"raise"``, or ``"blank"`` to get grey for a picture that cannot be used.
+        max_pixels: The largest width x height that is decoded, read from the header before decoding.
+
+    Raises:
+        ItemError: If the file is missing, damaged, too large or of an unknown format, and ``on_error="raise"``.
+        ConfigError: If ``on_error`` is neither of the two.
+    """
+    from PIL import Image
+
+    _check_choice(on_error)
+    if path is not None:
+        try:
+            image = _decode(Path(path), max_pixels)
+        except _BadImageError as error:
+            if on_error == "raise":
+                raise ItemError(f"Image {path}: {error}. Repair it, or set on_bad_image=blank.") from error
+        else:
+            return image if size is None else image.resize((size, size), Image.Resampling.BICUBIC)
+    return Image.new("RGB", (size or _BLANK_SIZE,) * 2, _GREY)
+
+
+def check_images(items: ItemTable, on_error: OnBadImage = "raise", max_pixels: int = MAX_PIXELS) -> ItemTable:
+    """Decode every image once, so that a damaged one is found now and not in the middle of a training run.
+
+    Args:
+        items: The table; items without an image are fine.
+        on_error: ``"raise"``, or ``"blank"`` to go on without the images that cannot be used.
+        max_pixels: The largest width x height allowed, read from the header before decoding.
+
+    Returns:
+        The table; with ``"blank"``, the images that cannot be used are None in it.
+
+    Raises:
+        ItemError: If images are missing, damaged or too large: their number, and the first five ids with the reasons.
+        ConfigError: If ``on_error`` is neither of the two.
+
+    Warns:
+        LisWarning: With ``"blank"``, how many images of how many cannot be used.
+    """
+    _check_choice(on_error)
+    rows = [row for row, path in enumerate(items.images) if path is not None]
+    reasons = _reasons([items.images[row] for row in rows], max_pixels)
+    bad = {row: reason for row, reason in zip(rows, reasons, strict=True) if reason}
+    if not bad:
+        return items
+    named = "; ".join(f"{items.ids[row]} ({items.images[row]}: {bad[row]})" for row in list(bad)[:5])
+    count = f"{len(bad)} of {len(rows)} item images cannot be used"
+    if on_error == "raise":
+        raise ItemError(
+            f"{count}. The first {min(5, len(bad))} by item id: {named}. Repair or remove them, or set "
+            "on_bad_image=blank to train with plain grey in their place."
+        )
+    warnings.warn(f"{count} and are replaced by plain grey: {named}.", LisWarning, stacklevel=2)
+    return replace(items, images=tuple(None if row in bad else path for row, path in enumerate(items.images)))
+
+
+def image_paths(
+    ids: Sequence[Any] | NDArray[Any], names: Sequence[str | None], folder: Path
+) -> tuple[Path | None, ...]:
+    """Return where each item's image is, and refuse any that lies outside the image folder.
+
+    Args:
+        ids: The items, for the message.
+        names: Paths relative to ``folder``, or absolute ones within it; None or empty for an item without one.
+        folder: The only folder from which images may be read.
+
+    Raises:
+        ItemError: If the folder does not exist, or a path leaves it, also through a symbolic link.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise ItemError(f"The image folder {root} does not exist; set image_folder to the folder of the item images.")
+    paths = [(root / name) if name else None for name in names]
+    outside = [row for row, path in enumerate(paths) if path and not path.resolve().is_relative_to(root)]
+    if outside:
+        named = "; ".join(f"{ids[row]} ({names[row]})" for row in outside[:5])
+        raise ItemError(
+            f"{len(outside)} image paths leave the image folder {root}. The first {min(5, len(outside))} by item id: "
+            f"{named}. Images are read from that folder only; move them there or set image_folder to a common parent."
+        )
+    return tuple(paths)
+
+
+def first_ids(ids: Iterable[Any], count: int = 5) -> str:
+    """Return the first few ids as they would be written in Python, with dots where there are more."""
+    shown = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    return ", ".join(repr(item) for item in shown[:count]) + (", ..." if len(shown) > count else "")
+
+
+class _BadImageError(Exception):
+    """Why one image cannot be used."""
+
+
+def _check_choice(on_error: str) -> None:
+    if on_error not in get_args(OnBadImage):
+        raise ConfigError(f"on_bad_image={on_error!r} is unknown; use one of {', '.join(get_args(OnBadImage))}.")
+
+
+def _check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
+    if features.ndim != 2 or features.shape[0] != len(ids):
+        raise ShapeError(
+            f"Item features have shape {features.shape}, expected ({len(ids)}, dim): one row an item, in the order of "
+            "the item table."
+        )
+    broken = ~np.isfinite(features).all(axis=1)
+    if broken.any():
+        raise NonFiniteError(
+            f"The features of {int(broken.sum())} of {len(ids)} items hold NaN or infinity: item ids "
+            f"{first_ids(ids[broken])}. Write zeros for items without features."
+        )
+
+
+def _kind_hint(wanted: Any, ids: NDArray[Any]) -> str:
+    """Return the likely cause where ids are numbers on one side and texts on the other."""
+    have_text, want_text = ids.dtype.kind in "OU", isinstance(wanted, str)
+    if not len(ids) or have_text == want_text:
+        return ""
+    kinds = ("integers", "strings")
+    return (
+        f" The likely cause: the item table's ids are {kinds[have_text]} ({ids.tolist()[0]!r}) and the others "
+        f"{kinds[want_text]} ({wanted!r}); write both with one type."
+    )
+
+
+def _decode(path: Path, max_pixels: int) -> Image.Image:
+    """Open and decode one image; whatever is wrong with it comes out as one sentence."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not path.is_file():
+        raise _BadImageError("missing" if not path.exists() else "not a file")
+    try:
+        # The list of formats keeps out those that Pillow hands to other programs (EPS) or that are not pictures.
+        with Image.open(path, formats=[name for name in _FORMATS if name in _known_formats()]) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _BadImageError(f"{width} x {height} pixels, more than the {max_pixels:,} allowed")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright)
+    except Image.DecompressionBombError:
+        raise _BadImageError(f"far more pixels than the {max_pixels:,} allowed") from None
+    except UnidentifiedImageError:
+        raise _BadImageError(f"not an image of a known format ({path.stat().st_size} bytes)") from None
+    except _BadImageError:
+        raise
+    except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, and more
+        raise _BadImageError(f"damaged ({type(error).__name__}: {error})") from error
+
+
+def _known_formats() -> dict[str, Any]:
+    from PIL import Image
+
+    Image.init()
+    return Image.OPEN
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit grey at 255, which turns nearly every such picture white.
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        grey = Image.new("RGBA", layer.size, (*_GREY, 255))
+        return Image.alpha_composite(grey, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reasons(paths: Sequence[Path | None], max_pixels: int) -> list[str]:
+    """Return why each image cannot be used, empty for those that can; a bar appears after two seconds."""
+    from PIL import Image
+
+    def reason(path: Path | None) -> str:
+        try:
+            _decode(Path(path or ""), max_pixels)
+        except _BadImageError as error:
+            return str(error)
+        return ""
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Our own limit speaks; Pillow's, at 89 million pixels, would be said once more and without the item's id.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return list(_with_bar(pool.map(reason, paths), len(paths)))
+
+
+def _with_bar(values: Iterator[str], total: int) -> Iterator[str]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+    started = time.monotonic()
+    progress = Progress(
+        SpinnerColumn(),
+        "Checking item images",
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = progress.add_task("", total=total)
+    with ExitStack() as stack:
+        for value in values:
+            if not progress.live.is_started and time.monotonic() - started > 2:
+                stack.enter_context(progress)
+            progress.advance(task)
+            yield value

@@ -1,0 +1,382 @@
+"""A generated world with known truth: users with drifting tastes, items that arrive over time, real images and texts.
+
+The physics, with everything drawn from one seed::
+
+    item latent   v_i    = content_i + private_i        the content part is a sum of one vector an attribute value
+    user latent   u_x(t) = an Ornstein-Uhlenbeck path   stationary, so that drift changes tastes and not their strength
+    click         y      ~ Bernoulli(sigmoid(bias + quality_i + generosity_x + taste * u_x(t) . v_i))
+
+The attributes are what images show and texts say (:mod:`lis_lightning.align._render`), so a perfect encoder can learn
+``content_i`` and nothing more. Exposure follows popularity and recency and is blind to taste.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.random import Generator, SeedSequence
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from lis_lightning.align._render import VOCABULARY, render_image, render_text
+from lis_lightning.align.items import ItemTable, image_paths
+from lis_lightning.errors import ConfigError
+from lis_lightning.functional.auroc import auroc
+
+FORMAT_VERSION = 1
+"""Raised whenever the same parameters give other files, so that an older world is not taken for a new one."""
+
+_START = 1_704_067_200  # 2024-01-01 in unix seconds
+_DAY = 86_400
+_NUM_PERIODS = 26
+_FILES = ("interactions.parquet", "items.parquet", "truth.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldParams:
+    """What a generated world is made of.
+
+    Attributes:
+        num_users: Users in the population; the quietest may have no event.
+        num_items: Items, each with an image and a text.
+        num_events: Exposures, each with a label.
+        dim: Dimensions of taste.
+        content_share: Share of the variance of the item latents that images and texts reveal, 0 to 1.
+        drift: How far tastes move: 1 minus the correlation of a user's taste on the last day with that on the first.
+        late_items: Share of the items that arrive during the log; the rest is there from the start.
+        recency: How many times more often a brand-new item is shown than an old one of the same popularity.
+        click_rate: Share of positive labels.
+        taste: Standard deviation of the personal part of the logit; 0 is a world without personal taste.
+        days: Length of the log.
+        image_size: Width and height of the item images, in pixels.
+        seed: Fixes everything.
+
+    Raises:
+        ConfigError: If a value is outside of its range.
+    """
+
+    num_users: int = field(default=2000, metadata={"low": 2, "high": 10_000_000})
+    num_items: int = field(default=1000, metadata={"low": 2, "high": 1_000_000})
+    num_events: int = field(default=70_000, metadata={"low": 10, "high": 1_000_000_000})
+    dim: int = field(default=8, metadata={"low": 1, "high": 256})
+    content_share: float = field(default=0.7, metadata={"low": 0.0, "high": 1.0})
+    drift: float = field(default=0.3, metadata={"low": 0.0, "high": 1.0})
+    late_items: float = field(default=0.4, metadata={"low": 0.0, "high": 1.0})
+    recency: float = field(default=5.0, metadata={"low": 1.0, "high": 1e6})
+    click_rate: float = field(default=0.4, metadata={"low": 0.01, "high": 0.99})
+    taste: float = field(default=1.3, metadata={"low": 0.0, "high": 100.0})
+    days: int = field(default=180, metadata={"low": 2, "high": 36_500})
+    image_size: int = field(default=48, metadata={"low": 16, "high": 1024})
+    seed: int = field(default=0, metadata={"low": 0, "high": 2**63 - 1})
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value, low, high = getattr(self, spec.name), spec.metadata["low"], spec.metadata["high"]
+            whole = not isinstance(value, bool) and isinstance(value, int | np.integer)
+            fits = whole if spec.type == "int" else whole or isinstance(value, float)
+            if not fits or not low <= value <= high:
+                kind = "an integer" if spec.type == "int" else "a number"
+                raise ConfigError(
+                    f"{spec.name} of the generated world must be {kind} from {low} to {high}, got {value!r}."
+                )
+
+    @property
+    def key(self) -> str:
+        """A short hash of the parameters and the format version."""
+        text = json.dumps([FORMAT_VERSION, self.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Return the parameters as plain numbers, equal for equal worlds (``drift=0`` and ``drift=0.0``)."""
+        return {
+            spec.name: int(value) if spec.type == "int" else float(value)
+            for spec, value in zip(fields(self), asdict(self).values(), strict=True)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A generated world on disk, and what is true in it.
+
+    Attributes:
+        folder: ``interactions.parquet``, ``items.parquet``, ``images/``, ``truth.safetensors`` and ``params.json``.
+        params: What it was made from.
+        log: Columns user_id, item_id, timestamp (unix seconds) and clicked (0/1), in order of time, [num_events].
+        items: Ids, titles, texts and images.
+        click_probability: The true probability of each event's label, in the order of ``log``, [num_events].
+        item_latents: What users respond to, [num_items, dim], in the order of ``items``.
+        content_latents: The part of it that images and texts reveal, [num_items, dim].
+        user_latents: The taste of each user in each period, [num_periods, num_users, dim]; user ids count from 1.
+        period_starts: When each period begins, unix seconds, [num_periods].
+        arrivals: When each item became available, unix seconds, [num_items].
+        attributes: Index of each item's value of each attribute of ``VOCABULARY``, [num_items, num_attributes].
+    """
+
+    folder: Path
+    params: WorldParams
+    log: pl.DataFrame
+    items: ItemTable
+    click_probability: NDArray[np.float64]
+    item_latents: NDArray[np.float32]
+    content_latents: NDArray[np.float32]
+    user_latents: NDArray[np.float32]
+    period_starts: NDArray[np.int64]
+    arrivals: NDArray[np.int64]
+    attributes: NDArray[np.int64]
+
+    def bayes_auc(
+        self, mask: NDArray[np.bool_] | None = None, *, start: float | None = None, end: float | None = None
+    ) -> float:
+        """Return the AUC of the true probabilities: no ranker can expect a higher one on these events.
+
+        Args:
+            mask: Which events count, [num_events]; all where it is None.
+            start: First timestamp that counts, unix seconds.
+            end: First timestamp that no longer counts.
+
+        Raises:
+            LogError: If the events left are of one class only.
+        """
+        time = self.log["timestamp"].to_numpy()
+        chosen = np.ones(time.size, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+        if start is not None:
+            chosen = chosen & (time >= start)
+        if end is not None:
+            chosen = chosen & (time < end)
+        return auroc(self.click_probability[chosen], self.log["clicked"].to_numpy()[chosen])
+
+    def attribute_values(self, name: str) -> list[str]:
+        """Return each item's value of one attribute of ``VOCABULARY``, in the order of ``items``."""
+        values = list(VOCABULARY[name])
+        return [values[code] for code in self.attributes[:, list(VOCABULARY).index(name)]]
+
+
+def generate_world(folder: str | Path, **parameters: Any) -> World:
+    """Return the world with these parameters, made now or taken from ``folder`` where it was made before.
+
+    The files are written aside and moved into place in one step: an interrupted generation leaves nothing that would
+    be taken for a world, and two processes may generate the same one at the same time.
+
+    Args:
+        folder: Where worlds are kept, one sub-folder a set of parameters.
+        parameters: Fields of :class:`WorldParams`.
+
+    Raises:
+        ConfigError: If a parameter is unknown or out of range.
+    """
+    params = _params(parameters)
+    home = Path(folder).expanduser()
+    place = home / f"world-{params.key}"
+    if not _is_finished(place, params):
+        home.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=home))
+        try:
+            _write(draft, params)
+            _move(draft, place, params)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return _read(place, params)
+
+
+def _params(parameters: dict[str, Any]) -> WorldParams:
+    known = [spec.name for spec in fields(WorldParams)]
+    for name in parameters:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"The generated world has no parameter {name!r}; it has {', '.join(known)}.{hint}")
+    return WorldParams(**parameters)
+
+
+def _is_finished(place: Path, params: WorldParams) -> bool:
+    """Whether a folder holds the whole world of these parameters."""
+    try:
+        written = json.loads((place / "params.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return (
+        written == {"format_version": FORMAT_VERSION, **params.to_dict()}
+        and all((place / name).is_file() for name in _FILES)
+        and (place / "images").is_dir()
+        and sum(1 for _ in (place / "images").iterdir()) == params.num_items
+    )
+
+
+def _move(draft: Path, place: Path, params: WorldParams) -> None:
+    """Put a finished draft into its place, over a damaged world but not over one that another process finished."""
+    if place.exists() and not _is_finished(place, params):
+        shutil.rmtree(place, ignore_errors=True)
+    try:
+        draft.rename(place)
+    except OSError:
+        if not _is_finished(place, params):
+            raise
+
+
+def _write(place: Path, params: WorldParams) -> None:
+    """Draw everything and write it; the parameters last."""
+    population, exposure, labels, looks = (np.random.default_rng(child) for child in SeedSequence(params.seed).spawn(4))
+    truth = _draw_latents(params, population)
+    log, truth["click_probability"] = _draw_events(params, truth, exposure, labels)
+    log.write_parquet(place / "interactions.parquet")
+    _write_items(place, params, truth["attributes"], looks)
+    save_file({name: np.ascontiguousarray(values) for name, values in truth.items()}, place / "truth.safetensors")
+    (place / "params.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **params.to_dict()}, indent=2))
+
+
+def _draw_latents(params: WorldParams, rng: Generator) -> dict[str, NDArray[Any]]:
+    """Draw what items are, when they arrive and how popular they get, and what users like as time goes by."""
+    items, users, dim = params.num_items, params.num_users, params.dim
+    sizes = [len(values) for values in VOCABULARY.values()]
+    attributes = np.stack([rng.integers(size, size=items) for size in sizes], axis=1)
+    content = sum(rng.standard_normal((size, dim))[codes] for size, codes in zip(sizes, attributes.T, strict=True))
+    content = _scaled(np.asarray(content), params.content_share)
+    private = _scaled(_without(content, rng.standard_normal((items, dim))), 1 - params.content_share)
+    keep = (1 - params.drift) ** (1 / (_NUM_PERIODS - 1))
+    tastes = [rng.standard_normal((users, dim))]
+    for _ in range(_NUM_PERIODS - 1):
+        tastes.append(keep * tastes[-1] + np.sqrt(1 - keep**2) * rng.standard_normal((users, dim)))
+    span = params.days * _DAY
+    late = rng.random(items) < params.late_items
+    late[rng.integers(items)] = False
+    quality = 0.6 * rng.standard_normal(items)
+    return {
+        "attributes": attributes,
+        "content_latents": content.astype(np.float32),
+        "item_latents": (content + private).astype(np.float32),
+        "user_latents": np.asarray(tastes, dtype=np.float32),
+        "period_starts": _START + np.arange(_NUM_PERIODS) * span // _NUM_PERIODS,
+        "arrivals": _START + np.where(late, rng.integers(span, size=items), -rng.integers(1, span, size=items)),
+        "quality": quality,
+        "popularity": np.exp(0.6 * rng.standard_normal(items) + 0.5 * quality),
+        "generosity": 0.7 * rng.standard_normal(users),
+    }
+
+
+def _scaled(latents: NDArray[np.float64], variance: float) -> NDArray[np.float64]:
+    """Centre rows, and bring their mean squared length to ``variance``."""
+    latents = latents - latents.mean(axis=0)
+    length = np.sqrt((latents**2).sum(axis=1).mean())
+    return latents * (np.sqrt(variance) / length if length > 0 else 0.0)
+
+
+def _without(known: NDArray[np.float64], latents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take out what two sets of latents share by chance, so that their variances add up exactly."""
+    latents = latents - latents.mean(axis=0)
+    overlap, length = (known * latents).sum(), (known**2).sum()
+    return latents - known * (overlap / length if length > 0 else 0.0)
+
+
+def _draw_events(
+    params: WorldParams, truth: dict[str, NDArray[Any]], exposure: Generator, labels: Generator
+) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+    """Draw who was shown what and when, and who clicked."""
+    user, time = _draw_sessions(params, exposure)
+    item = _draw_exposures(params, time, truth["arrivals"], truth["popularity"], exposure)
+    period = np.searchsorted(truth["period_starts"], time, side="right") - 1
+    personal = np.einsum("ed,ed->e", truth["user_latents"][period, user], truth["item_latents"][item], dtype=np.float64)
+    logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
+    probability = _sigmoid(logit + _bias(logit, params.click_rate))
+    clicked = labels.random(time.size) < probability
+    columns = {"user_id": user + 1, "item_id": item + 1, "timestamp": time, "clicked": clicked.astype(np.int8)}
+    return pl.DataFrame(columns), probability
+
+
+def _draw_sessions(params: WorldParams, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the user and the time of each event, in order of time; a user's times differ by a second or more."""
+    span = params.days * _DAY
+    starts = np.where(rng.random(params.num_users) < 0.3, rng.uniform(0, 0.8 * span, params.num_users), 0.0)
+    activity = rng.lognormal(0, 0.7, params.num_users) * (span - starts)
+    user = np.repeat(np.arange(params.num_users), rng.multinomial(params.num_events, activity / activity.sum()))
+    num_sessions = np.maximum(1, np.bincount(user, minlength=params.num_users) // 6)
+    first = np.cumsum(num_sessions) - num_sessions
+    session = first[user] + (rng.random(user.size) * num_sessions[user]).astype(np.int64)
+    owner = np.repeat(np.arange(params.num_users), num_sessions)
+    opened = starts[owner] + rng.random(owner.size) * (span - starts[owner] - _DAY / 12)
+    time = np.sort(_START + user * 4 * span + (opened[session] + rng.exponential(600, user.size)).astype(np.int64))
+    # Within a user a later event is at least a second later, so that it has the earlier one in its history.
+    rank = np.arange(time.size)
+    time = np.maximum.accumulate(time - rank) + rank - user * 4 * span
+    order = np.lexsort((user, time))
+    return user[order], time[order]
+
+
+def _draw_exposures(
+    params: WorldParams,
+    time: NDArray[np.int64],
+    arrivals: NDArray[np.int64],
+    popularity: NDArray[np.float64],
+    rng: Generator,
+) -> NDArray[np.int64]:
+    """Return the item of each event: by popularity, tilted to the new, and only from what had arrived that morning."""
+    item = np.empty(time.size, dtype=np.int64)
+    day = (time - _START) // _DAY
+    edges = np.searchsorted(day, np.arange(day[-1] + 2))
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        age = (_START + number * _DAY - arrivals) / _DAY
+        weight = np.where(age >= 0, popularity * (1 + (params.recency - 1) * np.exp(-np.maximum(age, 0) / 10)), 0.0)
+        shares = np.cumsum(weight) / weight.sum()
+        item[low:high] = np.searchsorted(shares, rng.random(high - low), side="right")
+    return item
+
+
+def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-logit))
+
+
+def _bias(logit: NDArray[np.float64], rate: float) -> float:
+    """Return what to add to the logits so that their mean probability is ``rate``."""
+    from scipy.optimize import brentq
+
+    bound = float(np.abs(logit).max()) + 10
+    return float(brentq(lambda bias: _sigmoid(logit + bias).mean() - rate, -bound, bound))
+
+
+def _write_items(place: Path, params: WorldParams, attributes: NDArray[np.int64], rng: Generator) -> None:
+    """Render and write every item; each has its own random numbers, so the number of threads changes nothing."""
+    (place / "images").mkdir()
+    values = [list(words) for words in VOCABULARY.values()]
+    generators = rng.spawn(params.num_items)
+
+    def write(row: int) -> tuple[str, str]:
+        looks = {name: values[at][attributes[row, at]] for at, name in enumerate(VOCABULARY)}
+        image = render_image(looks, generators[row], params.image_size)
+        image.save(place / "images" / f"{row + 1}.png", compress_level=1)
+        return render_text(looks, generators[row])
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        titles, texts = zip(*pool.map(write, range(params.num_items)), strict=True)
+    ids = np.arange(1, params.num_items + 1)
+    table = {"item_id": ids, "title": titles, "text": texts, "image": [f"{item}.png" for item in ids]}
+    pl.DataFrame(table).write_parquet(place / "items.parquet")
+
+
+def _read(place: Path, params: WorldParams) -> World:
+    table = pl.read_parquet(place / "items.parquet")
+    ids = table["item_id"].to_numpy()
+    truth = load_file(place / "truth.safetensors")
+    known: dict[str, Any] = {spec.name: truth[spec.name] for spec in fields(World) if spec.name in truth}
+    return World(
+        folder=place,
+        params=params,
+        log=pl.read_parquet(place / "interactions.parquet"),
+        items=ItemTable(
+            ids=ids,
+            texts=tuple(table["text"]),
+            images=image_paths(ids, table["image"].to_list(), place / "images"),
+            titles=tuple(table["title"]),
+        ),
+        **known,
+    )
