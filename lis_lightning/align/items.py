@@ -58,13 +58,12 @@ class ItemTable:
     titles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.titles:
-            object.__setattr__(self, "titles", tuple(text[:_TITLE_CHARACTERS] for text in self.texts))
-        for name in ("texts", "images", "titles"):
-            if len(getattr(self, name)) != len(self.ids):
-                raise ItemError(
-                    f"`{name}` has {len(getattr(self, name))} rows for {len(self.ids)} item ids; give one row an item."
-                )
+        titles = self.titles or ("",) * len(self.texts)
+        for name, rows in {"texts": self.texts, "images": self.images, "titles": titles}.items():
+            if len(rows) != len(self.ids):
+                raise ItemError(f"`{name}` has {len(rows)} rows for {len(self.ids)} item ids; give one row an item.")
+        shown = tuple(title or text[:_TITLE_CHARACTERS] for title, text in zip(titles, self.texts, strict=True))
+        object.__setattr__(self, "titles", shown)
         values, counts = np.unique(self.ids, return_counts=True)
         if (counts > 1).any():
             raise ItemError(
@@ -72,7 +71,7 @@ class ItemTable:
                 f"{first_ids(values[counts > 1])}. Keep one row an item."
             )
         if self.features is not None:
-            _check_features(self.features, self.ids)
+            check_features(self.features, self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -202,6 +201,30 @@ def image_paths(
     return tuple(paths)
 
 
+def check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
+    """Raise unless ``features`` is a finite matrix with one row an item.
+
+    Args:
+        features: Should be [num_items, dim].
+        ids: The items, [num_items].
+
+    Raises:
+        ShapeError: With the shape that came and the one expected.
+        NonFiniteError: With the first five items that hold NaN or infinity.
+    """
+    if features.ndim != 2 or features.shape[0] != len(ids):
+        raise ShapeError(
+            f"Item features have shape {features.shape}, expected ({len(ids)}, dim): one row an item, in the order of "
+            "the item table."
+        )
+    broken = ~np.isfinite(features).all(axis=1)
+    if broken.any():
+        raise NonFiniteError(
+            f"The features of {int(broken.sum())} of {len(ids)} items hold NaN or infinity: item ids "
+            f"{first_ids(ids[broken])}. Write zeros for items without features."
+        )
+
+
 def first_ids(ids: Iterable[Any], count: int = 5) -> str:
     """Return the first few ids as they would be written in Python, with dots where there are more."""
     shown = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
@@ -215,20 +238,6 @@ class _BadImageError(Exception):
 def _check_choice(on_error: str) -> None:
     if on_error not in get_args(OnBadImage):
         raise ConfigError(f"on_bad_image={on_error!r} is unknown; use one of {', '.join(get_args(OnBadImage))}.")
-
-
-def _check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
-    if features.ndim != 2 or features.shape[0] != len(ids):
-        raise ShapeError(
-            f"Item features have shape {features.shape}, expected ({len(ids)}, dim): one row an item, in the order of "
-            "the item table."
-        )
-    broken = ~np.isfinite(features).all(axis=1)
-    if broken.any():
-        raise NonFiniteError(
-            f"The features of {int(broken.sum())} of {len(ids)} items hold NaN or infinity: item ids "
-            f"{first_ids(ids[broken])}. Write zeros for items without features."
-        )
 
 
 def _kind_hint(wanted: Any, ids: NDArray[Any]) -> str:
