@@ -1,0 +1,67 @@
+"""Folders that are made once, whole or not at all, and checked whenever they are used again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+_MANIFEST = "manifest.json"
+_CHUNK = 2**24
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Return `folder`, made by `build` unless it is there and every file is as it was written.
+
+    The files are written to a folder beside it that is renamed at the end: an interrupted build leaves nothing that
+    could be mistaken for a result, and of two processes that build at once, one keeps the other's.
+
+    Args:
+        folder: Named after its content (a hash), since an intact one is never rebuilt.
+        build: Writes the files into the folder that it is given.
+    """
+    if is_intact(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(draft)
+        (draft / _MANIFEST).write_text(json.dumps(_checksums(draft), indent=1))
+        if not is_intact(folder):  # another process may have been faster
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+    except OSError:
+        if not is_intact(folder):
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def is_intact(folder: Path) -> bool:
+    """Tell whether the folder was finished and none of its files has changed since."""
+    try:
+        written = json.loads((folder / _MANIFEST).read_text())
+        return bool(written == _checksums(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of every file: it finds damage, and reads a gigabyte a second."""
+    return {
+        path.relative_to(folder).as_posix(): _crc32(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _MANIFEST
+    }
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
