@@ -280,4 +280,4 @@ def _feature_file(place: Path, name: str) -> Path:
 def _require_rows(log: pl.DataFrame, column: str, items: ItemTable) -> None:
     """Raise ItemError if the log has items that the table lacks."""
     distinct, _ = id_codes(log, column)
-    items.select(distinct)
+    items.rows(distinct)

@@ -76,11 +76,11 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select(self, ids: Iterable[Any]) -> ItemTable:
-        """Return the rows of the given ids, in that order.
+    def rows(self, ids: Iterable[Any]) -> NDArray[np.int64]:
+        """Return the row of each of the given ids.
 
         Args:
-            ids: Item ids; each must be in the table.
+            ids: Item ids, in any order, also repeated.
 
         Raises:
             ItemError: If ids are absent; the message counts them and names the first five.
@@ -93,7 +93,18 @@ class ItemTable:
                 f"{len(absent)} of {len(set(wanted))} item ids have no row in the item table of {len(self)} items: "
                 f"{first_ids(absent)}.{_kind_hint(absent[0], self.ids)} Add their rows, or leave them out of the log."
             )
-        rows = [row_of[item] for item in wanted]
+        return np.array([row_of[item] for item in wanted], dtype=np.int64)
+
+    def select(self, ids: Iterable[Any]) -> ItemTable:
+        """Return the table of the given ids, in that order.
+
+        Args:
+            ids: Item ids, each once.
+
+        Raises:
+            ItemError: If ids are absent; the message counts them and names the first five.
+        """
+        rows = self.rows(ids)
         return ItemTable(
             ids=self.ids[rows],
             texts=tuple(self.texts[row] for row in rows),
@@ -226,9 +237,10 @@ def check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
 
 
 def first_ids(ids: Iterable[Any], count: int = 5) -> str:
-    """Return the first few ids as they would be written in Python, with dots where there are more."""
+    """Return the first few ids as they would be written in Python, and how many more there are."""
     shown = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    return ", ".join(repr(item) for item in shown[:count]) + (", ..." if len(shown) > count else "")
+    more = f" and {len(shown) - count} more" if len(shown) > count else ""
+    return ", ".join(repr(item) for item in shown[:count]) + more
 
 
 class _BadImageError(Exception):
@@ -267,7 +279,7 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _BadImageError(f"far more pixels than the {max_pixels:,} allowed") from None
     except UnidentifiedImageError:
         raise _BadImageError(f"not an image of a known format ({path.stat().st_size} bytes)") from None
