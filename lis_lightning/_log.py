@@ -228,7 +228,8 @@ class Columns:
     def periods(self) -> NDArray[np.int64]:
         """Return the day of each row, or where the unit is unknown its percentile of time."""
         if self.units_per_day is not None:
-            return np.floor_divide(self.time, self.units_per_day).astype(np.int64)
+            days: NDArray[np.int64] = np.floor_divide(self.time, self.units_per_day).astype(np.int64)
+            return days
         edges = np.quantile(self.time, np.linspace(0, 1, 101)[1:-1])
         return np.searchsorted(edges, self.time, side="right").astype(np.int64)
 

@@ -101,7 +101,7 @@ class LISResult:
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
     slices: Mapping[str, Estimate] = field(default_factory=dict)
     companions: Mapping[str, float] = field(default_factory=dict)
-    verdict: str = "improving"
+    verdict: str = "warming-up"
     message: str = ""
     placebo: Placebo | None = None
     num_events: int = 0
@@ -143,10 +143,10 @@ class LISResult:
 
     def scalars(self) -> dict[str, float]:
         """Return every number that is logged, by its key without the ``lis/`` in front."""
-        names = (
-            "ais ais_low ais_high ais_geometry auc_base auc gauc_gain realised realised_low realised_high gain_z "
-            "ais_seen ais_unseen encode_seconds score_seconds"
-        ).split()
+        names = [
+            "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "realised", "realised_low",
+            "realised_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds",
+        ]  # fmt: skip
         flat = {name: float(getattr(self, name)) for name in names}
         for name, ceiling in self.ceilings.items():
             flat |= {
@@ -158,7 +158,7 @@ class LISResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values (the influence arrays as lists), ready for JSON."""
-        return _plain(dataclasses.asdict(self))
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         return _table(self)
@@ -196,9 +196,7 @@ def _table(result: LISResult) -> str:
     for name, ceiling in result.ceilings.items():
         table.add_row(f"ceiling, {name}", f"{ceiling.value:+.4f}", interval(ceiling.low, ceiling.high))
     realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
-    spread = (
-        "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
-    )
+    spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
     table.add_row(f"realised of {result.aligned_to}", realised, spread)
     console = Console(file=io.StringIO(), width=100)
     console.print(table)

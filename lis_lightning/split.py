@@ -177,7 +177,7 @@ class PreferenceSplit:
         }  # fmt: skip
         _check_settings(settings)
         columns = _log.read_columns(log, user=user, item=item, time=time, label=label, base_logit=base_logit)
-        return _cut(columns, settings)
+        return _cut(columns, settings | {"units_per_day": columns.units_per_day})
 
     def item_rows(self, item_ids: ArrayLike) -> NDArray[np.int64]:
         """Return the row of R of each id, -1 for ids that are not in the split.
@@ -216,6 +216,10 @@ class PreferenceSplit:
         from lis_lightning.summary import describe
 
         return describe(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PreferenceSplit:
+        # Nothing changes a split, and what is computed once for it is found by its identity.
+        return self
 
     def __str__(self) -> str:
         from lis_lightning.summary import render

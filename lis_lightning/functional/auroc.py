@@ -44,9 +44,9 @@ def auroc(scores: Num[ndarray, " n"], labels: Labels) -> float:
     targets = scores[positive]
     # Sorted queries walk through `negatives` in order, which keeps the binary searches in the cache.
     targets.sort()
-    below = np.searchsorted(negatives, targets, side="left").sum(dtype=np.int64)
-    upto = np.searchsorted(negatives, targets, side="right").sum(dtype=np.int64)
-    return float(below + upto) / 2 / (negatives.size * targets.size)
+    below = int(np.searchsorted(negatives, targets, side="left").sum(dtype=np.int64))
+    upto = int(np.searchsorted(negatives, targets, side="right").sum(dtype=np.int64))
+    return (below + upto) / 2 / (negatives.size * targets.size)
 
 
 def auroc_influence(scores: Num[ndarray, " n"], labels: Labels) -> tuple[float, Float[ndarray, " n"]]:

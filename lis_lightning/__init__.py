@@ -1,0 +1,8 @@
+"""See during fine-tuning whether item representations will help the recommender."""
+
+from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.metric import LeakageImpactScore
+from lis_lightning.result import LISResult
+from lis_lightning.split import PreferenceSplit
+
+__all__ = ["LISEarlyStopping", "LISMonitor", "LISResult", "LeakageImpactScore", "PreferenceSplit"]

@@ -1,0 +1,171 @@
+"""Item vectors from preference data: what a representation could at best learn, built without the users it scores.
+
+Two kinds: co-engagement pairs (positive pointwise mutual information and its truncated SVD, Levy and Goldberg 2014) and
+ID embeddings of a ranker (alternating least squares on the residuals of user and item means, Hu, Koren and Volinsky
+2008 on observed entries). Both start from fixed vectors, so that equal data gives equal vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy import sparse
+
+PAIR_DIMS = 32
+ID_DIMS = 16
+_DENSE_ENTRIES = 2**24  # up to 128 MB a dense product beats a sparse one
+_OVERSAMPLING = 16
+_POWER_STEPS = 6
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Vectors of items, and which items have one.
+
+    Attributes:
+        vectors: [num_items, dim] float64; zeros where absent.
+        present: Whether the data says anything of the item, [num_items].
+    """
+
+    vectors: Float[ndarray, "N D"]
+    present: Bool[ndarray, " N"]
+
+
+def pair_vectors(
+    users: Int[ndarray, " n"],
+    items: Int[ndarray, " n"],
+    num_items: int,
+    *,
+    dim: int = PAIR_DIMS,
+    smoothing: float = 0.75,
+) -> ItemVectors:
+    """Return item vectors from the items that users engaged with together.
+
+    Two items co-occur once for each user who engaged with both, weighted by that user's number of items to the power
+    -1/2. Vectors are ``U sqrt(S)`` of the truncated SVD of the positive pointwise mutual information, with the context
+    distribution smoothed to the power 0.75.
+
+    Args:
+        users: User of each positive event.
+        items: Its item, in ``[0, num_items)``.
+        num_items: Number of rows of the result.
+        dim: Dimensions kept, at most the number of items that co-occur, less one.
+        smoothing: Power of the context distribution, in (0, 1].
+    """
+    ppmi = _ppmi(users, items, num_items, smoothing)
+    present = np.asarray(ppmi.sum(axis=1)).ravel() > 0
+    vectors = np.zeros((num_items, dim))
+    known = np.flatnonzero(present)
+    if rank := min(dim, known.size - 1) if known.size else 0:
+        vectors[known, :rank] = _truncated_svd(ppmi[known][:, known], rank)[0]
+    return ItemVectors(vectors, present)
+
+
+def _ppmi(users: ndarray, items: ndarray, num_items: int, smoothing: float) -> sparse.csr_matrix:
+    """Return the positive pointwise mutual information of item pairs, sparse."""
+    _, rows = np.unique(users, return_inverse=True)
+    engaged = sparse.csr_matrix((np.ones(items.size), (rows, items)), shape=(int(rows.max(initial=-1)) + 1, num_items))
+    engaged.data[:] = 1.0  # an item counts once for a user
+    degree = np.asarray(engaged.sum(axis=1)).ravel()
+    weighted = sparse.diags(np.maximum(degree, 1.0) ** -0.25) @ engaged
+    together = (weighted.T @ weighted).tocoo()
+    apart = together.row != together.col
+    row, column, value = together.row[apart], together.col[apart], together.data[apart]
+    target = np.bincount(row, weights=value, minlength=num_items)
+    context = target**smoothing
+    information = np.log(value * context.sum() / (target[row] * context[column]))
+    kept = information > 0
+    return sparse.csr_matrix((information[kept], (row[kept], column[kept])), shape=(num_items, num_items))
+
+
+def _truncated_svd(matrix: sparse.csr_matrix, rank: int) -> tuple[Float[ndarray, "n r"], Float[ndarray, "m r"]]:
+    """Return ``U sqrt(S)`` and ``V sqrt(S)`` of the leading components, strongest first (Halko et al. 2011)."""
+    dense = matrix.shape[0] * matrix.shape[1] <= _DENSE_ENTRIES
+    given = torch.from_numpy(matrix.toarray()) if dense else _to_torch(matrix)
+    with torch.random.fork_rng(devices=[]):  # equal data must give equal vectors, and nobody's generator may move
+        torch.manual_seed(0)
+        left, strength, right = torch.svd_lowrank(given, q=min(rank + _OVERSAMPLING, *matrix.shape), niter=_POWER_STEPS)
+    root = strength[:rank].sqrt()
+    return (left[:, :rank] * root).numpy(), (right[:, :rank] * root).numpy()
+
+
+def _to_torch(matrix: sparse.csr_matrix) -> torch.Tensor:
+    coo = matrix.tocoo()
+    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+    return torch.sparse_coo_tensor(index, torch.from_numpy(coo.data), coo.shape, check_invariants=True).coalesce()
+
+
+def id_vectors(
+    users: Int[ndarray, " n"],
+    items: Int[ndarray, " n"],
+    labels: Float[ndarray, " n"],
+    num_items: int,
+    *,
+    dim: int = ID_DIMS,
+    penalty: float = 5.0,
+    iterations: int = 8,
+) -> ItemVectors:
+    """Return item vectors as an ID-based ranker would learn them from clicks and non-clicks.
+
+    Alternating least squares on what user and item means leave of the label, over observed entries only.
+
+    Args:
+        users: User of each event.
+        items: Its item, in ``[0, num_items)``.
+        labels: 0 or 1.
+        num_items: Number of rows of the result.
+        dim: Dimensions.
+        penalty: Ridge on each vector, in events.
+        iterations: Rounds of user and item solves.
+    """
+    _, rows = np.unique(users, return_inverse=True)
+    num_users = int(rows.max(initial=-1)) + 1
+    residual = _residual(rows, items, labels, num_users, num_items, penalty)
+    shape = (num_users, num_items)
+    values = sparse.csr_matrix((residual, (rows, items)), shape=shape)
+    counts = sparse.csr_matrix((np.ones(items.size), (rows, items)), shape=shape)
+    present = np.bincount(items, minlength=num_items) > 0
+    rank = min(dim, min(shape) - 1)
+    vectors = np.zeros((num_items, dim))
+    if rank >= 1:
+        vectors[:, :rank] = _truncated_svd(values, rank)[1]
+        for _ in range(iterations):
+            vectors = _solve_vectors(
+                values.T.tocsr(), counts.T.tocsr(), _solve_vectors(values, counts, vectors, penalty), penalty
+            )
+    return ItemVectors(vectors, present)
+
+
+def _residual(
+    rows: ndarray, items: ndarray, labels: ndarray, num_users: int, num_items: int, penalty: float
+) -> Float[ndarray, " n"]:
+    """Return the label less the shrunken user mean, less the shrunken item mean of what is left."""
+    residual: ndarray = labels - labels.mean()
+    for index, size in ((rows, num_users), (items, num_items)):
+        total = np.bincount(index, weights=residual, minlength=size)
+        residual = residual - (total / (np.bincount(index, minlength=size) + penalty))[index]
+    return residual
+
+
+def _solve_vectors(
+    values: sparse.csr_matrix, counts: sparse.csr_matrix, other: Float[ndarray, "m D"], penalty: float
+) -> Float[ndarray, "n D"]:
+    """Return for each row the ridge solution against `other`, over the entries that row has."""
+    dim = other.shape[1]
+    outer = (other[:, :, None] * other[:, None, :]).reshape(other.shape[0], dim * dim)
+    gram = (counts @ outer).reshape(-1, dim, dim) + penalty * np.eye(dim)
+    return np.linalg.solve(gram, (values @ other)[:, :, None])[:, :, 0]
+
+
+def rotate_onto(source: ItemVectors, reference: ItemVectors) -> ItemVectors:
+    """Return `source` rotated onto `reference` over the items that both have (orthogonal Procrustes, Schoenemann 1966).
+
+    Fold spaces differ by an arbitrary rotation; the probe fits one set of weights for all of them.
+    """
+    both = source.present & reference.present
+    left, _, right = np.linalg.svd(source.vectors[both].T @ reference.vectors[both])
+    return ItemVectors(source.vectors @ (left @ right), source.present)
