@@ -1,0 +1,392 @@
+"""When to take a snapshot of a module in training, and who is told of its score.
+
+How to encode, to score, to judge, to record and to log is said elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from typing_extensions import override
+
+from lis_lightning import record, snapshot, tracking
+from lis_lightning.errors import ConfigError, LisWarning, RecordError
+from lis_lightning.metric import LeakageImpactScore
+from lis_lightning.record import Record
+from lis_lightning.result import LISResult
+from lis_lightning.score import score
+from lis_lightning.split import PreferenceSplit
+from lis_lightning.stopping import Judgement, StopRule, judge
+
+Listener = Callable[[pl.Trainer, Judgement], None]
+
+
+class LISMonitor(pl.Callback):
+    """Score the item representations of the module in training, without disturbing the training.
+
+    A snapshot is taken of the raw module before the first step, every `every_n_steps` optimizer steps, and at the end:
+    all items of the split are encoded, scored, compared with the snapshots before, written to the run's record,
+    logged as ``lis/...`` to the Trainer's loggers at the snapshot's own step, and put into
+    ``trainer.callback_metrics``, where stock ``EarlyStopping(monitor="lis/ais", mode="max")`` and
+    ``ModelCheckpoint(monitor="lis/ais", mode="max", every_n_train_steps=...)`` find them. Give the ModelCheckpoint our
+    `every_n_steps`, so that a score is never stored with later weights, and a `filename` without a metric in it (the
+    slash would make a folder). ``Trainer(fast_dev_run=True)`` takes the raw snapshot, raises if it fails, and writes
+    nothing.
+
+    A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
+    for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
+
+    Args:
+        split: The preference split to score on.
+        items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
+            ``item_ids`` only the split's items are read, and missing ones are found before the training starts.
+        every_n_steps: Optimizer steps between snapshots.
+        encode: Called with the module and an item batch; returns [B, D]. Default: the module's ``encode_items(batch)``.
+        item_key: Key of the item id in a batch.
+        batch_size: Items per batch; a DataLoader keeps its own.
+        collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
+        dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
+            else ``trainer.default_root_dir``.
+        placebo: Also score representations that know nothing at the first snapshot.
+        rule: When a run is judged finished.
+        strict: Raise where a snapshot, a logger or the record fails, instead of going on.
+        progress: Report each snapshot in a line, and all of them in a table at the end.
+
+    Raises:
+        ConfigError: If an argument is out of range or the module cannot encode items (when the fit is set up).
+        SnapshotError: If ``items.item_ids`` lacks items of the split (when the fit is set up).
+    """
+
+    def __init__(
+        self,
+        split: PreferenceSplit,
+        items: snapshot.Items,
+        *,
+        every_n_steps: int = 200,
+        encode: snapshot.Encoder | None = None,
+        item_key: str = "item_id",
+        batch_size: int = 64,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        dirpath: str | Path | None = None,
+        placebo: bool = True,
+        rule: StopRule | None = None,
+        strict: bool = False,
+        progress: bool = True,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(f"`every_n_steps` must be at least 1 optimizer step, got {every_n_steps}.")
+        self.split = split
+        self.items = items
+        self.every_n_steps = every_n_steps
+        self.encode = encode
+        self.item_key = item_key
+        self.batch_size = batch_size
+        self.collate_fn = collate_fn
+        self.dirpath = dirpath
+        self.placebo = placebo
+        self.rule = rule or StopRule()
+        self.strict = strict
+        self.progress = progress
+        self.listeners: list[Listener] = []
+        self._metric = LeakageImpactScore(split)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget all runs."""
+        self._results: list[LISResult] = []
+        self._run_id = uuid.uuid4().hex
+        self._last_step = -1  # of the last attempt, failed or not: a step is tried once
+        self._resumed = False
+        self._record: Record | None = None
+        self._last_error: str | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def results(self) -> list[LISResult]:
+        """The snapshots so far, by step; those before a resume included."""
+        return list(self._results)
+
+    @property
+    def best(self) -> LISResult | None:
+        """The best snapshot so far, None before the first."""
+        return self._results[judge(self._results, self.rule).best] if self._results else None
+
+    @property
+    def best_step(self) -> int | None:
+        """Optimizer step of the best snapshot so far."""
+        return None if self.best is None else self.best.step
+
+    @property
+    def record_path(self) -> Path | None:
+        """File of the run's record; None before the fit, where it could not be made, and but on the first process."""
+        return None if self._record is None else self._record.path
+
+    @property
+    def last_error(self) -> str | None:
+        """The last failure that the training survived, in words."""
+        return self._last_error
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(split=self.split.hash)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"run_id": self._run_id, "last_step": self._last_step, "results": record.pack(self._results)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._reset()
+        self._run_id = state_dict["run_id"]
+        self._last_step = state_dict["last_step"]
+        self._results = record.unpack(state_dict["results"])
+        self._resumed = True
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if self.encode is None and not callable(getattr(pl_module, "encode_items", None)):
+            raise ConfigError(
+                f"{type(pl_module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
+                "`LISMonitor(encode=...)`, a function of the module and a batch."
+            )
+        self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
+        self._batches = snapshot.make_loader(
+            self.items,
+            self.split.item_ids,
+            batch_size=self.batch_size,
+            collate_fn=self.collate_fn,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0 and not self._resumed:
+            self._reset()
+        self._resumed = False
+        if not self._dry_run:
+            folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
+            self._record = self._open_record(folder) if trainer.is_global_zero else None
+            self._on_record(self._catch_up)
+            self._on_loggers(trainer, tracking.start, self.split.describe())
+        if self._results:
+            tracking.publish(trainer, self._results[-1])  # a stock EarlyStopping raises where its metric is missing
+        else:
+            self._snapshot(trainer, pl_module)
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        due = (self._last_step // self.every_n_steps + 1) * self.every_n_steps
+        if trainer.global_step < due or self._dry_run:
+            return
+        judgement = self._snapshot(trainer, pl_module)
+        if judgement is not None:
+            for listener in self.listeners:
+                listener(trainer, judgement)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._dry_run:
+            return
+        if trainer.global_step > self._last_step:
+            self._snapshot(trainer, pl_module)
+        best = self.best
+        if best is None:
+            return
+        self._on_loggers(trainer, tracking.finish, self._results)
+        verdict = self._results[-1].verdict
+        self._on_record(lambda record: record.status("end", best_step=best.step, verdict=verdict))
+        if self.progress and trainer.is_global_zero:
+            rank_zero_info(tracking.summary(self._results, best, self.record_path, trainer.loggers))
+
+    def _snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
+        """Measure, and tell everybody; None where it failed."""
+        self._last_step = trainer.global_step
+        try:
+            result = self._measure(trainer, pl_module)
+        except Exception as error:
+            if self.strict or self._dry_run:
+                raise
+            self._failed("snapshot", f"{type(error).__name__}: {error}")
+            return None
+        judgement = judge([*self._results, result], self.rule)
+        result = dataclasses.replace(
+            result, verdict=judgement.verdict, message=judgement.message, gain_z=judgement.gain_z
+        )
+        self._results.append(result)
+        tracking.publish(trainer, result)
+        if not self._dry_run:
+            self._on_record(lambda record: record.append(result))
+            self._on_loggers(trainer, tracking.log_result, result, self._results[judgement.best])
+        if self.progress:
+            rank_zero_info(tracking.snapshot_line(result))
+        return judgement
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LISResult:
+        """Encode all items and score them; every process takes part and ends with the same result."""
+        started = time.perf_counter()
+        with snapshot.undisturbed(pl_module):
+            try:
+                snapshot.together(trainer, lambda: self._encode(trainer, pl_module))
+                with self._metric.sync_context():
+                    embeddings = self._metric.embeddings()
+            finally:
+                self._metric.reset()  # its sums are as large as the representations
+            encoded = time.perf_counter()
+            placebo = self.placebo and not self._results
+            result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo))
+        return record.as_recorded(
+            dataclasses.replace(
+                result,
+                step=trainer.global_step,
+                encode_seconds=encoded - started,
+                score_seconds=time.perf_counter() - encoded,
+            )
+        )
+
+    def _encode(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Feed this process's share of the items to the metric."""
+        encode = self.encode or (lambda module, batch: module.encode_items(batch))
+        self._metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
+        encoded = snapshot.encode_items(trainer, pl_module, self._batches, encode, self.item_key)
+        skipped = snapshot.collect(encoded, self._metric, self.split.item_ids)
+        if skipped and not self._results:
+            rank_zero_info(
+                f"{skipped} of the encoded items are not in the split and were left out; an attribute `item_ids` on "
+                "`items` saves encoding them."
+            )
+
+    def _open_record(self, folder: Path) -> Record | None:
+        """Continue this run's record, or start one under a name that is free."""
+        try:
+            path = Record.find(folder, self._run_id)
+            if path is not None:
+                return Record.open(path, split_hash=self.split.hash)
+            names = (f"record-v{number}.jsonl" if number else record.FILENAME for number in count())
+            return Record.create(
+                next(folder / name for name in names if not (folder / name).exists()),
+                run_id=self._run_id,
+                split_hash=self.split.hash,
+                split=self.split.describe(),
+                config={"every_n_steps": self.every_n_steps, "placebo": self.placebo, "rule": vars(self.rule)},
+            )
+        except RecordError as error:
+            if self.strict:
+                raise
+            self._failed("record", f"{type(error).__name__}: {error}")
+            return None
+
+    def _catch_up(self, record: Record) -> None:
+        """Make a record that was found say what the checkpoint says."""
+        record.rewind(self._last_step)
+        for result in self._results:
+            if result.step not in record.steps:
+                record.append(result)
+
+    def _on_record(self, action: Callable[[Record], None]) -> None:
+        """Do something with the record, if this process has one."""
+        if self._record is None:
+            return
+        try:
+            action(self._record)
+        except RecordError as error:
+            if self.strict:
+                raise
+            self._failed("record", f"{type(error).__name__}: {error}")
+
+    def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
+        """Do something with the loggers on the first process."""
+        if not trainer.is_global_zero:
+            return
+        for failure in action(trainer.loggers, *args):
+            if self.strict:
+                raise RecordError(f"{failure}. Mend or remove this logger.")
+            self._failed("logger", failure)
+
+    def _failed(self, what: str, error: str) -> None:
+        """Survive a failure: remember it, record it, and warn once for each kind."""
+        self._last_error = error
+        if self._record is not None:
+            with contextlib.suppress(RecordError):
+                self._record.status("failure", step=self._last_step, what=what, error=error)
+        kind = f"{what} {error.split(':')[0]}"
+        if kind not in self._warned:
+            self._warned.add(kind)
+            rank_zero_warn(
+                f"LISMonitor: the {what} of step {self._last_step} failed. {error} Training goes on; later failures of "
+                "this kind are only recorded.",
+                category=LisWarning,
+            )
+
+
+class LISEarlyStopping(pl.Callback):
+    """Stop the training when the snapshots of the :class:`LISMonitor` beside it say that it is done.
+
+    The monitor's `rule` decides, on paired evidence: after a warm-up, on a significant fall, a plateau or at the
+    ceiling. Each snapshot counts once, in whatever order the two callbacks are given; failed ones do not count.
+
+    Attributes:
+        stopped_step: Optimizer step at which the training was told to stop, or None.
+        reason: Why, in a sentence.
+
+    Raises:
+        ConfigError: If the Trainer has no LISMonitor, or more than one (when the fit is set up).
+    """
+
+    def __init__(self) -> None:
+        self.stopped_step: int | None = None
+        self.reason = ""
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped_step": self.stopped_step, "reason": self.reason}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stopped_step = state_dict["stopped_step"]
+        self.reason = state_dict["reason"]
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            listeners = self._monitor(trainer).listeners
+            if self._judged not in listeners:
+                listeners.append(self._judged)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            with contextlib.suppress(ValueError):
+                self._monitor(trainer).listeners.remove(self._judged)
+
+    @staticmethod
+    def _monitor(trainer: pl.Trainer) -> LISMonitor:
+        """Return the one monitor of the Trainer."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+        monitors = [callback for callback in callbacks if isinstance(callback, LISMonitor)]
+        if len(monitors) != 1:
+            raise ConfigError(
+                f"LISEarlyStopping stops on the snapshots of one LISMonitor, the Trainer has {len(monitors)}: "
+                "Trainer(callbacks=[LISMonitor(split, items), LISEarlyStopping()])."
+            )
+        return monitors[0]
+
+    def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> None:
+        """Stop on all processes if any of them is to stop."""
+        if trainer.strategy.reduce_boolean_decision(judgement.stop, all=False):
+            self.stopped_step = trainer.global_step
+            self.reason = judgement.reason
+            trainer.should_stop = True
+            rank_zero_info(f"LISEarlyStopping: stopping at step {self.stopped_step}: {self.reason}")

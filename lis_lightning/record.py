@@ -1,0 +1,394 @@
+"""The run's own record: one JSON line a snapshot, on disk before training goes on.
+
+Loggers may lose their last rows when a job is killed, and a curve that cost GPU hours must not depend on them. A record
+is append-only: each line carries the CRC-32 of its payload and is flushed to the disk before :meth:`Record.append`
+returns, so a kill loses at most the line in progress. Its lines::
+
+    header    format, run, split, versions, configuration
+    ceilings  the ceilings that following results refer to by id; they are the same at every snapshot
+    result    one LISResult; NaN is null, arrays are base64 of little-endian float32
+    failure   a snapshot, a logger or this record that failed, with its step and error
+    rewind    the run was resumed from a checkpoint of that step: later results belong to abandoned weights
+    end       best step and last verdict
+
+Arrays lose digits below float32; every other number comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis_lightning.errors import RecordError
+from lis_lightning.functional.intervals import Estimate
+from lis_lightning.result import Ceiling, LISResult, Placebo
+
+FORMAT = 1
+FILENAME = "record.jsonl"
+_LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","payload":(\{.*\})\}')
+_PACKAGES = ("lis-lightning", "torch", "pytorch-lightning", "lightning", "transformers", "numpy", "scipy")
+
+
+class Record:
+    """A run's record on disk. Make one with :meth:`create` or :meth:`open`; read any with :meth:`read`.
+
+    Attributes:
+        path: The file.
+        header: Its first line: ``format``, ``run_id``, ``split_hash``, ``split``, ``config``, ``versions``, ``time``.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lis_lightning.result import LISResult
+        >>> result = LISResult(
+        ...     ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703, step=0
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = Record.create(Path(folder) / "record.jsonl", run_id="a1", split_hash="c0ffee")
+        ...     record.append(result)
+        ...     header, results = Record.read(record.path)
+        >>> header["run_id"], [(result.step, result.ais) for result in results]
+        ('a1', [(0, 0.003)])
+    """
+
+    def __init__(self, path: Path, contents: _Contents) -> None:
+        self.path = path
+        self.header = contents.header
+        self._size = contents.size
+        self._steps = {result.step for result in contents.results}
+        self._ceilings = set(contents.ceilings)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        run_id: str,
+        split_hash: str,
+        split: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Start a record in a new file; folders above it are made.
+
+        Args:
+            path: The file; must not exist.
+            run_id: Names the run, so that a resumed run finds its own record again.
+            split_hash: Hash of the preference split that the results are measured on.
+            split: Plain values that describe the split.
+            config: Plain values that describe how the run is monitored.
+
+        Raises:
+            RecordError: If the file exists or cannot be written.
+        """
+        path = Path(path)
+        identity = {"kind": "header", "format": FORMAT, "run_id": run_id, "split_hash": split_hash}
+        header = {**identity, "split": dict(split or {}), "config": dict(config or {}), "versions": _versions()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("xb").close()
+        except FileExistsError as error:
+            raise RecordError(f"{path} exists: open it to continue it, or write to another folder.") from error
+        except OSError as error:
+            raise RecordError(f"The record {path} cannot be created: {error}. Choose a writable `dirpath`.") from error
+        record = cls(path, _Contents(header=header, results=[], ceilings={}, statuses=[], size=0))
+        record._write([_dumps(header)])
+        return record
+
+    @classmethod
+    def open(cls, path: str | Path, *, split_hash: str | None = None) -> Self:
+        """Continue a record; a line that a kill left torn at its end is cut off by the next append.
+
+        Args:
+            path: An existing record.
+            split_hash: Hash of the split that new results will be measured on; None does not check it.
+
+        Raises:
+            RecordError: If it is no record, is damaged before its last line, or was measured on another split.
+        """
+        path = Path(path)
+        contents = _read(path)
+        found = contents.header["split_hash"]
+        if split_hash is not None and found != split_hash:
+            raise RecordError(
+                f"{path} was measured on split {found!r}, this run uses split {split_hash!r}: their points cannot "
+                "share a curve. Use the same split, or another `dirpath`."
+            )
+        return cls(path, contents)
+
+    @staticmethod
+    def read(path: str | Path) -> tuple[dict[str, Any], list[LISResult]]:
+        """Return the header and the results of a record, in the order of their steps.
+
+        Results that a later resume abandoned are left out. Reads the record of a killed run too: a torn last line is
+        passed over.
+
+        Raises:
+            RecordError: If the file is missing, is no record, or is damaged before its last line.
+        """
+        contents = _read(Path(path))
+        return contents.header, contents.results
+
+    @staticmethod
+    def statuses(path: str | Path) -> list[dict[str, Any]]:
+        """Return what else happened: the payloads of the ``failure``, ``rewind`` and ``end`` lines, in file order.
+
+        Raises:
+            RecordError: As :meth:`read`.
+        """
+        return _read(Path(path)).statuses
+
+    @staticmethod
+    def find(folder: str | Path, run_id: str) -> Path | None:
+        """Return the record of a run in a folder, or None; damaged files are passed over."""
+        for path in sorted(Path(folder).glob("record*.jsonl")):
+            with contextlib.suppress(RecordError):
+                if _read(path).header["run_id"] == run_id:
+                    return path
+        return None
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the results that count, ascending."""
+        return sorted(step for step in self._steps if step is not None)
+
+    def append(self, result: LISResult) -> None:
+        """Add a result; it is on the disk when this returns.
+
+        Raises:
+            RecordError: If the result has no step, its step is recorded already, or the disk refuses.
+        """
+        if result.step is None:
+            raise RecordError("A recorded result needs its step: dataclasses.replace(result, step=...).")
+        if result.step in self._steps:
+            raise RecordError(f"Step {result.step} is in {self.path} already; a step is recorded once.")
+        lines, ceilings = _pack_one(result, self._ceilings)
+        self._write(lines)
+        self._steps.add(result.step)
+        self._ceilings |= ceilings
+
+    def status(self, kind: str, **values: Any) -> None:
+        """Add a line that is no result: ``failure`` or ``end``, with plain values.
+
+        Raises:
+            RecordError: If the disk refuses.
+        """
+        self._write([_dumps({"kind": kind, **values})])
+
+    def rewind(self, step: int) -> None:
+        """Give up the results after `step`: the run goes on from a checkpoint taken there. No-op without any.
+
+        Raises:
+            RecordError: If the disk refuses.
+        """
+        if any(later > step for later in self.steps):
+            self._write([_dumps({"kind": "rewind", "step": step})])
+            self._steps = {kept for kept in self.steps if kept <= step}
+
+    def _write(self, payloads: Iterable[str]) -> None:
+        """Put lines at the end of the intact part, and on the disk."""
+        data = b"".join(_line(payload) for payload in payloads)
+        try:
+            # Not mode "ab": what an earlier failed write left behind the intact part has to be overwritten.
+            with self.path.open("r+b") as file:
+                file.truncate(self._size)
+                file.seek(self._size)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RecordError(f"The record {self.path} cannot be written: {error}.") from error
+        self._size += len(data)
+
+
+def pack(results: Iterable[LISResult]) -> list[str]:
+    """Return results as JSON payloads, in the record's own form; :func:`unpack` is the inverse."""
+    lines: list[str] = []
+    known: set[str] = set()
+    for result in results:
+        new, ceilings = _pack_one(result, known)
+        lines += new
+        known |= ceilings
+    return lines
+
+
+def unpack(payloads: Iterable[str]) -> list[LISResult]:
+    """Return the results that :func:`pack` wrote."""
+    return _gather([json.loads(payload) for payload in payloads]).results
+
+
+def as_recorded(result: LISResult) -> LISResult:
+    """Return a result as the record gives it back: its arrays rounded to float32."""
+    return unpack(pack([result]))[0]
+
+
+class _Contents(NamedTuple):
+    """A record as read."""
+
+    header: dict[str, Any]
+    results: list[LISResult]
+    ceilings: dict[str, dict[str, Ceiling]]
+    statuses: list[dict[str, Any]]
+    size: int  # bytes up to the end of the last intact line
+
+
+def _read(path: Path) -> _Contents:
+    """Read a record up to its last intact line."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"The record {path} cannot be read: {error}.") from error
+    *complete, tail = data.split(b"\n")
+    payloads, size = [], 0
+    for number, line in enumerate(complete, start=1):
+        payload = _intact(line)
+        if payload is None:
+            if number == len(complete) and not tail:
+                break
+            raise RecordError(
+                f"{path}, line {number} of {len(complete)} is damaged (its checksum does not match its text). Only a "
+                "torn last line can be passed over; restore the file from a copy, or delete the line by hand."
+            )
+        payloads.append(payload)
+        size += len(line) + 1
+    if not payloads or payloads[0].get("kind") != "header":
+        raise RecordError(f"{path} is no record of lis-lightning: its first line is not an intact header.")
+    if payloads[0]["format"] != FORMAT:
+        raise RecordError(f"{path} has record format {payloads[0]['format']}, this version reads {FORMAT}; update it.")
+    return _gather(payloads)._replace(size=size)
+
+
+def _gather(payloads: list[dict[str, Any]]) -> _Contents:
+    """Sort payloads by kind, with later lines overruling earlier ones where a run was rewound."""
+    contents = _Contents(header={}, results=[], ceilings={}, statuses=[], size=0)
+    for payload in payloads:
+        kind = payload["kind"]
+        if kind == "header":
+            contents.header.update(payload)
+        elif kind == "ceilings":
+            contents.ceilings[payload["id"]] = {
+                name: Ceiling(**_decode(Ceiling, fields)) for name, fields in payload["ceilings"].items()
+            }
+        elif kind == "result":
+            contents.results.append(_result(payload["result"], contents.ceilings))
+        else:
+            contents.statuses.append(payload)
+            if kind == "rewind":
+                contents.results[:] = [r for r in contents.results if r.step is None or r.step <= payload["step"]]
+    return contents
+
+
+def _pack_one(result: LISResult, known: set[str]) -> tuple[list[str], set[str]]:
+    """Return the payloads of one result and the ids of the ceilings written among them."""
+    ceilings = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
+    key = f"{zlib.crc32(json.dumps(ceilings).encode()):08x}"
+    lines = [] if key in known else [_dumps({"kind": "ceilings", "id": key, "ceilings": ceilings})]
+    return [*lines, _dumps({"kind": "result", "result": {**_shallow(result), "ceilings": key}})], {key}
+
+
+def _result(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> LISResult:
+    """Build a result from its payload."""
+    values = _decode(LISResult, fields)
+    values["ceilings"] = dict(ceilings[fields["ceilings"]])
+    values["slices"] = {name: Estimate(**_decode(Estimate, slice_)) for name, slice_ in fields["slices"].items()}
+    values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
+    if fields["placebo"] is not None:
+        arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
+        values["placebo"] = Placebo(**arms)
+    return LISResult(**values)
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass instance, unlike `asdict` without copying what is in them."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _encode(value: Any) -> Any:
+    """Turn results and what they hold into strict JSON: no NaN, no infinity, arrays as base64."""
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.astype("<f4").tobytes()).decode()
+    if isinstance(value, np.generic):
+        return _encode(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return _encode(_shallow(value))
+    return value
+
+
+def _decode(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields: numbers and arrays restored, everything else as it is.
+
+    The annotations are strings here (`from __future__ import annotations`), which is enough to tell them apart.
+    """
+    annotations = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    unknown = sorted(set(fields) - set(annotations))
+    if unknown:
+        raise RecordError(
+            f"The record holds fields that {cls.__name__} does not have: {unknown}. Update lis-lightning."
+        )
+    values = {}
+    for name, value in fields.items():
+        if annotations[name] == "float":
+            value = _float(value)
+        elif annotations[name].startswith("NDArray"):
+            value = _array(value)
+        values[name] = value
+    return values
+
+
+def _float(value: float | str | None) -> float:
+    """Undo the encoding of a float."""
+    return math.nan if value is None else float(value)
+
+
+def _array(text: str) -> NDArray[np.float64]:
+    """Undo the encoding of an array."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64)
+
+
+def _dumps(payload: Mapping[str, Any]) -> str:
+    """Serialise a payload, stamped with the time, on one line."""
+    stamped = {**payload, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+    return json.dumps(_encode(stamped), allow_nan=False, separators=(",", ":"), default=str)
+
+
+def _line(payload: str) -> bytes:
+    """Wrap a payload with its checksum; the line is JSON itself."""
+    data = payload.encode()
+    return b'{"crc32":"%08x","payload":%s}\n' % (zlib.crc32(data), data)
+
+
+def _intact(line: bytes) -> dict[str, Any] | None:
+    """Return the payload of a line, or None if the line is damaged."""
+    match = _LINE.fullmatch(line)
+    if match is None or int(match[1], 16) != zlib.crc32(match[2]):
+        return None
+    payload: dict[str, Any] = json.loads(match[2])
+    return payload
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that can change a number."""
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,239 @@
+"""Results to experiment trackers: the same keys for every Lightning logger, and what W&B can show beyond curves.
+
+The only file that knows W&B; it is imported when a W&B logger is met.
+
+Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``lis/ais_high``, ``lis/ais_geometry``,
+``lis/auc_base``, ``lis/auc``, ``lis/gauc_gain``, ``lis/ceiling_pairs`` and ``lis/ceiling_ids`` (each with ``_low`` and
+``_high``), ``lis/realised`` (with ``_low`` and ``_high``), ``lis/gain_z``, ``lis/ais_seen``, ``lis/ais_unseen``,
+``lis/encode_seconds``, ``lis/score_seconds``, ``lis/companion/...`` and ``lis/verdict`` (its place in VERDICTS).
+W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
+``lis/best_realised``, the config ``lis`` (the split), and at the end the table ``lis/snapshots``.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import netrc
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytorch_lightning as pl
+import torch
+
+from lis_lightning.result import LISResult
+from lis_lightning.stopping import VERDICTS
+
+STEP = "trainer/global_step"  # Lightning's own x-axis in W&B
+COLUMNS = (
+    "step",
+    "ais",
+    "ais_low",
+    "ais_high",
+    "ais_geometry",
+    "realised",
+    "realised_low",
+    "realised_high",
+    "gain_z",
+    "ais_seen",
+    "ais_unseen",
+    "verdict",
+    "message",
+)
+
+Loggers = Iterable[Any]
+
+
+def metrics(result: LISResult) -> dict[str, float]:
+    """Return what is logged of a result: every scalar under its ``lis/`` key, the verdict as its place in VERDICTS.
+
+    Example:
+        >>> from lis_lightning.result import LISResult
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> metrics(result)["lis/ais"]
+        0.003
+    """
+    scalars = {f"lis/{name}": value for name, value in result.scalars().items()}
+    return scalars | {"lis/verdict": float(VERDICTS.index(result.verdict))}
+
+
+def start(loggers: Loggers, config: Mapping[str, Any]) -> list[str]:
+    """Tell W&B loggers the x-axis of our curves, and the split they are measured on.
+
+    Args:
+        loggers: The Trainer's loggers.
+        config: Plain values, shown under ``lis`` in the run's config.
+
+    Returns:
+        What failed, a sentence for each logger.
+    """
+
+    def begin(logger: Any) -> None:
+        if _is_wandb(logger):
+            # A glob may set the x-axis only: a summary kind in it would be applied to tables too, and corrupt them.
+            logger.experiment.define_metric("lis/*", step_metric=STEP)
+            logger.experiment.config.update({"lis": dict(config)}, allow_val_change=True)
+
+    return _each(loggers, begin)
+
+
+def log_result(loggers: Loggers, result: LISResult, best: LISResult) -> list[str]:
+    """Log a snapshot to every logger, at its own step.
+
+    Args:
+        loggers: The Trainer's loggers.
+        result: The snapshot; its step is set.
+        best: The best snapshot so far, for W&B's summary.
+
+    Returns:
+        What failed, a sentence for each logger; a logger that raises keeps no other from being written.
+    """
+
+    def log(logger: Any) -> None:
+        logger.log_metrics(metrics(result), step=result.step)
+        logger.save()
+        if _is_wandb(logger):
+            logger.experiment.summary.update(
+                {
+                    "lis/verdict": result.verdict,
+                    "lis/message": result.message,
+                    "lis/best_step": best.step,
+                    "lis/best_ais": best.ais,
+                    "lis/best_realised": best.realised,
+                }
+            )
+
+    return _each(loggers, log)
+
+
+def finish(loggers: Loggers, results: Sequence[LISResult]) -> list[str]:
+    """Log the table ``lis/snapshots`` to W&B loggers; once, when the run ends.
+
+    Returns:
+        What failed, a sentence for each logger.
+    """
+
+    def end(logger: Any) -> None:
+        if _is_wandb(logger):
+            import wandb
+
+            rows = [[getattr(result, column) for column in COLUMNS] for result in results]
+            logger.experiment.log({"lis/snapshots": wandb.Table(columns=list(COLUMNS), data=rows)})
+
+    return _each(loggers, end)
+
+
+def publish(trainer: pl.Trainer, result: LISResult) -> None:
+    """Put a result where stock EarlyStopping and ModelCheckpoint look for what they monitor."""
+    for name, value in metrics(result).items():
+        trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float32)
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """Return the folder of the run: the one that ModelCheckpoint makes its ``checkpoints`` in."""
+    if not trainer.loggers:
+        return Path(trainer.default_root_dir)
+    logger = trainer.loggers[0]
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+
+def summary(results: Sequence[LISResult], best: LISResult, record: Path | None, loggers: Loggers) -> str:
+    """Return what to print at the end of a run: all snapshots, the verdict, and where everything is kept."""
+    last = results[-1]
+    lines = [
+        snapshot_table(results, best),
+        f"Best snapshot: step {best.step}. Verdict: {last.verdict}{', ' if last.message else ''}{last.message}",
+        "" if record is None else f"Record: {record}",
+        sync_hint(loggers) or "",
+    ]
+    return "\n".join(["", *filter(None, lines)])
+
+
+def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) -> str:
+    """Return the snapshots as a table for a terminal, the best one marked by ``*``."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", "verdict"):
+        table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(
+            f"{result.step}{'*' if result is best else ' '}",
+            f"{result.ais:+.4f}",
+            f"[{result.ais_low:+.4f}, {result.ais_high:+.4f}]",
+            f"{result.ais_geometry:+.4f}",
+            _share(result.realised),
+            result.verdict,
+        )
+    text = io.StringIO()
+    Console(file=text, width=100, markup=False).print(table)
+    return text.getvalue().rstrip()
+
+
+def snapshot_line(result: LISResult) -> str:
+    """Return a snapshot as one line of a log."""
+    realised = "" if math.isnan(result.realised) else f", {_share(result.realised)} of the ceiling"
+    return (
+        f"LIS step {result.step}: AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]{realised}, "
+        f"{result.verdict} ({result.encode_seconds:.1f} s to encode, {result.score_seconds:.1f} s to score)"
+    )
+
+
+def wandb_mode() -> str | None:
+    """Return the `mode` for W&B: "offline" where nobody has configured a key, else None (W&B decides by itself).
+
+    A key counts as configured by ``WANDB_API_KEY``, ``WANDB_IDENTITY_TOKEN_FILE`` or a netrc entry for the host of
+    ``WANDB_BASE_URL``. ``WANDB_MODE`` is left to W&B. Pass it on as ``WandbLogger(mode=wandb_mode())``; the
+    logger's own ``offline=True`` would set ``WANDB_MODE`` for the rest of the process.
+    """
+    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return None
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    named = os.environ.get("NETRC")
+    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    return None if any(_has_entry(file.expanduser(), host) for file in files) else "offline"
+
+
+def sync_hint(loggers: Loggers) -> str | None:
+    """Return the sentence that says how to upload what W&B loggers kept offline; None where nothing was."""
+    for logger in loggers:
+        if _is_wandb(logger):
+            settings = getattr(logger.experiment, "settings", None)
+            if settings is not None and settings.mode in ("offline", "dryrun"):
+                return f"W&B is offline; upload this run with `wandb sync {settings.sync_dir}`."
+    return None
+
+
+def _each(loggers: Loggers, action: Callable[[Any], None]) -> list[str]:
+    """Do the same with every logger and return what failed; a tracker must not stop a training."""
+    failures = []
+    for logger in loggers:
+        try:
+            action(logger)
+        except Exception as error:
+            failures.append(f"{type(logger).__name__} raised {type(error).__name__}: {error}")
+    return failures
+
+
+def _is_wandb(logger: Any) -> bool:
+    """Whether a logger is a WandbLogger, of pytorch_lightning or lightning.pytorch; asked without importing either."""
+    return any(cls.__name__ == "WandbLogger" for cls in type(logger).__mro__)
+
+
+def _has_entry(file: Path, host: str) -> bool:
+    """Whether a netrc file names a host; an unreadable file names none."""
+    try:
+        return host in netrc.netrc(file).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _share(value: float) -> str:
+    """Write a share in per cent; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.0%}"
