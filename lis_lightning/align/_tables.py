@@ -148,6 +148,9 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def _list_column(values: pl.Series) -> NDArray[Any]:
+    if values.dtype == pl.Object:
+        # Lists in a pandas column arrive as opaque objects.
+        values = pl.Series(values.name, values.to_list(), strict=False)
     if not isinstance(values.dtype, pl.List | pl.Array) or not values.dtype.inner.is_numeric():
         raise ItemError(f"Column {values.name!r} of the item table must hold lists of numbers, got {values.dtype}.")
     lists = values.cast(pl.List(pl.Float32))

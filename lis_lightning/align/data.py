@@ -228,9 +228,12 @@ def _read_ratings(content: bytes, source: Path) -> pl.DataFrame:
     """Read user, item, rating and timestamp between tabs."""
     schema = dict.fromkeys(_RATING_COLUMNS, pl.Int64)
     try:
-        return pl.read_csv(content, separator="\t", has_header=False, schema=schema)
+        log = pl.read_csv(content, separator="\t", has_header=False, schema=schema)
     except pl.exceptions.PolarsError as error:
         raise LogError(f"{source} is not a MovieLens rating file (user, item, rating, timestamp): {error}") from error
+    if not log.height:
+        raise LogError(f"{source} has no ratings; unpack the download again.")
+    return log
 
 
 def _titled_items(ids: list[int], titles: list[str], genres: list[list[str]]) -> ItemTable:
