@@ -282,7 +282,7 @@ class LISMonitor(pl.Callback):
                 split=self.split.describe(),
                 config={"every_n_steps": self.every_n_steps, "placebo": self.placebo, "rule": vars(self.rule)},
             )
-        except RecordError as error:
+        except (RecordError, OSError) as error:
             if self.strict:
                 raise
             self._failed("record", f"{type(error).__name__}: {error}")

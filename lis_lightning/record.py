@@ -98,10 +98,10 @@ class Record:
         identity = {"kind": "header", "format": FORMAT, "run_id": run_id, "split_hash": split_hash}
         header = {**identity, "split": dict(split or {}), "config": dict(config or {}), "versions": _versions()}
         try:
+            if path.exists():
+                raise RecordError(f"{path} exists: open it to continue it, or write to another folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("xb").close()
-        except FileExistsError as error:
-            raise RecordError(f"{path} exists: open it to continue it, or write to another folder.") from error
         except OSError as error:
             raise RecordError(f"The record {path} cannot be created: {error}. Choose a writable `dirpath`.") from error
         record = cls(path, _Contents(header=header, results=[], ceilings={}, statuses=[], size=0))
