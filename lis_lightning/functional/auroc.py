@@ -46,7 +46,7 @@ def auroc(scores: Num[ndarray, " n"], labels: Labels) -> float:
     targets.sort()
     below = int(np.searchsorted(negatives, targets, side="left").sum(dtype=np.int64))
     upto = int(np.searchsorted(negatives, targets, side="right").sum(dtype=np.int64))
-    return (below + upto) / 2 / (negatives.size * targets.size)
+    return float((below + upto) / 2 / (negatives.size * targets.size))
 
 
 def auroc_influence(scores: Num[ndarray, " n"], labels: Labels) -> tuple[float, Float[ndarray, " n"]]:

@@ -1,0 +1,93 @@
+"""What Hydra is told before it runs: the user's own recipes; and what it is spared: names that do not exist."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from lis_lightning._resources import resource_dir
+from lis_lightning.errors import ConfigError
+
+_CHOICE = re.compile(r"^\+{0,2}(?P<group>[a-z_]+)=(?P<name>[\w.-]+)$")
+
+
+class UserRecipes(SearchPathPlugin):
+    """Let the folder named by ``$LIS_RECIPES`` hold recipes, and the Python they name."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder: it adds to our recipes and does not shadow them."""
+        folder = user_folder()
+        if folder is None:
+            return
+        search_path.append("lis-lightning", f"file://{folder}")
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def user_folder() -> Path | None:
+    """Return the folder named by ``$LIS_RECIPES``, if it is set.
+
+    Raises:
+        ConfigError: If it is set to something that is no folder.
+    """
+    named = os.environ.get("LIS_RECIPES")
+    if not named:
+        return None
+    folder = Path(named).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"LIS_RECIPES={named!r} is not a folder; name one with recipe/<name>.yaml in it, or unset it."
+        )
+    return folder
+
+
+def register() -> None:
+    """Tell Hydra of the user's recipes; call before ``hydra.main`` runs."""
+    Plugins.instance().register(UserRecipes)
+
+
+def check_choices(arguments: Sequence[str]) -> None:
+    """Raise for a group option that does not exist, before Hydra composes anything.
+
+    Args:
+        arguments: The command line without the program.
+
+    Raises:
+        ConfigError: With the options there are, and the nearest one.
+
+    Example:
+        >>> check_choices(["model=vml"])
+        Traceback (most recent call last):
+        ...
+        lis_lightning.errors.ConfigError: There is no model 'vml'; there are features, vlm. Did you mean 'vlm'?
+    """
+    folders = [resource_dir("conf"), *_config_dirs(arguments)]
+    if (folder := user_folder()) is not None:
+        folders.append(folder)
+    for argument in arguments:
+        match = _CHOICE.match(argument)
+        if match is None or match["name"] == "null":
+            continue
+        group, name = match["group"], match["name"]
+        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        if options and name.removesuffix(".yaml") not in options:
+            near = difflib.get_close_matches(name, options, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"There is no {group} {name!r}; there are {', '.join(options)}.{hint}")
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders given to Hydra by ``--config-dir``."""
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    flags = {"--config-dir", "-cd"}
+    named += [after for flag, after in itertools.pairwise(arguments) if flag in flags]
+    return [Path(name).expanduser() for name in named]

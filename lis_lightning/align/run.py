@@ -1,0 +1,202 @@
+"""One fine-tuning run from its parts: data, split, encoder, objective; train, snapshot, report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from rich.console import Console
+
+from lis_lightning.align.data import AlignmentData
+from lis_lightning.align.items import ItemTable
+from lis_lightning.align.models import ItemEncoder
+from lis_lightning.align.module import AlignmentModule
+from lis_lightning.align.pairs import PairDataModule, co_engagement_pairs
+from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.errors import ConfigError
+from lis_lightning.report import write_curve
+from lis_lightning.result import LISResult
+from lis_lightning.split import PreferenceSplit
+
+PAIR_OPTIONS = ("batch_size", "count_power", "held_out")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run leaves.
+
+    Attributes:
+        results: Its snapshots.
+        best: The one with the highest AIS.
+        checkpoint: Weights at the best snapshot; None where none was written.
+        record: The run's own record.
+        curve: The picture of it.
+        revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
+    """
+
+    results: list[LISResult]
+    best: LISResult
+    checkpoint: Path | None
+    record: Path | None
+    curve: Path
+    revealed_gain: float
+
+
+def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> PreferenceSplit:
+    """Cut the data's log, and say what the split can tell.
+
+    Args:
+        data: Log and items.
+        options: Further arguments of :meth:`PreferenceSplit.from_log`.
+    """
+    split = PreferenceSplit.from_log(data.log, **data.columns, **options)
+    Console().print(f"{data.name}: the validation preference split\n{split}", markup=False, highlight=False)
+    if data.truth is not None:
+        bayes = data.truth.bayes_auc(start=_test_begin(split))
+        Console().print(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}", highlight=False)
+    return split
+
+
+def pair_data(
+    split: PreferenceSplit, items: ItemTable, encoder: ItemEncoder, *, cache_dir: Path, window: int, **options: Any
+) -> PairDataModule:
+    """Return batches of co-engagement pairs of the alignment window.
+
+    Args:
+        split: Its ``alignment`` holds the only events that are used.
+        items: All items.
+        encoder: Prepares and collates them.
+        cache_dir: Where prepared items are kept.
+        window: Successive positives of a user that make pairs.
+        **options: As of :class:`PairDataModule`.
+    """
+    positive = split.alignment.filter(split.alignment["label"] == 1)
+    pairs, counts = co_engagement_pairs(
+        np.unique(positive["user"].to_numpy(), return_inverse=True)[1],
+        items.rows(positive["item"].to_list()),
+        positive["time"].to_numpy(),
+        window=window,
+    )
+    return PairDataModule(pairs, counts, encoder.prepare(items, cache_dir), encoder.collate, **options)
+
+
+def align(
+    data: AlignmentData,
+    build_encoder: Callable[[ItemTable], ItemEncoder],
+    *,
+    trainer: Callable[..., pl.Trainer],
+    loggers: list[Any],
+    objective: Mapping[str, Any],
+    split_options: Mapping[str, Any],
+    every_n_steps: int,
+    early_stopping: bool,
+    run_dir: Path,
+    cache_dir: Path,
+    seed: int,
+    encode_batch_size: int = 128,
+) -> Run:
+    """Fine-tune an encoder on co-engagement pairs while its representations are scored.
+
+    Args:
+        data: Log and items.
+        build_encoder: Makes the encoder for the items.
+        trainer: Makes the Trainer, given callbacks and logger.
+        loggers: Lightning loggers.
+        objective: Options of the pairs (`window`, `batch_size`, `count_power`, `held_out`) and of the module.
+        split_options: Further arguments of the split.
+        every_n_steps: Optimizer steps between snapshots.
+        early_stopping: Whether the evidence may end the run before its last step.
+        run_dir: Where record, checkpoints and picture go.
+        cache_dir: Where prepared items are kept.
+        seed: Of weights and batches.
+        encode_batch_size: Items encoded at a time in a snapshot.
+
+    Returns:
+        What the run leaves.
+
+    Raises:
+        ConfigError: If no snapshot could be scored.
+    """
+    began = time.perf_counter()
+    split = prepare_split(data, split_options)
+    pl.seed_everything(seed, verbose=False)
+    encoder = build_encoder(data.items)
+    options = dict(objective)
+    pair_options = {name: options.pop(name) for name in PAIR_OPTIONS if name in options}
+    batches = pair_data(
+        split, data.items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
+    )
+    Console().print(_announcement(encoder, batches), highlight=False)
+    module = AlignmentModule(encoder, **options)
+    scored = encoder.prepare(data.items.select(split.item_ids.tolist()), cache_dir)
+    monitor = LISMonitor(
+        split, scored, every_n_steps=every_n_steps, collate_fn=encoder.collate, batch_size=encode_batch_size,
+        dirpath=run_dir,
+    )  # fmt: skip
+    checkpoint = ModelCheckpoint(
+        run_dir / "checkpoints", filename="best-{step}", monitor="lis/ais", mode="max",
+        every_n_train_steps=every_n_steps, save_on_train_epoch_end=False,
+    )  # fmt: skip
+    stopping = [LISEarlyStopping()] if early_stopping else []
+    fit = trainer(callbacks=[monitor, *stopping, checkpoint], logger=loggers, default_root_dir=str(run_dir))
+    fit.fit(module, datamodule=batches)
+    if monitor.best is None:
+        if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
+            raise SystemExit(0)
+        raise ConfigError(f"No snapshot could be scored: {monitor.last_error}. There is no result to show.")
+    revealed = split.score(data.truth.content_latents[data.items.rows(split.item_ids)]).ais if data.truth else math.nan
+    references = {} if math.isnan(revealed) else {"latents that content reveals": revealed}
+    run = Run(
+        results=monitor.results,
+        best=monitor.best,
+        checkpoint=Path(checkpoint.best_model_path) if checkpoint.best_model_path else None,
+        record=monitor.record_path,
+        curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
+        revealed_gain=revealed,
+    )
+    Console().print(_summary(run, time.perf_counter() - began), highlight=False, soft_wrap=True)
+    return run
+
+
+def _test_begin(split: PreferenceSplit) -> float:
+    """Return the first timestamp of w2."""
+    return float(split.log.time[split.log.window == 2].min())
+
+
+def _announcement(encoder: ItemEncoder, batches: PairDataModule) -> str:
+    """Return what is about to be trained, on what."""
+    trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+    return (
+        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) to "
+        f"{len(batches.train_pairs):,} pairs, {len(batches.validation_pairs):,} more held out"
+    )
+
+
+def _summary(run: Run, seconds: float) -> str:
+    """Return the end of a run's output: best step, what it means, and where everything is."""
+    best = run.best
+    lines = [f"best step {best.step}: AIS {best.ais:+.4f} [{best.ais_low:+.4f}, {best.ais_high:+.4f}]"]
+    if not math.isnan(run.revealed_gain) and run.revealed_gain > 0:
+        lines.append(
+            f"known truth: the latents that content reveals gain {run.revealed_gain:+.4f}; the best snapshot reaches "
+            f"{best.ais / run.revealed_gain:.0%} of it (raw: {run.results[0].ais / run.revealed_gain:.0%})"
+        )
+    placebo = run.results[0].placebo
+    if placebo is not None:
+        lines.append(
+            f"placebo {'passed' if placebo.passed else 'FAILED'}: rows permuted {placebo.permuted.value:+.4f} "
+            f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
+        )
+    lines += [
+        f"checkpoint: {run.checkpoint or 'none: the raw representation is the best one'}",
+        f"picture: {run.curve}",
+        f"took {seconds:.0f} s",
+    ]
+    return "\n".join(lines)

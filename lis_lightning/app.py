@@ -1,0 +1,94 @@
+"""The command line: ``lis-align`` fine-tunes an item encoder and shows whether the ranker gains."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lis_lightning import _hydra
+from lis_lightning._resources import resource_dir
+from lis_lightning.errors import LisError
+
+
+def main() -> None:
+    """Run ``lis-align``; an error that we raise on purpose is a message and exit status 1, not a traceback."""
+    # Hydra cuts tracebacks and swallows types; left alone, errors reach the handler below as they are.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        _hydra.check_choices(sys.argv[1:])
+        _hydra.register()
+        _align()
+    except (LisError, HydraException, OmegaConfBaseException) as error:
+        print(f"lis-align: {_in_words(error)}", file=sys.stderr)  # noqa: T201  # a command's last word
+        raise SystemExit(1) from None
+
+
+def _in_words(error: BaseException) -> str:
+    """Return an error's kind and message; of a bare wrapper, those of its cause."""
+    while not str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, LisError):
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+@hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
+def _align(config: DictConfig) -> float:
+    """Run one job; returns the best AIS, for sweepers that maximise it."""
+    from lis_lightning.align.run import align
+
+    _quiet_known_noise()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    split_options = OmegaConf.to_container(config.lis.split, resolve=True)
+    objective = OmegaConf.to_container(config.objective, resolve=True)
+    run = align(
+        instantiate(config.data),
+        instantiate(config.model),
+        trainer=instantiate(config.trainer),
+        loggers=_loggers(config, run_dir),
+        objective=_plain(objective),
+        split_options=_plain(split_options),
+        every_n_steps=config.lis.every_n_steps,
+        early_stopping=config.lis.early_stopping,
+        encode_batch_size=config.lis.encode_batch_size,
+        run_dir=run_dir,
+        cache_dir=Path(config.cache_dir).expanduser(),
+        seed=config.seed,
+    )
+    return run.best.ais
+
+
+def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:
+    """Build the loggers; W&B is offline where no key is configured."""
+    from lis_lightning.tracking import wandb_mode
+
+    loggers = []
+    for name, spec in (config.logger or {}).items():
+        options = {"save_dir": str(run_dir)}
+        if name == "wandb" and (mode := wandb_mode()) is not None:
+            options["mode"] = mode
+        logger = instantiate(spec, **options)
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        loggers.append(logger)
+    return loggers
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Return a config section with lists as tuples, as Python arguments are written."""
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+
+def _quiet_known_noise() -> None:
+    """Silence advice about settings that are what we mean: items load in-process, and logs are written each step."""
+    for message in (".*does not have many workers.*", ".*`log_every_n_steps`.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message=message)
