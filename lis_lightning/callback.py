@@ -101,11 +101,10 @@ class LISMonitor(pl.Callback):
         self._reset()
 
     def _reset(self) -> None:
-        """Forget all runs."""
+        """Forget the runs before."""
         self._results: list[LISResult] = []
         self._run_id = uuid.uuid4().hex
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
-        self._resumed = False
         self._record: Record | None = None
         self._last_error: str | None = None
         self._warned: set[str] = set()
@@ -127,7 +126,7 @@ class LISMonitor(pl.Callback):
 
     @property
     def record_path(self) -> Path | None:
-        """File of the run's record; None before the fit, where it could not be made, and but on the first process."""
+        """File of the run's record, on the first process; None before the fit, and where it could not be made."""
         return None if self._record is None else self._record.path
 
     @property
@@ -146,16 +145,16 @@ class LISMonitor(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._reset()
         self._run_id = state_dict["run_id"]
         self._last_step = state_dict["last_step"]
         self._results = record.unpack(state_dict["results"])
-        self._resumed = True
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
+            self._reset()
         if self.encode is None and not callable(getattr(pl_module, "encode_items", None)):
             raise ConfigError(
                 f"{type(pl_module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
@@ -173,9 +172,6 @@ class LISMonitor(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0 and not self._resumed:
-            self._reset()
-        self._resumed = False
         if not self._dry_run:
             folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
             self._record = self._open_record(folder) if trainer.is_global_zero else None
@@ -318,14 +314,15 @@ class LISMonitor(pl.Callback):
     def _failed(self, what: str, error: str) -> None:
         """Survive a failure: remember it, record it, and warn once for each kind."""
         self._last_error = error
+        step = max(self._last_step, 0)
         if self._record is not None:
             with contextlib.suppress(RecordError):
-                self._record.status("failure", step=self._last_step, what=what, error=error)
+                self._record.status("failure", step=step, what=what, error=error)
         kind = f"{what} {error.split(':')[0]}"
         if kind not in self._warned:
             self._warned.add(kind)
             rank_zero_warn(
-                f"LISMonitor: the {what} of step {self._last_step} failed. {error} Training goes on; later failures of "
+                f"LISMonitor: the {what} of step {step} failed. {error} Training goes on; later failures of "
                 "this kind are only recorded.",
                 category=LisWarning,
             )

@@ -136,7 +136,7 @@ def encode_items(
             yield ids, _checked(output, ids)
 
 
-def collect(encoded: Iterator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
+def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
     """Feed what :func:`encode_items` yields to a metric, and return how many items it does not know.
 
     Args:

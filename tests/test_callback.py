@@ -7,6 +7,8 @@ import csv
 import json
 import logging
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -433,7 +435,7 @@ def test_a_failing_logger_raises_if_strict(split, tmp_path):
 
 def test_an_unwritable_record_is_survived(split, tmp_path):
     (tmp_path / "taken").write_text("a file where the folder should be")
-    with pytest.warns(LisWarning, match="the record of step -1 failed.*taken"):
+    with pytest.warns(LisWarning, match="the record of step 0 failed.*taken"):
         trainer, _ = fit(tmp_path, monitor := monitor_of(split, dirpath=tmp_path / "taken"))
     assert (trainer.global_step, len(monitor.results), monitor.record_path) == (6, 4, None)
 
@@ -455,6 +457,15 @@ def test_items_never_encoded_are_named(split, tmp_path):
     items = [Items()[row] for row in range(3, NUM_ITEMS)]  # a list cannot say its ids beforehand
     with pytest.warns(LisWarning, match=r"SnapshotError: 3 .*0, 1, 2"):
         fit(tmp_path, monitor_of(split, items=items), steps=2)
+
+
+def test_diverged_weights_are_told_by_the_items_they_spoil(split, tmp_path):
+    def encode(module, batch):
+        return module.encode_items(batch) * torch.where(batch["item_id"] == 11, torch.nan, 1.0)[:, None]
+
+    with pytest.warns(LisWarning, match=r"NonFiniteError: .*NaN or infinity.*\[11\]"):
+        trainer, _ = fit(tmp_path, monitor := monitor_of(split, encode=encode), steps=2)
+    assert (trainer.global_step, monitor.results) == (2, [])
 
 
 def test_items_outside_the_split_are_left_out_and_counted(split, tmp_path, caplog):
@@ -502,6 +513,23 @@ def test_a_monitor_added_on_resume_starts_where_it_is(split, tmp_path):
     save = ModelCheckpoint(tmp_path / "ckpt", every_n_train_steps=3, save_top_k=-1, filename="{step}")
     fit(tmp_path, save, steps=3, enable_checkpointing=True)
     monitor = monitor_of(split)
+    fit(tmp_path, monitor, steps=6, ckpt_path=tmp_path / "ckpt" / "step=3.ckpt")
+    assert [result.step for result in monitor.results] == [3, 4, 6]
+
+
+def test_a_second_fit_of_one_trainer_goes_on(split, tmp_path):
+    monitor = monitor_of(split)
+    trainer, module = fit(tmp_path, monitor, steps=3)
+    trainer.fit_loop.epoch_loop.max_steps = 6
+    trainer.fit(module, DataLoader(Items(), batch_size=10))
+    assert [result.step for result in monitor.results] == [0, 2, 3, 4, 6]
+    assert [result.step for result in Record.read(tmp_path / "record.jsonl")[1]] == [0, 2, 3, 4, 6]
+
+
+def test_a_reused_monitor_brings_nothing_to_a_resume_that_knows_nothing_of_it(split, tmp_path):
+    save = ModelCheckpoint(tmp_path / "ckpt", every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    fit(tmp_path, save, steps=3, enable_checkpointing=True)
+    fit(tmp_path, monitor := monitor_of(split), steps=2)
     fit(tmp_path, monitor, steps=6, ckpt_path=tmp_path / "ckpt" / "step=3.ckpt")
     assert [result.step for result in monitor.results] == [3, 4, 6]
 
@@ -571,3 +599,24 @@ def test_early_stopping_state_round_trips():
     stop = LISEarlyStopping()
     stop.load_state_dict({"stopped_step": 8, "reason": "flat"})
     assert (stop.stopped_step, stop.reason) == (8, "flat")
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # two processes, each of which imports torch and Lightning
+def test_two_processes_see_one_curve_and_survive_a_failure_of_one(tmp_path):
+    script = Path(__file__).with_name("ddp_fit.py")
+    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=300, capture_output=True)
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert first["steps"] == second["steps"] == [0, 4, 6]
+    assert first["ais"] == second["ais"]
+    assert first["ais"] == pytest.approx([first["expected"]] * 3, abs=1e-9)
+    assert first["global_step"] == second["global_step"] == first["stopped"] == second["stopped"] == 6
+    assert first["metric"] == second["metric"] == pytest.approx(first["ais"][-1])
+    assert first["error"] == second["error"] == "SnapshotError: process 1: OSError: only here"
+    assert (len(first["warnings"]), second["warnings"]) == (1, [])
+    assert (first["record"], second["record"]) == ("record.jsonl", None)
+    header, results = Record.read(tmp_path / "record.jsonl")
+    assert [result.step for result in results] == [0, 4, 6]
+    assert header["config"]["rule"]["plateau_patience"] == 2
