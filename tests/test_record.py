@@ -219,6 +219,16 @@ def test_a_full_disk_is_an_error_and_the_next_line_repairs_it(record, path, monk
     assert [result.step for result in Record.read(path)[1]] == [0, 5]
 
 
+def test_a_short_line_after_a_long_torn_one_leaves_nothing_of_it(record, path):
+    record.append(make_result(0))
+    path.write_bytes(path.read_bytes() + b'{"crc32":"00000000","payload":{' + b"x" * 5000)
+    again = Record.open(path)
+    again.status("end", best_step=0)
+    again.append(make_result(5))
+    assert [result.step for result in Record.read(path)[1]] == [0, 5]
+    assert b"xxx" not in path.read_bytes()
+
+
 def test_open_refuses_another_split(record, path):
     with pytest.raises(RecordError, match="measured on split 'c0ffee', this run uses split 'decaf'"):
         Record.open(path, split_hash="decaf")
