@@ -101,6 +101,8 @@ class LeakageImpactScore(Metric):
     def embeddings(self) -> Tensor:
         """Return the mean representation of each item, [num_items, dim], rows as ``split.item_ids``.
 
+        Over several processes, call it within ``sync_context()``: unlike `compute`, it does not reduce by itself.
+
         Raises:
             SnapshotError: If an item of the split was never added; the first five are named.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,10 +196,14 @@ class PreferenceSplit:
                 f"Item ids of the split are {'integers' if numeric else 'strings'} (such as {self.item_ids[0]!r}), got "
                 f"{ids.dtype} (such as {ids[0]!r}); use the ids of the interaction log."
             )
-        order = np.argsort(self.item_ids)
-        ordered = self.item_ids[order]
+        order, ordered = self._ordered_ids
         at = np.minimum(np.searchsorted(ordered, ids), self.num_items - 1)
         return np.where(ordered[at] == ids, order[at], -1)
+
+    @cached_property
+    def _ordered_ids(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        order = np.argsort(self.item_ids)
+        return order, self.item_ids[order]
 
     def score(self, embeddings: ArrayLike, **options: Any) -> LISResult:
         """Score item representations; see :func:`lis_lightning.score.score`.

@@ -156,7 +156,7 @@ def align(
     run = Run(
         results=monitor.results,
         best=monitor.best,
-        checkpoint=Path(checkpoint.best_model_path) if checkpoint.best_model_path else None,
+        checkpoint=_checkpoint_of(checkpoint, monitor.best),
         record=monitor.record_path,
         curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
         revealed_gain=revealed,
@@ -168,6 +168,12 @@ def align(
 def _test_begin(split: PreferenceSplit) -> float:
     """Return the first timestamp of w2."""
     return float(split.log.time[split.log.window == 2].min())
+
+
+def _checkpoint_of(checkpoint: ModelCheckpoint, best: LISResult) -> Path | None:
+    """Return the checkpoint of the best snapshot; None where the best one is raw, or fell between two checkpoints."""
+    path = Path(checkpoint.best_model_path)
+    return path if path.stem == f"best-step={best.step}" else None
 
 
 def _announcement(encoder: ItemEncoder, batches: PairDataModule) -> str:
@@ -195,7 +201,7 @@ def _summary(run: Run, seconds: float) -> str:
             f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
         )
     lines += [
-        f"checkpoint: {run.checkpoint or 'none: the raw representation is the best one'}",
+        f"checkpoint: {run.checkpoint or 'none of the best step; checkpoints are written every lis.every_n_steps'}",
         f"picture: {run.curve}",
         f"took {seconds:.0f} s",
     ]

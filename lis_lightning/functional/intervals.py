@@ -31,10 +31,10 @@ class Estimate:
 
     @property
     def z(self) -> float:
-        """The value in standard errors; 0 for an exact zero, infinite for a nonzero value without error."""
+        """The value in standard errors; 0 for an exact zero, infinite for another value without error, else NaN."""
         if self.value == 0.0:
             return 0.0
-        return self.value / self.se if self.se > 0 else math.copysign(math.inf, self.value)
+        return math.copysign(math.inf, self.value) if self.se == 0.0 else self.value / self.se
 
 
 def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estimate:

@@ -1,0 +1,62 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lis_lightning import PreferenceSplit
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Two workers on two cores: more threads than that only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch):
+    """No test reaches W&B's server, and none sees a user's recipes."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("LIS_RECIPES", raising=False)
+
+
+def make_log(num_users=150, num_items=60, num_events=6000, seed=0):
+    """A log with taste: users and items have latents, clicks follow them; latents are returned for tests to score."""
+    rng = np.random.default_rng(seed)
+    taste, latents = rng.standard_normal((num_users, 4)), rng.standard_normal((num_items, 4))
+    user, item = rng.integers(0, num_users, num_events), rng.integers(0, num_items, num_events)
+    logit = 0.9 * (taste[user] * latents[item]).sum(1) + 0.3 * rng.standard_normal(num_items)[item]
+    table = pl.DataFrame(
+        {
+            "user_id": user,
+            "item_id": item + 1000,
+            "timestamp": 1_600_000_000 + np.sort(rng.integers(0, 10_000_000, num_events)),
+            "label": (rng.random(num_events) < 1 / (1 + np.exp(-logit))).astype(np.int8),
+        }
+    )
+    return table, latents
+
+
+@pytest.fixture(scope="session")
+def log():
+    return make_log()[0]
+
+
+@pytest.fixture(scope="session")
+def split(log):
+    return PreferenceSplit.from_log(log)
+
+
+@pytest.fixture(scope="session")
+def latents(split):
+    return make_log()[1][split.item_ids - 1000]
+
+
+@pytest.fixture(scope="session")
+def movielens_folder():
+    data = os.environ.get("LIS_DATA")
+    if not data:
+        pytest.skip("needs real data: set LIS_DATA to the folder that holds ml100k_mm/")
+    return Path(data) / "ml100k_mm"

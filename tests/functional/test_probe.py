@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.linear_model import LogisticRegression
+
+from lis_lightning.functional.probe import PENALTIES, ProbeInputs, fit_logistic, fit_probe, fit_slope
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(np.c_[rng.standard_normal((400, 3)), np.ones(400)])
+    logits = features @ torch.tensor([1.0, -0.5, 0.0, 0.3], dtype=torch.float64)
+    labels = torch.from_numpy((rng.random(400) < torch.sigmoid(logits).numpy()).astype(float))
+    return features, labels
+
+
+def test_logistic_equals_sklearn(data):
+    features, labels = data
+    weight = fit_logistic(features, labels, penalty=10.0)
+    peer = LogisticRegression(C=0.1, tol=1e-10, max_iter=1000).fit(features[:, :3].numpy(), labels.numpy())
+    np.testing.assert_allclose(weight[:3], peer.coef_[0], atol=1e-5)
+    assert float(weight[3]) == pytest.approx(peer.intercept_[0], abs=1e-5)
+
+
+def test_logistic_survives_a_perfect_separator():
+    features = torch.tensor([[-2.0, 1.0], [-1.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    weight = fit_logistic(features, torch.tensor([0.0, 0, 1, 1], dtype=torch.float64), penalty=0.0)
+    assert torch.isfinite(weight).all()
+    assert float(weight[0]) > 1
+
+
+def test_slope_maximises_the_likelihood(data):
+    features, labels = data
+    offset = 0.5 * features[:, 1]
+
+    def loss(slope):
+        logits = offset + slope * features[:, 0]
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
+
+    best = minimize_scalar(loss, bounds=(0, 10), method="bounded", options={"xatol": 1e-8}).x
+    assert fit_slope(features[:, 0], labels, offset) == pytest.approx(best, abs=1e-4)
+
+
+def test_slope_of_a_harmful_score_is_zero(data):
+    features, labels = data
+    assert fit_slope(-features[:, 0], labels, torch.zeros(400, dtype=torch.float64)) == 0.0
+
+
+def test_probe_equals_ridge_by_an_optimiser():
+    rng = np.random.default_rng(1)
+    num, k = 600, 3
+    inputs = ProbeInputs(*(torch.from_numpy(rng.standard_normal((num, width))) for width in (k, k, 4)))
+    base = torch.from_numpy(rng.standard_normal(num))
+    truth = inputs.profile[:, 0] * inputs.target[:, 0]
+    labels = torch.from_numpy((rng.random(num) < torch.sigmoid(base + truth).numpy()).astype(float))
+    folds = torch.from_numpy(np.where(np.arange(num) < 400, np.arange(num) % 4, -1))
+    fit = fit_probe(inputs, base, labels, folds)
+    train = (folds >= 0).numpy()
+    design = inputs.design(slice(None)).numpy()
+    design = (design - design[train].mean(0)) / design[train].std(0)
+    design[:, -4:] *= 3
+    residual = (labels - torch.sigmoid(base)).numpy()
+
+    def ridge(rows, penalty):
+        def objective(w):
+            error = residual[rows] - design[rows] @ w
+            return error @ error + penalty * w @ w, -2 * design[rows].T @ error + 2 * penalty * w
+
+        return minimize(objective, np.zeros(design.shape[1]), jac=True, tol=1e-12).x
+
+    errors = []
+    for penalty in PENALTIES:
+        total = 0.0
+        for fold in range(4):
+            held = folds.numpy() == fold
+            error = residual[held] - design[held] @ ridge(train & ~held, penalty)
+            total += error @ error
+        errors.append(total)
+    assert fit.penalty == PENALTIES[int(np.argmin(errors))]
+    test = ~train
+    expected = design[test] @ ridge(train, fit.penalty)
+    np.testing.assert_allclose(fit.score.numpy()[test], fit.slope * expected, rtol=1e-3, atol=1e-5)
+
+
+def test_probe_of_features_without_variance_adds_nothing():
+    zeros = torch.zeros(40, 2, dtype=torch.float64)
+    labels = torch.arange(40).remainder(2).double()
+    folds = torch.where(torch.arange(40) < 30, torch.arange(40) % 4, -1)
+    fit = fit_probe(ProbeInputs(zeros, zeros, zeros), torch.zeros(40, dtype=torch.float64), labels, folds)
+    assert fit.slope == 0.0
+    assert not fit.score.any()
