@@ -64,7 +64,8 @@ def test_two_successive_falls_stop_and_one_does_not():
 
 
 def test_memorising_items_is_told_from_overfitting():
-    results = run(0.004, 0.005, 0.006, 0.010) + [
+    results = [
+        *run(0.004, 0.005, 0.006, 0.010),
         make(0.004, 400, seen=0.009, unseen=0.0),
         make(0.003, 500, seen=0.009, unseen=-0.002),
     ]
