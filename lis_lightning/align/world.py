@@ -3,11 +3,14 @@
 The physics, with everything drawn from one seed::
 
     item latent   v_i    = content_i + private_i        the content part is a sum of one vector an attribute value
-    user latent   u_x(t) = an Ornstein-Uhlenbeck path   stationary, so that drift changes tastes and not their strength
+    user latent   u_x(t) = an Ornstein-Uhlenbeck path   stationary: drift changes tastes and not their strength
+    session mood  m_s    = a little of u_x + chance     what the user is after on that day
+    exposure      i      ~ of a list by popularity and newness, softmax(browsing * m_s . v_i)
     click         y      ~ Bernoulli(sigmoid(bias + quality_i + generosity_x + taste * u_x(t) . v_i))
 
 The attributes are what images show and texts say (:mod:`lis_lightning.align._render`), so a perfect encoder can learn
-``content_i`` and nothing more. Exposure follows popularity and recency and is blind to taste.
+``content_i`` and nothing more. Moods make items of one session alike, as in real logs: without them (``browsing=0``)
+co-engagement carries the little that clicks alone tell, and alignment to it has next to nothing to learn.
 """
 
 from __future__ import annotations
@@ -41,6 +44,9 @@ FORMAT_VERSION = 1
 _START = 1_704_067_200  # 2024-01-01 in unix seconds
 _DAY = 86_400
 _NUM_PERIODS = 26
+_SESSION_LENGTH = 12  # events a session, on average
+_LIST_LENGTH = 16  # items that a user chooses from at each event
+_LASTING = 0.2  # share of the variance of a session's mood that is the user's lasting taste
 _FILES = ("interactions.parquet", "items.parquet", "truth.safetensors")
 
 
@@ -57,6 +63,7 @@ class WorldParams:
         drift: How far tastes move: 1 minus the correlation of a user's taste on the last day with that on the first.
         late_items: Share of the items that arrive during the log; the rest is there from the start.
         recency: How many times more often a brand-new item is shown than an old one of the same popularity.
+        browsing: How strongly users look at what suits the mood of their session; 0 is exposure blind to it.
         click_rate: Share of positive labels.
         taste: Standard deviation of the personal part of the logit; 0 is a world without personal taste.
         days: Length of the log.
@@ -67,16 +74,17 @@ class WorldParams:
         ConfigError: If a value is outside of its range.
     """
 
-    num_users: int = field(default=2000, metadata={"low": 2, "high": 10_000_000})
+    num_users: int = field(default=1200, metadata={"low": 2, "high": 10_000_000})
     num_items: int = field(default=1000, metadata={"low": 2, "high": 1_000_000})
     num_events: int = field(default=70_000, metadata={"low": 10, "high": 1_000_000_000})
-    dim: int = field(default=8, metadata={"low": 1, "high": 256})
+    dim: int = field(default=6, metadata={"low": 1, "high": 256})
     content_share: float = field(default=0.7, metadata={"low": 0.0, "high": 1.0})
     drift: float = field(default=0.3, metadata={"low": 0.0, "high": 1.0})
     late_items: float = field(default=0.4, metadata={"low": 0.0, "high": 1.0})
     recency: float = field(default=5.0, metadata={"low": 1.0, "high": 1e6})
+    browsing: float = field(default=3.0, metadata={"low": 0.0, "high": 100.0})
     click_rate: float = field(default=0.4, metadata={"low": 0.01, "high": 0.99})
-    taste: float = field(default=1.3, metadata={"low": 0.0, "high": 100.0})
+    taste: float = field(default=1.5, metadata={"low": 0.0, "high": 100.0})
     days: int = field(default=180, metadata={"low": 2, "high": 36_500})
     image_size: int = field(default=48, metadata={"low": 16, "high": 1024})
     seed: int = field(default=0, metadata={"low": 0, "high": 2**63 - 1})
@@ -283,10 +291,13 @@ def _draw_events(
     params: WorldParams, truth: dict[str, NDArray[Any]], exposure: Generator, labels: Generator
 ) -> tuple[pl.DataFrame, NDArray[np.float64]]:
     """Draw who was shown what and when, and who clicked."""
-    user, time = _draw_sessions(params, exposure)
-    item = _draw_exposures(params, time, truth["arrivals"], truth["popularity"], exposure)
+    user, time, session = _draw_sessions(params, exposure)
     period = np.searchsorted(truth["period_starts"], time, side="right") - 1
-    personal = np.einsum("ed,ed->e", truth["user_latents"][period, user], truth["item_latents"][item], dtype=np.float64)
+    taste = truth["user_latents"][period, user].astype(np.float64)
+    passing = exposure.standard_normal((session.max() + 1, params.dim))[session]
+    mood = np.sqrt(_LASTING) * taste + np.sqrt(1 - _LASTING) * passing
+    item = _draw_exposures(params, time, mood, truth, exposure)
+    personal = (taste * truth["item_latents"][item]).sum(axis=1)
     logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
     probability = _sigmoid(logit + _bias(logit, params.click_rate))
     clicked = labels.random(time.size) < probability
@@ -294,41 +305,49 @@ def _draw_events(
     return pl.DataFrame(columns), probability
 
 
-def _draw_sessions(params: WorldParams, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the user and the time of each event, in order of time; a user's times differ by a second or more."""
+def _draw_sessions(
+    params: WorldParams, rng: Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return user, time and session of each event, in order of time; a user's times differ by a second or more."""
     span = params.days * _DAY
     starts = np.where(rng.random(params.num_users) < 0.3, rng.uniform(0, 0.8 * span, params.num_users), 0.0)
     activity = rng.lognormal(0, 0.7, params.num_users) * (span - starts)
     user = np.repeat(np.arange(params.num_users), rng.multinomial(params.num_events, activity / activity.sum()))
-    num_sessions = np.maximum(1, np.bincount(user, minlength=params.num_users) // 6)
+    num_sessions = np.maximum(1, np.bincount(user, minlength=params.num_users) // _SESSION_LENGTH)
     first = np.cumsum(num_sessions) - num_sessions
     session = first[user] + (rng.random(user.size) * num_sessions[user]).astype(np.int64)
     owner = np.repeat(np.arange(params.num_users), num_sessions)
     opened = starts[owner] + rng.random(owner.size) * (span - starts[owner] - _DAY / 12)
-    time = np.sort(_START + user * 4 * span + (opened[session] + rng.exponential(600, user.size)).astype(np.int64))
+    time = user * 4 * span + (opened[session] + rng.exponential(600, user.size)).astype(np.int64)
+    by_time = np.argsort(time, kind="stable")
+    session, time = session[by_time], _START + time[by_time]
     # Within a user a later event is at least a second later, so that it has the earlier one in its history.
     rank = np.arange(time.size)
     time = np.maximum.accumulate(time - rank) + rank - user * 4 * span
     order = np.lexsort((user, time))
-    return user[order], time[order]
+    return user[order], time[order], session[order]
 
 
 def _draw_exposures(
     params: WorldParams,
     time: NDArray[np.int64],
-    arrivals: NDArray[np.int64],
-    popularity: NDArray[np.float64],
+    mood: NDArray[np.float64],
+    truth: dict[str, NDArray[Any]],
     rng: Generator,
 ) -> NDArray[np.int64]:
-    """Return the item of each event: by popularity, tilted to the new, and only from what had arrived that morning."""
+    """Return the item of each event: from a list by popularity and newness, the one that fits the mood."""
     item = np.empty(time.size, dtype=np.int64)
     day = (time - _START) // _DAY
     edges = np.searchsorted(day, np.arange(day[-1] + 2))
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
-        age = (_START + number * _DAY - arrivals) / _DAY
-        weight = np.where(age >= 0, popularity * (1 + (params.recency - 1) * np.exp(-np.maximum(age, 0) / 10)), 0.0)
-        shares = np.cumsum(weight) / weight.sum()
-        item[low:high] = np.searchsorted(shares, rng.random(high - low), side="right")
+        age = (_START + number * _DAY - truth["arrivals"]) / _DAY
+        newness = 1 + (params.recency - 1) * np.exp(-np.maximum(age, 0) / 10)
+        reached = np.cumsum(np.where(age >= 0, truth["popularity"] * newness, 0.0))
+        draws = rng.random((high - low, _LIST_LENGTH))
+        listed = np.searchsorted(reached / reached[-1], draws, side="right")
+        appeal = np.einsum("ed,ecd->ec", mood[low:high], truth["item_latents"][listed])
+        picked = (params.browsing * appeal + rng.gumbel(size=listed.shape)).argmax(axis=1)
+        item[low:high] = listed[np.arange(high - low), picked]
     return item
 
 

@@ -94,9 +94,9 @@ def _truncated_svd(matrix: sparse.csr_matrix, rank: int) -> tuple[Float[ndarray,
 
 
 def _to_torch(matrix: sparse.csr_matrix) -> torch.Tensor:
-    coo = matrix.tocoo()
-    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    return torch.sparse_coo_tensor(index, torch.from_numpy(coo.data), coo.shape, check_invariants=True).coalesce()
+    entries = matrix.tocoo()
+    index = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+    return torch.sparse_coo_tensor(index, torch.from_numpy(entries.data), entries.shape, check_invariants=True).coalesce()
 
 
 def id_vectors(
