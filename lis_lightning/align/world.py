@@ -46,6 +46,7 @@ _DAY = 86_400
 _NUM_PERIODS = 26
 _SESSION_LENGTH = 12  # events a session, on average
 _LIST_LENGTH = 16  # items that a user chooses from at each event
+_REDRAWS = 3  # times that an item which the user was shown before is exchanged for another
 _LASTING = 0.2  # share of the variance of a session's mood that is the user's lasting taste
 _FILES = ("interactions.parquet", "items.parquet", "truth.safetensors")
 
@@ -297,6 +298,10 @@ def _draw_events(
     passing = exposure.standard_normal((session.max() + 1, params.dim))[session]
     mood = np.sqrt(_LASTING) * taste + np.sqrt(1 - _LASTING) * passing
     item = _draw_exposures(params, time, mood, truth, exposure)
+    for _ in range(_REDRAWS):
+        again = np.ones(time.size, dtype=bool)
+        again[np.unique(user * params.num_items + item, return_index=True)[1]] = False
+        item[again] = _draw_exposures(params, time[again], mood[again], truth, exposure)
     personal = (taste * truth["item_latents"][item]).sum(axis=1)
     logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
     probability = _sigmoid(logit + _bias(logit, params.click_rate))
@@ -338,7 +343,7 @@ def _draw_exposures(
     """Return the item of each event: from a list by popularity and newness, the one that fits the mood."""
     item = np.empty(time.size, dtype=np.int64)
     day = (time - _START) // _DAY
-    edges = np.searchsorted(day, np.arange(day[-1] + 2))
+    edges = np.searchsorted(day, np.arange(day.max(initial=0) + 2))
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         age = (_START + number * _DAY - truth["arrivals"]) / _DAY
         newness = 1 + (params.recency - 1) * np.exp(-np.maximum(age, 0) / 10)

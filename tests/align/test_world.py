@@ -135,7 +135,12 @@ def test_a_users_events_are_seconds_apart_and_the_log_is_in_order(world):
     apart = world.log.sort("user_id", "timestamp").select(pl.col("timestamp").diff().over("user_id").min())
     assert apart.item() >= 1
     days = world.log.select((pl.col("timestamp") // 86_400).n_unique().over("user_id").alias("days"), "user_id")
-    assert days.unique("user_id")["days"].median() > 3
+    assert days.unique("user_id")["days"].median() > 2
+
+
+def test_users_are_seldom_shown_the_same_item_again(world):
+    first = world.log.select(first=pl.struct("user_id", "item_id").is_first_distinct())
+    assert first["first"].mean() > 0.9
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.4, 1.0])
