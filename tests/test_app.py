@@ -80,7 +80,7 @@ def test_log_files_of_ones_own_run_end_to_end(finished):
     (world,) = (folder / "cache/worlds").glob("world-*")
     done = lis_align(
         "data=log", f"data.log={world}/interactions.parquet", f"data.items={world}/items.parquet",
-        "data.label=clicked", "data.image=image", "logger=csv", *SMALL[3:], folder=folder,
+        "data.label=clicked", f"data.image_folder={world}/images", "logger=csv", *SMALL[3:], folder=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "log: the validation preference split" in done.stdout
@@ -96,7 +96,7 @@ def test_a_debug_run_composes_smaller_settings():
 BAD = {
     "recipe=infonec": "ConfigError: There is no recipe 'infonec'; there are infonce. Did you mean 'infonce'?",
     "data=movie": "ConfigError: There is no data 'movie'; there are log, movielens, world.",
-    "trainer.max_step=3": "Key 'max_step' is not in struct",
+    "trainer.max_step=3": "Could not override 'trainer.max_step'",
     "data.content_share=3": "content_share of the generated world must be a number from 0.0 to 1.0, got 3",
     "lis.split.history=0": "`history` to be an integer of at least 1, got 0",
     "model.model=absent/folder": "absent/folder",
