@@ -20,50 +20,47 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VOCABULARY: dict[str, dict[str, tuple[str, ...]]] = {
+    "colour": dict.fromkeys(("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink"), ()),
     "shape": dict.fromkeys(("disc", "square", "triangle", "star", "cross", "heart"), ()),
-    "pattern": dict.fromkeys(("plain", "stripes", "checks", "dots", "rings"), ()),
-    "colour": {
-        "red": ("red", "scarlet", "crimson"),
-        "orange": ("orange", "tangerine", "apricot"),
-        "yellow": ("yellow", "lemon", "golden"),
-        "green": ("green", "emerald", "leaf-coloured"),
-        "teal": ("teal", "turquoise", "aqua"),
-        "blue": ("blue", "cobalt", "azure"),
-        "purple": ("purple", "violet", "plum"),
-        "pink": ("pink", "rose", "magenta"),
+    "pattern": {
+        "plain": ("plain", "unpatterned"),
+        "stripes": ("striped", "pinstriped"),
+        "checks": ("checked", "chequered"),
+        "dots": ("dotted", "speckled"),
+        "rings": ("ringed", "concentric"),
     },
     "category": {
-        "lamp": ("lamp", "lantern", "table light"),
-        "seat": ("chair", "stool", "bench"),
-        "cup": ("mug", "cup", "tumbler"),
-        "bag": ("backpack", "satchel", "tote"),
-        "clock": ("clock", "alarm", "timepiece"),
-        "vase": ("vase", "planter", "flower pot"),
-        "shelf": ("shelf", "bookcase", "rack"),
-        "rug": ("rug", "carpet", "mat"),
+        "lamp": ("lamp", "lantern"),
+        "seat": ("chair", "stool"),
+        "cup": ("mug", "tumbler"),
+        "bag": ("backpack", "satchel"),
+        "clock": ("clock", "timepiece"),
+        "vase": ("vase", "planter"),
+        "shelf": ("shelf", "bookcase"),
+        "rug": ("rug", "carpet"),
     },
     "material": {
-        "leather": ("leather", "cowhide", "suede"),
-        "wood": ("oak", "walnut wood", "timber"),
-        "metal": ("steel", "brass", "aluminium"),
-        "fabric": ("cotton", "linen", "canvas"),
-        "glass": ("glass", "crystal", "glasswork"),
-        "clay": ("ceramic", "stoneware", "porcelain"),
-        "plastic": ("acrylic", "resin", "plastic"),
+        "leather": ("leather", "suede"),
+        "wood": ("oak", "walnut"),
+        "metal": ("steel", "brass"),
+        "fabric": ("cotton", "linen"),
+        "glass": ("glass", "crystal"),
+        "clay": ("ceramic", "porcelain"),
+        "plastic": ("acrylic", "resin"),
     },
     "style": {
-        "rustic": ("rustic", "farmhouse", "country"),
-        "minimal": ("minimal", "pared-back", "nordic"),
-        "retro": ("retro", "vintage", "mid-century"),
-        "playful": ("playful", "cartoonish", "whimsical"),
-        "industrial": ("industrial", "loft", "workshop"),
-        "ornate": ("ornate", "baroque", "lavish"),
+        "rustic": ("rustic", "farmhouse"),
+        "minimal": ("minimal", "nordic"),
+        "retro": ("retro", "vintage"),
+        "playful": ("playful", "cartoonish"),
+        "industrial": ("industrial", "workshop"),
+        "ornate": ("ornate", "baroque"),
     },
 }
 """Attribute -> value -> the words a text may use for it (none where only the image shows it)."""
 
 SHOWN_IN_TEXT = tuple(name for name, values in VOCABULARY.items() if all(values.values()))
-SHOWN_IN_IMAGE = ("shape", "pattern", "colour")
+SHOWN_IN_IMAGE = ("colour", "shape", "pattern")
 
 _HUES = {"red": 0, "orange": 28, "yellow": 55, "green": 120, "teal": 176, "blue": 222, "purple": 272, "pink": 322}
 # fmt: off
@@ -83,21 +80,21 @@ _CITIES = (
 )
 # fmt: on
 _TEMPLATES = (
-    "{title}. This {adjective} {style} {category} in {colour} {material} is {size} cm wide. {extra}",
-    "{title}: {material} {category}, {adjective} and {second}, with {style} looks, all in {colour}. {extra}",
-    "{title}. Made of {material} in {city}, this {category} brings {style} charm in {colour}. {extra}",
-    "{extra} {title}: the {colour} {category} by {brand} is {adjective}, {style}, and built from {material}.",
-    "{title}. {extra} Our {second} {style} {category} comes in {colour}; its {material} body is {adjective}.",
+    "{title}. {adjective} {style} {category}, {pattern}, in {material}. {extra}",
+    "{title}: a {pattern} {material} {category} with {style} looks. {extra}",
+    "{title}. Made of {material} in {city}, this {pattern} {category} brings {style} charm. {extra}",
+    "{extra} {title}: the {pattern} {category} by {brand} is {style} and built from {material}.",
+    "{title}. {extra} Our {adjective} {style} {category} comes {pattern}; its body is {material}.",
 )
 _EXTRAS = (
-    "Ships from {city} within {number} days.",
-    "Weighs {number}.{digit} kg and fits any {adjective} home.",
-    "Bought by {number}{digit} customers in {city} this season.",
-    "Comes with a {number}-year warranty from {brand}.",
-    "Model {letter}{number}{digit} in the {adjective} {brand} series.",
-    "Designed by one {second} team in {city}.",
-    "Gift box number {number}{digit} included.",
-    "Fold it, move it, keep it {adjective}.",
+    "Ships from {city}.",
+    "Weighs {number} kg.",
+    "Bought by {number} customers in {city}.",
+    "With a {number}-year warranty.",
+    "{second} and {adjective}.",
+    "Designed in {city} by {brand}.",
+    "Gift box {number} included.",
+    "Keep it {adjective}.",
 )
 
 _OVERSAMPLING = 3
@@ -127,12 +124,10 @@ def render_text(attributes: Mapping[str, str], rng: Generator) -> tuple[str, str
         "second": pick(_ADJECTIVES),
     }
     words |= {
-        "size": str(rng.integers(5, 190)),
-        "number": str(rng.integers(2, 60)),
-        "digit": str(rng.integers(10)),
+        "number": str(rng.integers(2, 99)),
         "letter": "ABCDEFGHKLMNPRSTVXYZ"[int(rng.integers(20))],
     }
-    words["title"] = "{brand} {adjective} {category} {letter}{size}".format(**words)
+    words["title"] = "{brand} {second} {category} {letter}{number}".format(**words)
     words["extra"] = pick(_EXTRAS).format(**words)
     return words["title"], pick(_TEMPLATES).format(**words)
 
@@ -152,8 +147,8 @@ def render_image(attributes: Mapping[str, str], rng: Generator, size: int) -> Im
 
     large = size * _OVERSAMPLING
     canvas = _background(rng, large)
-    radius = large * rng.uniform(0.27, 0.36)
-    centre = large * rng.uniform(0.42, 0.58, size=2)
+    radius = large * rng.uniform(0.31, 0.38)
+    centre = large * rng.uniform(0.44, 0.56, size=2)
     turn = math.radians(rng.uniform(-20, 20))
     outline = _outline(attributes["shape"], turn)
     light = _fill(attributes["colour"], rng)
@@ -192,8 +187,8 @@ def _background(rng: Generator, size: int) -> Image.Image:
     """Return a gradient between two random colours with a few dots on it."""
     from PIL import Image, ImageDraw
 
-    near = _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.95))
-    far = _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.95))
+    near = _rgb(rng.random(), rng.uniform(0.05, 0.45), rng.uniform(0.15, 0.95))
+    far = _rgb(rng.random(), rng.uniform(0.05, 0.45), rng.uniform(0.15, 0.95))
     ramp = Image.linear_gradient("L").rotate(rng.uniform(0, 360)).resize((size, size), box=(38, 38, 218, 218))
     canvas = _two_tone(near, far, ramp)
     draw = ImageDraw.Draw(canvas)

@@ -48,6 +48,8 @@ _SESSION_LENGTH = 12  # events a session, on average
 _LIST_LENGTH = 16  # items that a user chooses from at each event
 _REDRAWS = 3  # times that an item which the user was shown before is exchanged for another
 _LASTING = 0.2  # share of the variance of a session's mood that is the user's lasting taste
+_WEIGHTS = {"colour": 0.3, "shape": 0.05, "pattern": 0.15, "category": 0.2, "material": 0.15, "style": 0.15}
+"""Share of the content's variance by attribute. Small encoders learn shapes from more items than a quick run has."""
 _FILES = ("interactions.parquet", "items.parquet", "truth.safetensors")
 
 
@@ -75,17 +77,17 @@ class WorldParams:
         ConfigError: If a value is outside of its range.
     """
 
-    num_users: int = field(default=1200, metadata={"low": 2, "high": 10_000_000})
+    num_users: int = field(default=1000, metadata={"low": 2, "high": 10_000_000})
     num_items: int = field(default=1000, metadata={"low": 2, "high": 1_000_000})
-    num_events: int = field(default=70_000, metadata={"low": 10, "high": 1_000_000_000})
+    num_events: int = field(default=100_000, metadata={"low": 10, "high": 1_000_000_000})
     dim: int = field(default=6, metadata={"low": 1, "high": 256})
     content_share: float = field(default=0.7, metadata={"low": 0.0, "high": 1.0})
     drift: float = field(default=0.3, metadata={"low": 0.0, "high": 1.0})
-    late_items: float = field(default=0.4, metadata={"low": 0.0, "high": 1.0})
-    recency: float = field(default=5.0, metadata={"low": 1.0, "high": 1e6})
-    browsing: float = field(default=3.0, metadata={"low": 0.0, "high": 100.0})
+    late_items: float = field(default=0.2, metadata={"low": 0.0, "high": 1.0})
+    recency: float = field(default=2.0, metadata={"low": 1.0, "high": 1e6})
+    browsing: float = field(default=8.0, metadata={"low": 0.0, "high": 100.0})
     click_rate: float = field(default=0.4, metadata={"low": 0.01, "high": 0.99})
-    taste: float = field(default=1.5, metadata={"low": 0.0, "high": 100.0})
+    taste: float = field(default=2.0, metadata={"low": 0.0, "high": 100.0})
     days: int = field(default=180, metadata={"low": 2, "high": 36_500})
     image_size: int = field(default=48, metadata={"low": 16, "high": 1024})
     seed: int = field(default=0, metadata={"low": 0, "high": 2**63 - 1})
@@ -250,8 +252,10 @@ def _draw_latents(params: WorldParams, rng: Generator) -> dict[str, NDArray[Any]
     items, users, dim = params.num_items, params.num_users, params.dim
     sizes = [len(values) for values in VOCABULARY.values()]
     attributes = np.stack([rng.integers(size, size=items) for size in sizes], axis=1)
-    content = sum(rng.standard_normal((size, dim))[codes] for size, codes in zip(sizes, attributes.T, strict=True))
-    content = _scaled(np.asarray(content), params.content_share)
+    content = np.zeros((items, dim))
+    for weight, size, codes in zip(_WEIGHTS.values(), sizes, attributes.T, strict=True):
+        content += _scaled(rng.standard_normal((size, dim))[codes], weight)
+    content = _scaled(content, params.content_share)
     private = _scaled(_without(content, rng.standard_normal((items, dim))), 1 - params.content_share)
     keep = (1 - params.drift) ** (1 / (_NUM_PERIODS - 1))
     tastes = [rng.standard_normal((users, dim))]
