@@ -1,0 +1,74 @@
+"""What the README shows is run: its Python, its commands' options, its names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from torch.utils.data import DataLoader
+
+from lis_lightning import _hydra
+from lis_lightning._resources import resource_dir
+from lis_lightning.stopping import VERDICTS
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "lis-align " in line]
+
+
+class TwoTower(pl.LightningModule):
+    """A module that knows nothing of us but `encode_items`."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 8)
+
+    def encode_items(self, batch):
+        return self.layer(batch["features"])
+
+    def training_step(self, batch, _):
+        return self.encode_items(batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def test_the_python_runs(log, split, latents, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "events").mkdir()
+    log.rename({"label": "clicked"}).write_parquet("events/part-0.parquet")
+    items = [
+        {"item_id": int(item), "features": torch.from_numpy(row).float()}
+        for item, row in zip(split.item_ids, latents, strict=True)
+    ]
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    code = code.replace("pl.Trainer(", "pl.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, ")
+    assert "max_epochs=1" in code
+    loader = DataLoader(items, batch_size=16, generator=torch.Generator())
+    with pytest.warns():  # Lightning's advice on loader workers, which readers get too
+        exec(code, {"items": items, "module": TwoTower(), "loader": loader})
+    told = capsys.readouterr().out
+    assert "smallest detectable gain" in told
+    assert "ceiling, pairs" in told
+    assert np.isfinite(float(re.search(r"AIS +([+-][\d.]+)", told)[1]))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_name_options_that_exist(command):
+    arguments = [word for word in shlex.split(command, comments=True)[1:] if "=" in word]
+    _hydra.check_choices(arguments)
+    with initialize_config_dir(str(resource_dir("conf")), version_base="1.3"):
+        compose("align", overrides=arguments)
+
+
+def test_every_verdict_is_explained():
+    for verdict in VERDICTS:
+        assert f"`{verdict}`" in README
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
