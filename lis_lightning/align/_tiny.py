@@ -13,7 +13,7 @@ import torch
 
 from lis_lightning.align._folders import build_once
 
-_FORMAT = 1  # raise it when the same arguments give another model
+_FORMAT = 2  # raise it when the same arguments give another model
 _IMAGE_TOKEN = "<image>"  # noqa: S105
 _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", _IMAGE_TOKEN)
 
@@ -28,7 +28,7 @@ def make_tiny_vlm(
     width: int = 64,
     num_layers: int = 2,
     num_heads: int = 4,
-    vocabulary: int = 512,
+    vocabulary: int = 2048,
 ) -> Path:
     """Return a folder with a tiny LLaVA and its processor, made now or found as made before.
 
@@ -138,18 +138,14 @@ def _config(tokenizer: Any, image_size: int, patch_size: int, width: int, num_la
         "num_hidden_layers": num_layers,
         "num_attention_heads": num_heads,
     }
-    deviation = 1 / width**0.5  # the usual 0.02 suits widths of thousands; here it would lose the signal at the start
     return hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(
-            **shape, image_size=image_size, patch_size=patch_size, initializer_range=deviation
-        ),
+        vision_config=hf.CLIPVisionConfig(**shape, image_size=image_size, patch_size=patch_size),
         text_config=hf.LlamaConfig(
             **shape,
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            initializer_range=deviation,
         ),
         image_token_index=tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN),
         image_seq_length=(image_size // patch_size) ** 2,
