@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -90,5 +91,14 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _quiet_known_noise() -> None:
     """Silence advice about settings that are what we mean: items load in-process, and logs are written each step."""
-    for message in (".*does not have many workers.*", ".*`log_every_n_steps`.*", ".*exists and is not empty.*"):
+    ignored = (
+        ".*does not have many workers.*",
+        ".*`log_every_n_steps`.*",
+        ".*exists and is not empty.*",
+        ".*LeafSpec.*",
+    )
+    for message in ignored:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )

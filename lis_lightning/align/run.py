@@ -57,10 +57,10 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> Preference
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
     """
     split = PreferenceSplit.from_log(data.log, **data.columns, **options)
-    Console().print(f"{data.name}: the validation preference split\n{split}", markup=False, highlight=False)
+    _say(f"{data.name}: the validation preference split\n{split}")
     if data.truth is not None:
         bayes = data.truth.bayes_auc(start=_test_begin(split))
-        Console().print(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}", highlight=False)
+        _say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
     return split
 
 
@@ -133,7 +133,7 @@ def align(
     batches = pair_data(
         split, data.items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
     )
-    Console().print(_announcement(encoder, batches), highlight=False)
+    _say(_announcement(encoder, batches))
     module = AlignmentModule(encoder, **options)
     scored = encoder.prepare(data.items.select(split.item_ids.tolist()), cache_dir)
     monitor = LISMonitor(
@@ -161,8 +161,13 @@ def align(
         curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
         revealed_gain=revealed,
     )
-    Console().print(_summary(run, time.perf_counter() - began), highlight=False, soft_wrap=True)
+    _say(_summary(run, time.perf_counter() - began))
     return run
+
+
+def _say(text: str) -> None:
+    """Print for people: unwrapped, so that paths and tables survive a narrow or piped output."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _test_begin(split: PreferenceSplit) -> float:

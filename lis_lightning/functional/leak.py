@@ -96,7 +96,9 @@ def _truncated_svd(matrix: sparse.csr_matrix, rank: int) -> tuple[Float[ndarray,
 def _to_torch(matrix: sparse.csr_matrix) -> torch.Tensor:
     entries = matrix.tocoo()
     index = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
-    return torch.sparse_coo_tensor(index, torch.from_numpy(entries.data), entries.shape, check_invariants=True).coalesce()
+    return torch.sparse_coo_tensor(
+        index, torch.from_numpy(entries.data), entries.shape, check_invariants=True
+    ).coalesce()
 
 
 def id_vectors(
