@@ -55,21 +55,19 @@ class AlignmentData:
     truth: World | None = None
 
 
-def load_world(cache_dir: str | Path, *, on_bad_image: OnBadImage = "raise", **parameters: Any) -> AlignmentData:
-    """Return a generated world, made on first use.
+def load_world(cache_dir: str | Path, **parameters: Any) -> AlignmentData:
+    """Return a generated world, made on first use, and again where its files were damaged since.
 
     Args:
         cache_dir: Where generated worlds are kept.
-        on_bad_image: ``"raise"``, or ``"blank"`` to use grey for images that were damaged since.
         parameters: Fields of :class:`~lis_lightning.align.world.WorldParams`.
 
     Raises:
         ConfigError: If a parameter is unknown or out of range.
-        ItemError: If an image cannot be used.
     """
     world = generate_world(cache_dir, **parameters)
     columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "clicked"}
-    return AlignmentData("world", world.log, columns, check_images(world.items, on_bad_image), world)
+    return AlignmentData("world", world.log, columns, world.items, world)
 
 
 def load_movielens(

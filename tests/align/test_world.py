@@ -31,7 +31,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 def test_two_generations_are_identical_to_the_byte(tmp_path):
     one, two = (generate_world(tmp_path / name, **SMALL) for name in ("one", "two"))
     assert one.folder.name == two.folder.name
-    assert len(_files(one.folder)) == 4 + 12
+    assert len(_files(one.folder)) == 5 + 12
     assert _files(one.folder) == _files(two.folder)
 
 
@@ -219,7 +219,9 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("lost", ["params.json", "interactions.parquet", "truth.safetensors", "images/3.png", "images"])
+@pytest.mark.parametrize(
+    "lost", ["manifest.json", "params.json", "interactions.parquet", "truth.safetensors", "images/3.png", "images"]
+)
 def test_a_world_that_lost_a_file_is_made_again(tmp_path, lost):
     whole = _files(generate_world(tmp_path, **SMALL).folder)
     victim = next(tmp_path.iterdir()) / lost
@@ -230,24 +232,26 @@ def test_a_world_that_lost_a_file_is_made_again(tmp_path, lost):
 
 def test_a_killed_generation_is_not_taken_for_a_world(tmp_path):
     world = generate_world(tmp_path, **SMALL)
-    left = tmp_path / ".unfinished-abc"
+    left = tmp_path / f".{world.folder.name}-abc"
     shutil.move(world.folder, left)
-    (left / "params.json").unlink()
+    (left / "manifest.json").unlink()
     again = generate_world(tmp_path, **SMALL)
     assert again.folder == world.folder
     assert left.is_dir()
 
 
 def test_two_processes_may_generate_the_same_world(tmp_path, monkeypatch):
-    write = module._write
+    write, first = module._write, []
 
     def overtaken(draft: Path, params: WorldParams) -> None:
         write(draft, params)
-        shutil.copytree(draft, tmp_path / f"world-{params.key}")
+        monkeypatch.setattr(module, "_write", write)
+        first.append(generate_world(tmp_path, **SMALL).folder.stat().st_ino)
 
     monkeypatch.setattr(module, "_write", overtaken)
     world = generate_world(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == [world.folder.name]
+    assert first == [world.folder.stat().st_ino]
     assert len(world.items) == 12
 
 
