@@ -91,14 +91,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _quiet_known_noise() -> None:
     """Silence advice about settings that are what we mean: items load in-process, and logs are written each step."""
-    ignored = (
-        ".*does not have many workers.*",
-        ".*`log_every_n_steps`.*",
-        ".*exists and is not empty.*",
-        ".*LeafSpec.*",
-    )
-    for message in ignored:
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for words in ("does not have many workers", "`log_every_n_steps`", "exists and is not empty", "LeafSpec"):
+        warnings.filterwarnings("ignore", message=f".*{words}.*")
+    said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    said.addFilter(lambda record: "Tip:" not in record.getMessage())
