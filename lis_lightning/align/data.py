@@ -127,7 +127,7 @@ def load_log(
     user: str = "user_id",
     item: str = "item_id",
     time: str = "timestamp",
-    label: Label = "label",
+    label: Label | Sequence[Any] = "label",
     item_id: str = "item_id",
     text: str | None = "text",
     title: str = "title",
@@ -161,7 +161,7 @@ def load_log(
         ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, lacks items of the
             log, or an image cannot be used.
         ShapeError, NonFiniteError: If features do not fit.
-        ConfigError: If images are named and no folder is.
+        ConfigError: If images are named and no folder is, or the label is neither a column nor a column and a threshold.
     """
     events = read_table(log)
     require_columns(events, [item])
@@ -177,8 +177,17 @@ def load_log(
     sources = [features] if isinstance(features, str | Path) else list(features or ())
     found = replace(found, features=joined_features([feature_block(table, source) for source in sources], ids))
     _require_rows(events, item, found)
-    columns = {"user": user, "item": item, "time": time, "label": label}
+    columns = {"user": user, "item": item, "time": time, "label": _label(label)}
     return AlignmentData("log", events, columns, check_images(found, on_bad_image))
+
+
+def _label(label: Label | Sequence[Any]) -> Label:
+    """Return the label as a split takes it; a configuration file can only give a pair as a list."""
+    if label is None or isinstance(label, str):
+        return label
+    if len(label) != 2 or not isinstance(label[0], str) or not isinstance(label[1], int | float):
+        raise ConfigError(f"label must be a column, or a column and a threshold as in [rating, 4], got {list(label)}.")
+    return label[0], label[1]
 
 
 def _movielens_folder(folder: str | Path | None) -> Path:

@@ -309,3 +309,9 @@ def test_several_features_stand_side_by_side(tmp_path):
 
 def test_positive_only_logs_keep_their_missing_label():
     assert load_log(EVENTS, ITEMS, **(NAMES | {"label": None})).columns["label"] is None
+
+
+def test_label_threshold_may_come_as_a_list_from_a_configuration():
+    assert load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1]})).columns["label"] == ("liked", 1)
+    with pytest.raises(ConfigError, match=r"label must be a column, .* got \['liked', 1, 2\]"):
+        load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1, 2]}))
