@@ -161,7 +161,7 @@ def load_log(
         ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, lacks items of the
             log, or an image cannot be used.
         ShapeError, NonFiniteError: If features do not fit.
-        ConfigError: If images are named and no folder is, or the label is neither a column nor a column and a threshold.
+        ConfigError: If images are named and no folder is, or the label is neither a column nor a pair with a threshold.
     """
     events = read_table(log)
     require_columns(events, [item])
