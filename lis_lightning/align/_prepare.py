@@ -20,6 +20,7 @@ from lis_lightning.align._folders import build_once
 from lis_lightning.errors import ItemError
 
 _INDEX = "index.json"
+_PATIENCE = 1.0  # seconds without a progress bar
 _Element = TypeVar("_Element")
 
 
@@ -144,10 +145,12 @@ def _with_progress(elements: Iterable[_Element], total: int, what: str) -> Itera
         progress: Progress | None = None
         for done, element in enumerate(elements):
             yield element
-            if progress is None and time.monotonic() - started > 1:
+            if progress is None and time.monotonic() - started > _PATIENCE:
                 console = Console(stderr=True)
                 columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-                progress = stack.enter_context(Progress(*columns, console=console, transient=True))
+                progress = stack.enter_context(
+                    Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+                )
                 task = progress.add_task(what, total=total)
             if progress is not None:
                 progress.update(task, completed=done + 1)

@@ -78,7 +78,7 @@ def _advice(name: str, error: Exception) -> str:
             return "Its processor needs torchvision: pip install torchvision, in the build that matches your torch."
         return f"A package is missing: {said} Install the extra with pip install 'lis-lightning[align]'."
     if "Unrecognized configuration class" in said:
-        return f"It is not a model that takes images and texts: {said.split('.')[0]}. Use one for image-text-to-text."
+        return f"It is not a model that takes images and texts ({said[:140]}...). Use one for image-text-to-text."
     if Path(name).is_dir():
         return f"{said} Save both the model and its processor into that folder with save_pretrained."
     return (

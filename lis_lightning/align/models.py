@@ -76,8 +76,7 @@ class FeatureEncoder(ItemEncoder):
     r"""A head over precomputed item features: :math:`W z + V\,\mathrm{gelu}(U z)` of the standardised features z.
 
     W begins as the principal components of the items and V as zero, so that the first snapshot shows what the
-    features are worth as they come, and training departs from there. Each component is scaled to the same variance
-    as the first only as far as the features are: the geometry is theirs.
+    features are worth as they come, and training departs from there.
 
     Args:
         input_dim: Dimension of the features.
@@ -109,10 +108,12 @@ class FeatureEncoder(ItemEncoder):
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("scale", torch.ones(input_dim))
         self.linear = nn.Linear(input_dim, output_dim, bias=False)
-        last = nn.Linear(hidden_dim, output_dim, bias=False)
-        self.residual = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.GELU(), last) if hidden_dim else None
         nn.init.orthogonal_(self.linear.weight)
-        nn.init.zeros_(last.weight)
+        self.residual: nn.Sequential | None = None
+        if hidden_dim:
+            last = nn.Linear(hidden_dim, output_dim, bias=False)
+            nn.init.zeros_(last.weight)
+            self.residual = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.GELU(), last)
 
     @classmethod
     def from_items(cls, items: ItemTable, *, cache_dir: Path | str = "", **options: Any) -> FeatureEncoder:
@@ -208,7 +209,7 @@ class VisionLanguageEncoder(ItemEncoder):
         self.output_dim = output_dim or hidden_dim
         self.head = _projection_head(hidden_dim, output_dim) if output_dim else nn.Identity()
         if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         if freeze == "backbone":
             self.model.requires_grad_(False)
         self.train()
