@@ -99,7 +99,7 @@ def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np
         raise LogError(
             f"Column {column!r} has {rows.len()} missing ids, the first in row {rows[0]}; drop these rows or name them."
         )
-    if not (ids.dtype.is_integer() or ids.dtype in {pl.String, pl.Categorical} or isinstance(ids.dtype, pl.Enum)):
+    if not (ids.dtype.is_integer() or isinstance(ids.dtype, pl.String | pl.Categorical | pl.Enum)):
         raise LogError(f"Column {column!r} must hold integer or string ids, got {ids.dtype}.")
     if not ids.dtype.is_integer():
         ids = ids.cast(pl.String)

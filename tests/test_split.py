@@ -98,6 +98,11 @@ def test_string_ids_and_thresholded_labels(log, split):
     np.testing.assert_array_equal(np.sort(other.events.label), np.sort(split.events.label))
 
 
+def test_categorical_ids_are_text(log, split):
+    categorical = log.with_columns(pl.col("item_id").cast(pl.String).cast(pl.Categorical))
+    assert PreferenceSplit.from_log(categorical).num_items == split.num_items
+
+
 def test_budget_takes_whole_users(log):
     small = PreferenceSplit.from_log(log, max_events=700)
     assert len(small.events) <= 700
