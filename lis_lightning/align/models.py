@@ -312,9 +312,9 @@ class VisionLanguageEncoder(ItemEncoder):
 def _projection_head(input_dim: int, output_dim: int) -> nn.Module:
     """Return a linear map whose outputs are standardised.
 
-    Pooled states share most of what they are: all items' cosines are near 1, and where each pair says little, the loss
-    falls fastest by letting them become equal. Without the mean there is no such way down (measured: without it the
-    representations of the generated world collapsed within 50 steps).
+    Measured: without it the representations of the generated world collapsed within 50 steps (mean cosine 1.000), at
+    several temperatures; with it, or with centring in the loss, they learn. Presumably because pooled states share most
+    of what they are, and where each pair says little the loss falls fastest by letting them become equal.
     """
     linear = nn.Linear(input_dim, output_dim, bias=False)
     nn.init.orthogonal_(linear.weight)
