@@ -13,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
+from torch.utils.data import Subset
 
 from lis_lightning.align.data import AlignmentData
 from lis_lightning.align.items import ItemTable
@@ -135,7 +136,8 @@ def align(
     )
     _say(_announcement(encoder, batches))
     module = AlignmentModule(encoder, **options)
-    scored = encoder.prepare(data.items.select(split.item_ids.tolist()), cache_dir)
+    # Not prepared anew: with a large processor the images are the long part of the start.
+    scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, every_n_steps=every_n_steps, collate_fn=encoder.collate, batch_size=encode_batch_size,
         dirpath=run_dir,
