@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +30,7 @@ from lis_lightning.align.items import ItemTable, image_paths
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.auroc import auroc
 
-__all__ = ["World", "WorldParams", "generate_world"]
+__all__ = ["World", "WorldParams", "generate_world", "simulate_world"]
 
 FORMAT_VERSION = 2
 """Raised whenever the same parameters give other files, so that an older world is not taken for a new one."""
@@ -110,6 +111,37 @@ def generate_world(folder: str | Path, **parameters: Any) -> World:
     return _read(build_once(place, lambda draft: _write(draft, params)), params)
 
 
+def simulate_world(**parameters: Any) -> tuple[pl.DataFrame, dict[str, NDArray[Any]]]:
+    """Return the log and the truth of a generated world, without images, texts or files.
+
+    Args:
+        parameters: Fields of :class:`WorldParams`.
+
+    Returns:
+        The log, as in :class:`World`, and the truth by name: ``click_probability``, ``item_latents``,
+        ``content_latents`` and the other arrays of :class:`World`; equal to those of :func:`generate_world` with the
+        same parameters.
+
+    Raises:
+        ConfigError: If a parameter is unknown or out of range.
+
+    Example:
+        >>> log, truth = simulate_world(num_users=50, num_items=20, num_events=400, dim=4)
+        >>> log.height, truth["item_latents"].shape
+        (400, (20, 4))
+    """
+    params = _params(parameters)
+    return _simulate(params, SeedSequence(params.seed).spawn(4)[:3])
+
+
+def _simulate(params: WorldParams, seeds: Sequence[SeedSequence]) -> tuple[pl.DataFrame, dict[str, NDArray[Any]]]:
+    """Draw latents, exposures and labels, each from its own seed."""
+    population, exposure, labels = map(np.random.default_rng, seeds)
+    truth = draw_latents(params, population)
+    log, truth["click_probability"] = draw_events(params, truth, exposure, labels)
+    return log, truth
+
+
 def _params(parameters: dict[str, Any]) -> WorldParams:
     known = [spec.name for spec in fields(WorldParams)]
     for name in parameters:
@@ -128,11 +160,10 @@ def _folder_name(params: WorldParams) -> str:
 
 def _write(place: Path, params: WorldParams) -> None:
     """Draw everything and write it."""
-    population, exposure, labels, looks = (np.random.default_rng(child) for child in SeedSequence(params.seed).spawn(4))
-    truth = draw_latents(params, population)
-    log, truth["click_probability"] = draw_events(params, truth, exposure, labels)
+    *seeds, looks = SeedSequence(params.seed).spawn(4)
+    log, truth = _simulate(params, seeds)
     log.write_parquet(place / "interactions.parquet")
-    _write_items(place, params, truth["attributes"], looks)
+    _write_items(place, params, truth["attributes"], np.random.default_rng(looks))
     save_file({name: np.ascontiguousarray(values) for name, values in truth.items()}, place / "truth.safetensors")
     (place / "params.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **params.to_dict()}, indent=2))
 

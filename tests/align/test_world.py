@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from lis_lightning.align import world as module
 from lis_lightning.align._render import VOCABULARY
-from lis_lightning.align.world import World, WorldParams, generate_world
+from lis_lightning.align.world import World, WorldParams, generate_world, simulate_world
 from lis_lightning.errors import ConfigError, LogError
 
 SMALL = {"num_users": 60, "num_items": 12, "num_events": 600, "image_size": 16}
@@ -33,6 +33,16 @@ def test_two_generations_are_identical_to_the_byte(tmp_path):
     assert one.folder.name == two.folder.name
     assert len(_files(one.folder)) == 5 + 12
     assert _files(one.folder) == _files(two.folder)
+
+
+def test_a_simulation_is_the_world_without_its_files(tmp_path):
+    world = generate_world(tmp_path, seed=3, **SMALL)
+    log, truth = simulate_world(seed=3, **SMALL)
+    assert log.equals(world.log)
+    for name in ("click_probability", "item_latents", "content_latents", "user_latents", "attributes"):
+        np.testing.assert_array_equal(truth[name], getattr(world, name))
+    with pytest.raises(ConfigError, match="no parameter 'users'"):
+        simulate_world(users=3)
 
 
 def test_another_seed_changes_the_log_the_images_and_the_texts(tmp_path):
