@@ -16,26 +16,19 @@ Arrays lose digits below float32; every other number comes back bit for bit.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
 import json
-import math
 import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lis_lightning._packing import ceilings_of, dumps, pack_one, result_of
 from lis_lightning.errors import RecordError
-from lis_lightning.functional.intervals import Estimate
-from lis_lightning.result import Ceiling, LISResult, Placebo
+from lis_lightning.result import Ceiling, LISResult
 
 FORMAT = 1
 FILENAME = "record.jsonl"
@@ -105,7 +98,7 @@ class Record:
         except OSError as error:
             raise RecordError(f"The record {path} cannot be created: {error}. Choose a writable `dirpath`.") from error
         record = cls(path, _Contents(header=header, results=[], ceilings={}, statuses=[], size=0))
-        record._write([_dumps(header)])
+        record._write([dumps(header)])
         return record
 
     @classmethod
@@ -175,7 +168,7 @@ class Record:
             raise RecordError("A recorded result needs its step: dataclasses.replace(result, step=...).")
         if result.step in self._steps:
             raise RecordError(f"Step {result.step} is in {self.path} already; a step is recorded once.")
-        lines, ceilings = _pack_one(result, self._ceilings)
+        lines, ceilings = pack_one(result, self._ceilings)
         self._write(lines)
         self._steps.add(result.step)
         self._ceilings |= ceilings
@@ -186,7 +179,7 @@ class Record:
         Raises:
             RecordError: If the disk refuses.
         """
-        self._write([_dumps({"kind": kind, **values})])
+        self._write([dumps({"kind": kind, **values})])
 
     def rewind(self, step: int) -> None:
         """Give up the results after `step`: the run goes on from a checkpoint taken there. No-op without any.
@@ -195,7 +188,7 @@ class Record:
             RecordError: If the disk refuses.
         """
         if any(later > step for later in self.steps):
-            self._write([_dumps({"kind": "rewind", "step": step})])
+            self._write([dumps({"kind": "rewind", "step": step})])
             self._steps = {kept for kept in self.steps if kept <= step}
 
     def _write(self, payloads: Iterable[str]) -> None:
@@ -219,7 +212,7 @@ def pack(results: Iterable[LISResult]) -> list[str]:
     lines: list[str] = []
     known: set[str] = set()
     for result in results:
-        new, ceilings = _pack_one(result, known)
+        new, ceilings = pack_one(result, known)
         lines += new
         known |= ceilings
     return lines
@@ -279,95 +272,14 @@ def _gather(payloads: list[dict[str, Any]]) -> _Contents:
         if kind == "header":
             contents.header.update(payload)
         elif kind == "ceilings":
-            contents.ceilings[payload["id"]] = {
-                name: Ceiling(**_decode(Ceiling, fields)) for name, fields in payload["ceilings"].items()
-            }
+            contents.ceilings[payload["id"]] = ceilings_of(payload)
         elif kind == "result":
-            contents.results.append(_result(payload["result"], contents.ceilings))
+            contents.results.append(result_of(payload["result"], contents.ceilings))
         else:
             contents.statuses.append(payload)
             if kind == "rewind":
                 contents.results[:] = [r for r in contents.results if r.step is None or r.step <= payload["step"]]
     return contents
-
-
-def _pack_one(result: LISResult, known: set[str]) -> tuple[list[str], set[str]]:
-    """Return the payloads of one result and the ids of the ceilings written among them."""
-    ceilings = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
-    key = f"{zlib.crc32(json.dumps(ceilings).encode()):08x}"
-    lines = [] if key in known else [_dumps({"kind": "ceilings", "id": key, "ceilings": ceilings})]
-    return [*lines, _dumps({"kind": "result", "result": {**_shallow(result), "ceilings": key}})], {key}
-
-
-def _result(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> LISResult:
-    """Build a result from its payload."""
-    values = _decode(LISResult, fields)
-    values["ceilings"] = dict(ceilings[fields["ceilings"]])
-    values["slices"] = {name: Estimate(**_decode(Estimate, slice_)) for name, slice_ in fields["slices"].items()}
-    values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
-    if fields["placebo"] is not None:
-        arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
-        values["placebo"] = Placebo(**arms)
-    return LISResult(**values)
-
-
-def _shallow(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance, unlike `asdict` without copying what is in them."""
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _encode(value: Any) -> Any:
-    """Turn results and what they hold into strict JSON: no NaN, no infinity, arrays as base64."""
-    if isinstance(value, np.ndarray):
-        return base64.b64encode(value.astype("<f4").tobytes()).decode()
-    if isinstance(value, np.generic):
-        return _encode(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        return _encode(_shallow(value))
-    return value
-
-
-def _decode(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a dataclass's fields: numbers and arrays restored, everything else as it is.
-
-    The annotations are strings here (`from __future__ import annotations`), which is enough to tell them apart.
-    """
-    annotations = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-    unknown = sorted(set(fields) - set(annotations))
-    if unknown:
-        raise RecordError(
-            f"The record holds fields that {cls.__name__} does not have: {unknown}. Update lis-lightning."
-        )
-    values = {}
-    for name, value in fields.items():
-        if annotations[name] == "float":
-            value = _float(value)
-        elif annotations[name].startswith("NDArray"):
-            value = _array(value)
-        values[name] = value
-    return values
-
-
-def _float(value: float | str | None) -> float:
-    """Undo the encoding of a float."""
-    return math.nan if value is None else float(value)
-
-
-def _array(text: str) -> NDArray[np.float64]:
-    """Undo the encoding of an array."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64)
-
-
-def _dumps(payload: Mapping[str, Any]) -> str:
-    """Serialise a payload, stamped with the time, on one line."""
-    stamped = {**payload, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-    return json.dumps(_encode(stamped), allow_nan=False, separators=(",", ":"), default=str)
 
 
 def _line(payload: str) -> bytes:

@@ -43,6 +43,17 @@ class Ceiling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SliceEstimate(Estimate):
+    """The gain among some of the test events; NaN where they are too few, or of one class.
+
+    Attributes:
+        num_events: Test events in the slice.
+    """
+
+    num_events: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Placebo:
     """What representations that know nothing score: the check that the base is matched in structure.
 
@@ -65,22 +76,31 @@ class LISResult:
     """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
 
     All AUC gains are in AUC units on the test window w2 (0.001 is a tenth of a point); intervals are 95 %, clustered by
-    user, and leave out the sampling of the training window w1.
+    user, and hold the sampling of the users of both windows, that of the items not.
 
     Attributes:
+        task: Name of the label that is scored.
         ais: AUC gain of a ranker that gets this representation, over the same ranker without it.
         ais_geometry: The gain of a ranker that only uses cosines between the target and the history.
         auc_base: AUC of the ranker without the representation.
         auc: AUC with it.
+        ais_weighted: The gain of the AUC in which a pair of events counts by the product of their weights (dwell time,
+            bid value); NaN where the split has no ``weight``. The ranker itself is fitted without weights.
         gauc_gain: Gain of the impression-weighted per-user AUC.
         realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 6 standard errors, or
             where it does not bind.
         gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``).
+        slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
+        companions: Conventional curves of the same vectors.
         verdict: One word of :data:`lis_lightning.stopping.VERDICTS`.
         message: The verdict in a sentence to act on.
         placebo: Scores of representations that know nothing, where they were taken.
-        influence: Per-user sums of the influence values of ``ais``, [num_users].
+        tasks: The results of the other labels, by name, where the split has several.
+        periods: The same representation on the later pairs of windows, oldest first, where windows are rolling; this
+            result is that of the first pair.
+        influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
+            [num_users + NUM_GROUPS]; what pairs this result with others.
         step: Optimizer step of the snapshot; None outside a run.
     """
 
@@ -90,7 +110,13 @@ class LISResult:
     ais_geometry: float
     auc_base: float
     auc: float
+    task: str = "label"
+    ais_weighted: float = NAN
+    ais_weighted_low: float = NAN
+    ais_weighted_high: float = NAN
     gauc_gain: float = NAN
+    gauc_gain_low: float = NAN
+    gauc_gain_high: float = NAN
     ais_seen: float = NAN
     ais_unseen: float = NAN
     realised: float = NAN
@@ -99,11 +125,13 @@ class LISResult:
     gain_z: float = NAN
     aligned_to: str = "pairs"
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
-    slices: Mapping[str, Estimate] = field(default_factory=dict)
+    slices: Mapping[str, SliceEstimate] = field(default_factory=dict)
     companions: Mapping[str, float] = field(default_factory=dict)
     verdict: str = "warming-up"
     message: str = ""
     placebo: Placebo | None = None
+    tasks: Mapping[str, LISResult] = field(default_factory=dict)
+    periods: tuple[LISResult, ...] = ()
     num_events: int = 0
     split_hash: str = ""
     step: int | None = None
@@ -120,6 +148,17 @@ class LISResult:
     def ceiling(self) -> Ceiling | None:
         """The ceiling of the preference data that is aligned to, if it was computed."""
         return self.ceilings.get(self.aligned_to)
+
+    @property
+    def aging(self) -> Estimate:
+        """AIS on the newest pair of windows less that on the oldest, paired by user; NaN unless windows are rolling.
+
+        Below 0, what the representation brings is wearing off.
+        """
+        if not self.periods:
+            return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
+        last = self.periods[-1]
+        return paired_difference(last.ais, last.influence, self.ais, self.influence)
 
     def compare(self, other: LISResult) -> Estimate:
         """Return ``self.ais - other.ais`` with its paired interval.
@@ -142,19 +181,38 @@ class LISResult:
         return paired_difference(self.ais, self.influence, other.ais, other.influence)
 
     def scalars(self) -> dict[str, float]:
-        """Return every number that is logged, by its key without the ``lis/`` in front."""
+        """Return every number that is logged, by its key without the ``lis/`` in front.
+
+        Slices are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``, other tasks
+        ``task/<name>/<key>`` and later periods ``period/<number>/<key>``, counted from 1: this result is period 0.
+        """
+        return self._own_scalars() | self._nested_scalars()
+
+    def _own_scalars(self) -> dict[str, float]:
         names = [
-            "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "realised", "realised_low",
-            "realised_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds",
+            "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "gauc_gain_low",
+            "gauc_gain_high", "realised", "realised_low", "realised_high", "gain_z", "ais_seen", "ais_unseen",
+            "encode_seconds", "score_seconds",
         ]  # fmt: skip
+        if not math.isnan(self.ais_weighted):
+            names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
         flat = {name: float(getattr(self, name)) for name in names}
-        for name, ceiling in self.ceilings.items():
-            flat |= {
-                f"ceiling_{name}": ceiling.value,
-                f"ceiling_{name}_low": ceiling.low,
-                f"ceiling_{name}_high": ceiling.high,
-            }
+        parts: list[tuple[str, Any]] = [(f"ceiling_{name}", ceiling) for name, ceiling in self.ceilings.items()]
+        parts += [(f"slice/{name}", estimate) for name, estimate in self.slices.items()]
+        for key, part in parts:
+            flat |= {key: part.value, f"{key}_low": part.low, f"{key}_high": part.high}
         return flat | {f"companion/{name}": value for name, value in self.companions.items()}
+
+    def _nested_scalars(self) -> dict[str, float]:
+        nested = {f"task/{name}": result for name, result in self.tasks.items()}
+        nested |= {f"period/{number}": result for number, result in enumerate(self.periods, start=1)}
+        left_out = ("companion/", "encode_seconds", "score_seconds")  # those of the representation, not of the label
+        return {
+            f"{prefix}/{key}": value
+            for prefix, result in nested.items()
+            for key, value in result._own_scalars().items()
+            if not key.startswith(left_out)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values (the influence arrays as lists), ready for JSON."""
@@ -181,26 +239,49 @@ def _table(result: LISResult) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    def interval(low: float, high: float) -> str:
-        return "" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
-
     table = Table(box=box.SIMPLE, title=None, show_header=True, header_style="bold")
-    for heading, justify in (("", "left"), ("value", "right"), ("95 % interval", "right")):
+    for heading, justify in (("", "left"), ("value", "right"), ("95 % interval", "right"), ("events", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
-    table.add_row("AUC of the base", f"{result.auc_base:.4f}", "")
-    table.add_row("AUC with the representation", f"{result.auc:.4f}", "")
-    table.add_row("AIS", f"{result.ais:+.4f}", interval(result.ais_low, result.ais_high))
-    table.add_row("AIS, geometry only", f"{result.ais_geometry:+.4f}", "")
-    for name, estimate in result.slices.items():
-        table.add_row(f"AIS, {name}", f"{estimate.value:+.4f}", interval(estimate.low, estimate.high))
-    for name, ceiling in result.ceilings.items():
-        table.add_row(f"ceiling, {name}", f"{ceiling.value:+.4f}", interval(ceiling.low, ceiling.high))
+    for row in _rows(result):
+        table.add_row(*row)
+    console = Console(file=(output := io.StringIO()), width=100, markup=False)
+    console.print(table)
+    for name, one in {result.task: result, **result.tasks}.items():
+        task = f"[{name}] " if result.tasks else ""
+        console.print(f"{task}{one.verdict}{': ' if one.message else ''}{one.message}", highlight=False)
+    return output.getvalue().rstrip()
+
+
+def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: name, value, interval, events."""
+
+    def row(name: str, value: float, low: float = NAN, high: float = NAN, events: str = "") -> tuple[str, ...]:
+        interval = "" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+        return name, "-" if math.isnan(value) else f"{value:+.4f}", interval, events
+
+    rows: list[Any] = [
+        ("AUC of the base", f"{result.auc_base:.4f}", "", f"{result.num_events:,}" if result.num_events else ""),
+        ("AUC with the representation", f"{result.auc:.4f}", "", ""),
+        row("AIS", result.ais, result.ais_low, result.ais_high),
+        row("AIS, geometry only", result.ais_geometry),
+    ]
+    if not math.isnan(result.ais_weighted):
+        rows.append(row("AIS, weighted", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
+    rows.append(row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
+    for name, part in result.slices.items():
+        rows.append(row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
+    rows += [row(f"ceiling, {name}", limit.value, limit.low, limit.high) for name, limit in result.ceilings.items()]
     realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
     spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
-    table.add_row(f"realised of {result.aligned_to}", realised, spread)
-    console = Console(file=io.StringIO(), width=100)
-    console.print(table)
-    console.print(f"{result.verdict}: {result.message}" if result.message else result.verdict)
-    output = console.file
-    assert isinstance(output, io.StringIO)  # noqa: S101  # made three lines above
-    return output.getvalue().rstrip()
+    rows.append((f"realised of {result.aligned_to}", realised, spread, ""))
+    for name, one in result.tasks.items():
+        rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
+        rows += [row(f"[{name}] ceiling, {kind}", c.value, c.low, c.high) for kind, c in one.ceilings.items()]
+    for number, one in enumerate(result.periods, start=1):
+        rows.append(row(f"AIS, {number} later", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
+        if one.ceiling is not None:
+            limit = one.ceiling
+            rows.append(row(f"ceiling of {one.aligned_to}, {number} later", limit.value, limit.low, limit.high))
+    if result.periods:
+        rows.append(row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
+    return rows

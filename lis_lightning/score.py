@@ -21,7 +21,7 @@ from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
 from lis_lightning.functional.features import fit_axes, project
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference, user_sums
 from lis_lightning.functional.probe import ProbeInputs
-from lis_lightning.result import Ceiling, LISResult, Placebo
+from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import judge
 
@@ -135,14 +135,15 @@ def _attention_only(inputs: ProbeInputs) -> ProbeInputs:
 
 def _slice_gain(
     arm: Arm, labels: NDArray[Any], users: NDArray[Any], inside: NDArray[np.bool_], num_users: int
-) -> Estimate:
+) -> SliceEstimate:
     """Return the gain among some test events; NaN where they are all of one class."""
-    if not 0 < labels[inside].sum() < inside.sum():
-        return Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)
+    num_events = int(inside.sum())
+    if not 0 < labels[inside].sum() < num_events:
+        return SliceEstimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan, num_events=num_events)
     auc_base, base_influence = auroc_influence(arm.base[inside], labels[inside])
     auc, influence = auroc_influence(arm.score[inside], labels[inside])
-    per_user = user_sums(influence - base_influence, users[inside], num_users)
-    return cluster_interval(auc - auc_base, per_user)
+    gain = cluster_interval(auc - auc_base, user_sums(influence - base_influence, users[inside], num_users))
+    return SliceEstimate(value=gain.value, se=gain.se, low=gain.low, high=gain.high, num_events=num_events)
 
 
 def _realised(arm: Arm, limit: Ceiling | None) -> Estimate:

@@ -17,19 +17,20 @@ from hypothesis import strategies as st
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.record import Record, as_recorded, pack, unpack
-from lis_lightning.result import Ceiling, LISResult, Placebo
+from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 
 NUM_USERS = 50
 
 
 def make_result(step=0, **fields):
     influence = np.random.default_rng(step or 0).normal(size=NUM_USERS) * 1e-4
+    part = SliceEstimate(value=0.1, se=0.2, low=-0.3, high=math.nan, num_events=12)
     null = Estimate(value=0.0, se=math.inf, low=-math.inf, high=math.inf)
     ceiling = Ceiling(value=0.02, low=0.01, high=0.03, past=0.005, influence=np.linspace(-1e-3, 1e-3, NUM_USERS))
     values = {
         "ais": 0.1 + 0.2, "ais_low": -1e-300, "ais_high": 5e-324, "ais_geometry": -0.0, "auc_base": 2 / 3,
         "auc": 0.75, "realised": math.nan, "realised_high": math.inf, "realised_low": -math.inf, "verdict": "improving",
-        "message": "zwölf · 12 %", "ceilings": {"pairs": ceiling}, "slices": {"seen items": null},
+        "message": "zwölf · 12 %", "ceilings": {"pairs": ceiling}, "slices": {"seen items": part},
         "companions": {"rankme": 3.3, "cka": math.nan}, "placebo": Placebo(permuted=null, random=null),
         "split_hash": "c0ffee", "num_events": 7, "influence": influence, "step": step,
     }  # fmt: skip
@@ -58,6 +59,8 @@ def same(one, other):
         )
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(same(*both) for both in zip(one, other, strict=True))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     return repr(one) == repr(other)
@@ -70,6 +73,17 @@ def test_round_trip_is_exact(record, path):
     _, read = Record.read(path)
     assert len(read) == 3
     assert all(same(one, other) for one, other in zip(results, read, strict=True))
+
+
+def test_results_of_other_tasks_and_periods_come_back_with_their_ceilings():
+    other = Ceiling(value=0.5, low=0.25, high=0.75, influence=np.linspace(0, 1e-3, NUM_USERS))
+    later = make_result(ceilings={"ids": other}, step=None)
+    whole = as_recorded(make_result(tasks={"like": make_result(task="like", step=None)}, periods=(later, later)))
+    (read,) = unpack(pack([whole]))
+    assert same(read, whole)
+    assert read.periods[1].ceilings["ids"].value == 0.5
+    written = "".join(pack([whole, dataclasses.replace(whole, step=5)]))
+    assert written.count('"kind":"ceilings"') == 2  # one line for each set of ceilings, whoever refers to it
 
 
 @given(st.floats(), st.floats(), st.text(), st.one_of(st.none(), st.integers(0, 2**53)))

@@ -129,7 +129,9 @@ def test_scalars_are_the_logged_keys(result):
         "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "realised", "realised_low",
         "realised_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds", "ceiling_pairs",
         "ceiling_pairs_low", "ceiling_pairs_high", "ceiling_ids", "ceiling_ids_low", "ceiling_ids_high",
-        "companion/pair_auc", "companion/cka", "companion/rankme",
+        "companion/pair_auc", "companion/cka", "companion/rankme", "gauc_gain_low", "gauc_gain_high",
+        "slice/seen items", "slice/seen items_low", "slice/seen items_high", "slice/unseen items",
+        "slice/unseen items_low", "slice/unseen items_high",
     }  # fmt: skip
     assert set(result.scalars()) == expected
 
