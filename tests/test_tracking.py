@@ -20,7 +20,8 @@ from lis_lightning.result import Ceiling, LISResult
 from lis_lightning.stopping import VERDICTS
 
 FROZEN_KEYS = {
-    "lis/ais", "lis/ais_low", "lis/ais_high", "lis/ais_geometry", "lis/auc_base", "lis/auc", "lis/gauc_gain", "lis/gauc_gain_low", "lis/gauc_gain_high",
+    "lis/ais", "lis/ais_low", "lis/ais_high", "lis/ais_geometry", "lis/auc_base", "lis/auc", "lis/gauc_gain",
+    "lis/gauc_gain_low", "lis/gauc_gain_high",
     "lis/ceiling_pairs", "lis/ceiling_pairs_low", "lis/ceiling_pairs_high",
     "lis/ceiling_ids", "lis/ceiling_ids_low", "lis/ceiling_ids_high",
     "lis/realised", "lis/realised_low", "lis/realised_high", "lis/gain_z", "lis/ais_seen", "lis/ais_unseen",
