@@ -140,9 +140,8 @@ def standardise(columns: Tensor, train: Tensor) -> Tensor:
 
 
 def user_folds(split: PreferenceSplit, num_folds: int) -> NDArray[np.int64]:
-    """Return a fold for each scored user, in equal numbers, drawn from the split's seed."""
-    rng = np.random.default_rng([split.settings["seed"], num_folds])
-    return rng.permutation(split.num_users) % num_folds
+    """Return the fold of each scored user as an array, [num_users]."""
+    return split.user_folds(num_folds)["fold"].to_numpy()
 
 
 def probe_inputs(prepared: Prepared, items: list[ItemCoordinates], group: Tensor | None = None) -> ProbeInputs:

@@ -96,9 +96,9 @@ def reference_vectors(split: PreferenceSplit, kind: str) -> ItemVectors:
 
 
 def cross_fit(split: PreferenceSplit, build: VectorBuilder, *, future: bool) -> Leak:
-    """Build vectors from all events (or, without the future, from w0 and w1), leaving out each fold's users in turn."""
+    """Build vectors from all events up to w2 (or, without the future, to w1), leaving out each fold's users in turn."""
     log = split.log
-    rows = np.ones(log.user.size, bool) if future else log.window < 2
+    rows = log.window < (3 if future else 2)  # window 3 lies after w2
     fold = np.full(log.num_users, -1)
     fold[: split.num_users] = user_folds(split, NUM_FOLDS)
     reference = build(log, rows)

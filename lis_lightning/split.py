@@ -90,6 +90,7 @@ class PreferenceSplit:
         user_ids: Ids of the users whose events are scored.
         log: All events.
         log_item_ids: Ids of all items of the log; the first ``num_items`` are `item_ids`.
+        log_user_ids: Ids of all users of the log; the first ``num_users`` are `user_ids`.
         events: The scored events.
         history_item: Rows of R of the scored users' events, sorted by user, then time.
         history_label: Their labels.
@@ -104,6 +105,7 @@ class PreferenceSplit:
     user_ids: NDArray[Any]
     log: Log = field(repr=False)
     log_item_ids: NDArray[Any] = field(repr=False)
+    log_user_ids: NDArray[Any] = field(repr=False)
     events: Events = field(repr=False)
     history_item: NDArray[np.int64] = field(repr=False)
     history_label: NDArray[np.int8] = field(repr=False)
@@ -179,6 +181,21 @@ class PreferenceSplit:
         _check_settings(settings)
         columns = _log.read_columns(log, user=user, item=item, time=time, label=label, base_logit=base_logit)
         return _cut(columns, settings | {"units_per_day": columns.units_per_day})
+
+    def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
+        """Return the fold of each scored user, in equal numbers, drawn from the split's seed.
+
+        Vectors that are leaked to a user's events must be built without the users of that fold. Users that are not
+        scored are in no fold; they may always be used.
+
+        Args:
+            num_folds: Number of folds; ceilings use 5.
+
+        Returns:
+            Columns ``user`` (ids as in the log, in the order of `user_ids`) and ``fold``, in ``[0, num_folds)``.
+        """
+        rng = np.random.default_rng([self.settings["seed"], num_folds])
+        return pl.DataFrame({"user": self.user_ids, "fold": rng.permutation(self.num_users) % num_folds})
 
     def item_rows(self, item_ids: ArrayLike) -> NDArray[np.int64]:
         """Return the row of R of each id, -1 for ids that are not in the split.
@@ -302,6 +319,7 @@ def _cut(columns: _log.Columns, settings: dict[str, Any]) -> PreferenceSplit:
         user_ids=user_ids[:num_users],
         log=log,
         log_item_ids=log_item_ids,
+        log_user_ids=user_ids,
         events=events,
         history_item=history_item,
         history_label=label[:prefix],

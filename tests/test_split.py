@@ -127,6 +127,24 @@ def test_item_rows_of_unknown_ids_are_minus_one(split):
         split.item_rows(["x"])
 
 
+def test_every_user_and_item_of_the_log_has_its_id(log):
+    split = PreferenceSplit.from_log(log, max_events=1000)
+    assert split.log_user_ids[: split.num_users].tolist() == split.user_ids.tolist()
+    rows = {"user_id": split.log_user_ids[split.log.user], "item_id": split.log_item_ids[split.log.item]}
+    told = pl.DataFrame(rows | {"timestamp": split.log.time, "label": split.log.label})
+    assert told.sort(log.columns).equals(log.sort(log.columns))
+
+
+def test_user_folds_are_equal_parts_of_the_scored_users(split):
+    folds = split.user_folds()
+    assert folds["user"].to_list() == split.user_ids.tolist()
+    sizes = folds.group_by("fold").len().sort("fold")
+    assert sizes["fold"].to_list() == [0, 1, 2, 3, 4]
+    assert sizes["len"].max() - sizes["len"].min() <= 1
+    assert split.user_folds().equals(folds)
+    assert split.user_folds(3)["fold"].max() == 2
+
+
 def test_print_says_whether_the_split_is_usable(split):
     text = str(split)
     for expected in ("w1 probe-train", "smallest detectable gain", "base (built in): AUC"):

@@ -56,30 +56,52 @@ def pair_vectors(
         dim: Dimensions kept, at most the number of items that co-occur, less one.
         smoothing: Power of the context distribution, in (0, 1].
     """
-    ppmi = _ppmi(users, items, num_items, smoothing)
+    return cooccurrence_vectors(cooccurrence(users, items, num_items), dim=dim, smoothing=smoothing)
+
+
+def cooccurrence(users: Int[ndarray, " n"], items: Int[ndarray, " n"], num_items: int) -> sparse.csr_matrix:
+    """Return how often two items were engaged with by one user, each user weighted by the number of items to -1/2.
+
+    Args:
+        users: User of each positive event.
+        items: Its item, in ``[0, num_items)``.
+        num_items: Number of rows and columns of the result.
+    """
+    _, rows = np.unique(users, return_inverse=True)
+    engaged = sparse.csr_matrix((np.ones(items.size), (rows, items)), shape=(int(rows.max(initial=-1)) + 1, num_items))
+    engaged.data[:] = 1.0  # an item counts once for a user
+    degree = np.asarray(engaged.sum(axis=1)).ravel()
+    weighted = sparse.diags(np.maximum(degree, 1.0) ** -0.25) @ engaged
+    return sparse.csr_matrix(weighted.T @ weighted)
+
+
+def cooccurrence_vectors(together: sparse.csr_matrix, *, dim: int = PAIR_DIMS, smoothing: float = 0.75) -> ItemVectors:
+    """Return item vectors from a co-occurrence matrix, as :func:`pair_vectors` defines them.
+
+    Args:
+        together: Symmetric weights of item pairs, [num_items, num_items]; its diagonal is not used, its scale cancels.
+        dim: Dimensions kept, at most the number of items that co-occur, less one.
+        smoothing: Power of the context distribution, in (0, 1].
+    """
+    ppmi = _ppmi(together, smoothing)
     present = np.asarray(ppmi.sum(axis=1)).ravel() > 0
-    vectors = np.zeros((num_items, dim))
+    vectors = np.zeros((together.shape[0], dim))
     known = np.flatnonzero(present)
     if rank := min(dim, known.size - 1) if known.size else 0:
         vectors[known, :rank] = _truncated_svd(ppmi[known][:, known], rank)[0]
     return ItemVectors(vectors, present)
 
 
-def _ppmi(users: ndarray, items: ndarray, num_items: int, smoothing: float) -> sparse.csr_matrix:
+def _ppmi(cooccurring: sparse.csr_matrix, smoothing: float) -> sparse.csr_matrix:
     """Return the positive pointwise mutual information of item pairs, sparse."""
-    _, rows = np.unique(users, return_inverse=True)
-    engaged = sparse.csr_matrix((np.ones(items.size), (rows, items)), shape=(int(rows.max(initial=-1)) + 1, num_items))
-    engaged.data[:] = 1.0  # an item counts once for a user
-    degree = np.asarray(engaged.sum(axis=1)).ravel()
-    weighted = sparse.diags(np.maximum(degree, 1.0) ** -0.25) @ engaged
-    together = (weighted.T @ weighted).tocoo()
+    together = cooccurring.tocoo()
     apart = together.row != together.col
     row, column, value = together.row[apart], together.col[apart], together.data[apart]
-    target = np.bincount(row, weights=value, minlength=num_items)
+    target = np.bincount(row, weights=value, minlength=together.shape[0])
     context = target**smoothing
     information = np.log(value * context.sum() / (target[row] * context[column]))
     kept = information > 0
-    return sparse.csr_matrix((information[kept], (row[kept], column[kept])), shape=(num_items, num_items))
+    return sparse.csr_matrix((information[kept], (row[kept], column[kept])), shape=together.shape)
 
 
 def _truncated_svd(matrix: sparse.csr_matrix, rank: int) -> tuple[Float[ndarray, "n r"], Float[ndarray, "m r"]]:

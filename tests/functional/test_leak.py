@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from lis_lightning.functional import leak
-from lis_lightning.functional.leak import ItemVectors, id_vectors, pair_vectors, rotate_onto
+from lis_lightning.functional.leak import (
+    ItemVectors,
+    cooccurrence,
+    cooccurrence_vectors,
+    id_vectors,
+    pair_vectors,
+    rotate_onto,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +44,18 @@ def test_pair_vectors_rebuild_the_information_of_a_double_loop(log):
     approximation = (left[:, :29] * strength[:29]) @ left[:, :29].T
     np.testing.assert_allclose(found.vectors @ found.vectors.T, approximation, atol=1e-6)
     assert not found.present[30:].any()
+
+
+def test_the_scale_and_the_diagonal_of_a_cooccurrence_do_not_matter(log):
+    users, items, _ = log
+    together = cooccurrence(users, items, 32)
+    scaled = 7.0 * together
+    scaled.setdiag(3.0)
+    expected = pair_vectors(users, items, 32)
+    found = cooccurrence_vectors(scaled.tocsr())
+    np.testing.assert_array_equal(found.present, expected.present)
+    gram = expected.vectors @ expected.vectors.T  # tied components may come in any rotation
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, gram, atol=1e-9)
 
 
 def test_items_of_one_taste_have_near_vectors(log):
