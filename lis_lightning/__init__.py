@@ -1,6 +1,7 @@
 """See during fine-tuning whether item representations will help the recommender."""
 
-from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.callback import LISMonitor
+from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,9 @@ class LISMonitor(pl.Callback):
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             else ``trainer.default_root_dir``.
         placebo: Also score representations that know nothing at the first snapshot.
+        ceilings: Preference data to compute ceilings for, as :func:`lis_lightning.score.score` takes them.
+        aligned_to: The one that the module is aligned to.
+        k: Principal axes of the representation that the probe reads.
         rule: When a run is judged finished.
         strict: Raise where a snapshot, a logger or the record fails, instead of going on.
         progress: Report each snapshot in a line, and all of them in a table at the end.
@@ -78,6 +81,9 @@ class LISMonitor(pl.Callback):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dirpath: str | Path | None = None,
         placebo: bool = True,
+        ceilings: Sequence[str] | Mapping[str, Any] = ("pairs", "ids"),
+        aligned_to: str = "pairs",
+        k: int = 16,
         rule: StopRule | None = None,
         strict: bool = False,
         progress: bool = True,
@@ -93,6 +99,9 @@ class LISMonitor(pl.Callback):
         self.collate_fn = collate_fn
         self.dirpath = dirpath
         self.placebo = placebo
+        self.ceilings = ceilings
+        self.aligned_to = aligned_to
+        self.k = k
         self.rule = rule or StopRule()
         self.strict = strict
         self.progress = progress
@@ -217,10 +226,7 @@ class LISMonitor(pl.Callback):
                 raise
             self._failed("snapshot", f"{type(error).__name__}: {error}")
             return None
-        judgement = judge([*self._results, result], self.rule)
-        result = dataclasses.replace(
-            result, verdict=judgement.verdict, message=judgement.message, gain_z=judgement.gain_z
-        )
+        judgement, result = self._judged(result)
         self._results.append(result)
         tracking.publish(trainer, result)
         if not self._dry_run:
@@ -229,6 +235,22 @@ class LISMonitor(pl.Callback):
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
         return judgement
+
+    def _judged(self, result: LISResult) -> tuple[Judgement, LISResult]:
+        """Return what the run says so far, and the result with its verdict and those of its other tasks."""
+
+        def judged(results: list[LISResult]) -> tuple[Judgement, LISResult]:
+            said = judge(results, self.rule)
+            return said, dataclasses.replace(
+                results[-1], verdict=said.verdict, message=said.message, gain_z=said.gain_z
+            )
+
+        tasks = {}
+        for name, task in result.tasks.items():
+            before = [earlier.tasks[name] for earlier in self._results if name in earlier.tasks]
+            tasks[name] = judged([*before, dataclasses.replace(task, step=result.step)])
+        result = dataclasses.replace(result, tasks={name: task for name, (_, task) in tasks.items()})
+        return judged([*self._results, result])
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LISResult:
         """Encode all items and score them; every process takes part and ends with the same result."""
@@ -242,7 +264,8 @@ class LISMonitor(pl.Callback):
                 self._metric.reset()  # its sums are as large as the representations
             encoded = time.perf_counter()
             placebo = self.placebo and not self._results
-            result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo))
+            options: dict[str, Any] = {"ceilings": self.ceilings, "aligned_to": self.aligned_to, "k": self.k}
+            result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
         return record.as_recorded(
             dataclasses.replace(
                 result,
@@ -326,64 +349,3 @@ class LISMonitor(pl.Callback):
                 "this kind are only recorded.",
                 category=LisWarning,
             )
-
-
-class LISEarlyStopping(pl.Callback):
-    """Stop the training when the snapshots of the :class:`LISMonitor` beside it say that it is done.
-
-    The monitor's `rule` decides, on paired evidence: after a warm-up, on a significant fall, a plateau or at the
-    ceiling. Each snapshot counts once, in whatever order the two callbacks are given; failed ones do not count.
-
-    Attributes:
-        stopped_step: Optimizer step at which the training was told to stop, or None.
-        reason: Why, in a sentence.
-
-    Raises:
-        ConfigError: If the Trainer has no LISMonitor, or more than one (when the fit is set up).
-    """
-
-    def __init__(self) -> None:
-        self.stopped_step: int | None = None
-        self.reason = ""
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"stopped_step": self.stopped_step, "reason": self.reason}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stopped_step = state_dict["stopped_step"]
-        self.reason = state_dict["reason"]
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            listeners = self._monitor(trainer).listeners
-            if self._judged not in listeners:
-                listeners.append(self._judged)
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            with contextlib.suppress(ValueError):
-                self._monitor(trainer).listeners.remove(self._judged)
-
-    @staticmethod
-    def _monitor(trainer: pl.Trainer) -> LISMonitor:
-        """Return the one monitor of the Trainer."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
-        monitors = [callback for callback in callbacks if isinstance(callback, LISMonitor)]
-        if len(monitors) != 1:
-            raise ConfigError(
-                f"LISEarlyStopping stops on the snapshots of one LISMonitor, the Trainer has {len(monitors)}: "
-                "Trainer(callbacks=[LISMonitor(split, items), LISEarlyStopping()])."
-            )
-        return monitors[0]
-
-    def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> None:
-        """Stop on all processes if any of them is to stop."""
-        if trainer.strategy.reduce_boolean_decision(judgement.stop, all=False):
-            self.stopped_step = trainer.global_step
-            self.reason = judgement.reason
-            trainer.should_stop = True
-            rank_zero_info(f"LISEarlyStopping: stopping at step {self.stopped_step}: {self.reason}")

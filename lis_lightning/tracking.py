@@ -5,7 +5,9 @@ The only file that knows W&B; it is imported when a W&B logger is met.
 Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``lis/ais_high``, ``lis/ais_geometry``,
 ``lis/auc_base``, ``lis/auc``, ``lis/gauc_gain``, ``lis/ceiling_pairs`` and ``lis/ceiling_ids`` (each with ``_low`` and
 ``_high``), ``lis/realised`` (with ``_low`` and ``_high``), ``lis/gain_z``, ``lis/ais_seen``, ``lis/ais_unseen``,
-``lis/encode_seconds``, ``lis/score_seconds``, ``lis/companion/...`` and ``lis/verdict`` (its place in VERDICTS).
+``lis/encode_seconds``, ``lis/score_seconds``, ``lis/slice/...``, ``lis/companion/...`` and ``lis/verdict`` (its place
+in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and ``_high``), one of several labels
+``lis/task/<name>/...`` for those after the first, and one of rolling windows ``lis/period/<number>/...``.
 W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
 ``lis/best_realised``, the config ``lis`` (the split), and at the end the table ``lis/snapshots``.
 """
@@ -56,8 +58,9 @@ def metrics(result: LISResult) -> dict[str, float]:
         >>> metrics(result)["lis/ais"]
         0.003
     """
-    scalars = {f"lis/{name}": value for name, value in result.scalars().items()}
-    return scalars | {"lis/verdict": float(VERDICTS.index(result.verdict))}
+    values = result.scalars() | {"verdict": float(VERDICTS.index(result.verdict))}
+    values |= {f"task/{name}/verdict": float(VERDICTS.index(task.verdict)) for name, task in result.tasks.items()}
+    return {f"lis/{name}": value for name, value in values.items()}
 
 
 def start(loggers: Loggers, config: Mapping[str, Any]) -> list[str]:
@@ -160,7 +163,8 @@ def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) 
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
-    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", "verdict"):
+    others = [f"AIS {name}" for name in results[-1].tasks]
+    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *others, "verdict"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
     for result in results:
         table.add_row(
@@ -169,6 +173,7 @@ def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) 
             f"[{result.ais_low:+.4f}, {result.ais_high:+.4f}]",
             f"{result.ais_geometry:+.4f}",
             _share(result.realised),
+            *(f"{task.ais:+.4f}" for task in result.tasks.values()),
             result.verdict,
         )
     text = io.StringIO()

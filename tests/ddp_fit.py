@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.callback import LISMonitor
+from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import StopRule
 

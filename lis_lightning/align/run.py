@@ -20,7 +20,8 @@ from lis_lightning.align.items import ItemTable
 from lis_lightning.align.models import ItemEncoder
 from lis_lightning.align.module import AlignmentModule
 from lis_lightning.align.pairs import PairDataModule, co_engagement_pairs
-from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.callback import LISMonitor
+from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError
 from lis_lightning.report import write_curve
 from lis_lightning.result import LISResult
