@@ -22,7 +22,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lis_lightning import callback as callback_module
-from lis_lightning.callback import LISEarlyStopping, LISMonitor
+from lis_lightning.callback import LISMonitor
+from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
 from lis_lightning.record import Record
 from lis_lightning.split import PreferenceSplit
