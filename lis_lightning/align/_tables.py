@@ -117,7 +117,7 @@ def feature_block(table: pl.DataFrame, source: str | Path) -> NDArray[Any]:
         raise ItemError(
             f"features={str(source)!r} is no .npy or .safetensors file, and as a column: {error}"
         ) from error
-    return _list_column(table[str(source)])
+    return list_column(table[str(source)])
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -127,6 +127,23 @@ def load_array(path: Path) -> NDArray[Any]:
         ConfigError: If the file does not exist.
         ShapeError: If it holds no array, pickled objects, or several tensors.
     """
+    tensors = load_tensors(path)
+    if len(tensors) != 1:
+        raise ShapeError(
+            f"{path} holds {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one of features."
+        )
+    (array,) = tensors.values()
+    return array
+
+
+def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays in a ``.safetensors`` file by name, or the one in a ``.npy`` file by the file's name.
+
+    Raises:
+        ConfigError: If the file does not exist.
+        ShapeError: If it is damaged, or holds pickled objects.
+    """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -134,32 +151,32 @@ def load_array(path: Path) -> NDArray[Any]:
         raise ConfigError(f"The item features {path} do not exist; give a .npy or .safetensors file, or a column.")
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            return {path.stem: np.asarray(np.load(path, allow_pickle=False))}
         # Through torch, since NumPy has no bfloat16.
         tensors = load_file(path)
     except (OSError, ValueError, EOFError, SafetensorError) as error:
         raise ShapeError(f"The item features {path} are not a matrix of numbers: {error}") from error
-    if len(tensors) != 1:
-        raise ShapeError(
-            f"{path} holds {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one of features."
-        )
-    (tensor,) = tensors.values()
-    return np.asarray(tensor.float().numpy())
+    return {name: (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy() for name, rows in tensors.items()}
 
 
-def _list_column(values: pl.Series) -> NDArray[Any]:
+def list_column(values: pl.Series) -> NDArray[Any]:
+    """Return a column of lists as a matrix, [num_rows, dim] float32.
+
+    Raises:
+        ItemError: If it does not hold lists of numbers of one length.
+    """
     if values.dtype == pl.Object:
         # Lists in a pandas column arrive as opaque objects.
         values = pl.Series(values.name, values.to_list(), strict=False)
     if not isinstance(values.dtype, pl.List | pl.Array) or not values.dtype.inner.is_numeric():
-        raise ItemError(f"Column {values.name!r} of the item table must hold lists of numbers, got {values.dtype}.")
+        raise ItemError(f"Column {values.name!r} must hold lists of numbers, got {values.dtype}.")
     lists = values.cast(pl.List(pl.Float32))
     lengths = lists.list.len().fill_null(0).to_numpy()
     usual = int(np.bincount(lengths).argmax())
     odd = np.flatnonzero(lengths != usual)
     if odd.size or not usual:
         raise ItemError(
-            f"The lists in column {values.name!r} of the item table must be of one length, most are of {usual}; "
+            f"The lists in column {values.name!r} must be of one length, most are of {usual}; "
             f"{odd.size} are not, the first in rows {first_ids(odd)}."
         )
     return lists.explode().to_numpy().reshape(-1, usual)

@@ -1,4 +1,4 @@
-"""An interaction log and its items, ready for a fine-tuning run: generated, MovieLens, or any log and item table."""
+"""An interaction log and its items, ready to fine-tune on or to audit: generated, MovieLens, or any log and items."""
 
 from __future__ import annotations
 
@@ -38,34 +38,35 @@ _RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 
 @dataclass(frozen=True, eq=False)
 class AlignmentData:
-    """What a fine-tuning run starts from.
+    """What a fine-tuning run or an audit starts from.
 
     Attributes:
         name: Where it comes from, for display.
         log: One row an event.
         columns: The log's columns as ``PreferenceSplit.from_log`` takes them: ``user``, ``item``, ``time``, ``label``.
-        items: A row for every item of the log.
+        items: A row for every item of the log; None where only the log was read.
         truth: The generated world; None for real data.
     """
 
     name: str
     log: pl.DataFrame
     columns: dict[str, Any]
-    items: ItemTable
+    items: ItemTable | None
     truth: World | None = None
 
 
-def load_world(cache_dir: str | Path, **parameters: Any) -> AlignmentData:
+def load_world(cache_dir: str | Path, *, content: bool = True, **parameters: Any) -> AlignmentData:
     """Return a generated world, made on first use, and again where its files were damaged since.
 
     Args:
         cache_dir: Where generated worlds are kept.
+        content: Whether items have images and texts; without them the world is drawn in memory, and nothing is kept.
         parameters: Fields of :class:`~lis_lightning.align.world.WorldParams`.
 
     Raises:
         ConfigError: If a parameter is unknown or out of range.
     """
-    world = generate_world(cache_dir, **parameters)
+    world = generate_world(cache_dir if content else None, **parameters)
     columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "clicked"}
     return AlignmentData("world", world.log, columns, world.items, world)
 
@@ -76,6 +77,7 @@ def load_movielens(
     features: Sequence[str] | None = ("text_minilm", "image_efficientnet_lite0"),
     threshold: float = 4,
     on_bad_image: OnBadImage = "raise",
+    content: bool = True,
 ) -> AlignmentData:
     """Read MovieLens, in whichever of three layouts the folder holds.
 
@@ -89,6 +91,7 @@ def load_movielens(
             are scaled to length 1 and put side by side. A GroupLens folder without any of them has no features.
         threshold: Ratings from here on are positive.
         on_bad_image: ``"raise"``, or ``"blank"`` for plain grey in place of images that cannot be used.
+        content: Whether images are checked and features read; an audit needs neither.
 
     Raises:
         ConfigError: If no folder is given or it holds none of the three, or a feature file does not exist.
@@ -110,19 +113,21 @@ def load_movielens(
             f"{place} is no MovieLens folder: expected {wanted}; it holds {held}. Other layouts are read by data=log."
         )
     log, items = readers[layout](place)
+    _require_rows(log, "item_id", items)
+    columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": ("rating", threshold)}
+    if not content:
+        return AlignmentData("movielens", log, columns, items)
     names = tuple(features or ())
     if layout[0] != "interactions.parquet" and not any((place / f"{name}.npy").is_file() for name in names):
         names = ()
     blocks = [load_array(_feature_file(place, name)) for name in names]
     items = replace(items, features=joined_features(blocks, items.ids))
-    columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": ("rating", threshold)}
-    _require_rows(log, "item_id", items)
     return AlignmentData("movielens", log, columns, check_images(items, on_bad_image))
 
 
 def load_log(
     log: Any,
-    items: Any,
+    items: Any = None,
     *,
     user: str = "user_id",
     item: str = "item_id",
@@ -135,12 +140,13 @@ def load_log(
     image_folder: str | Path | None = None,
     features: str | Path | Sequence[str | Path] | None = None,
     on_bad_image: OnBadImage = "raise",
+    content: bool = True,
 ) -> AlignmentData:
     """Read any interaction log and item table by the names of their columns.
 
     Args:
         log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table.
-        items: The same for the items, one row each.
+        items: The same for the items, one row each; None where only the log is needed.
         user: Column of the log.
         item: Column of the log.
         time: Column of the log.
@@ -155,6 +161,7 @@ def load_log(
             matrix, a column of the item table that holds lists, or several of these. Rows of each are scaled to
             length 1 and put side by side.
         on_bad_image: ``"raise"``, or ``"blank"`` for plain grey in place of images that cannot be used.
+        content: Whether texts, images and features are read; an audit takes no more than the ids.
 
     Raises:
         LogError: If the log cannot be read or lacks the item column.
@@ -165,6 +172,11 @@ def load_log(
     """
     events = read_table(log)
     require_columns(events, [item])
+    columns = {"user": user, "item": item, "time": time, "label": _label(label)}
+    if items is None:
+        return AlignmentData("log", events, columns, None)
+    if not content:
+        text = image = image_folder = features = None
     table = read_items(items, [item_id, *([text] if text else []), *([image] if image else [])])
     ids, titles = read_ids(table, item_id), read_titles(table, title)
     folder = _image_folder(items, image, image_folder)
@@ -177,7 +189,6 @@ def load_log(
     sources = [features] if isinstance(features, str | Path) else list(features or ())
     found = replace(found, features=joined_features([feature_block(table, source) for source in sources], ids))
     _require_rows(events, item, found)
-    columns = {"user": user, "item": item, "time": time, "label": _label(label)}
     return AlignmentData("log", events, columns, check_images(found, on_bad_image))
 
 

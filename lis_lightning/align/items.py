@@ -85,15 +85,7 @@ class ItemTable:
         Raises:
             ItemError: If ids are absent; the message counts them and names the first five.
         """
-        wanted = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        row_of = {item: row for row, item in enumerate(self.ids.tolist())}
-        absent = [item for item in dict.fromkeys(wanted) if item not in row_of]
-        if absent:
-            raise ItemError(
-                f"{len(absent)} of {len(set(wanted))} item ids have no row in the item table of {len(self)} items: "
-                f"{first_ids(absent)}.{_kind_hint(absent[0], self.ids)} Add their rows, or leave them out of the log."
-            )
-        return np.array([row_of[item] for item in wanted], dtype=np.int64)
+        return rows_of(ids, self.ids, "item table", "Add their rows, or leave them out of the log.")
 
     def select(self, ids: Iterable[Any]) -> ItemTable:
         """Return the table of the given ids, in that order.
@@ -112,6 +104,29 @@ class ItemTable:
             features=None if self.features is None else self.features[rows],
             titles=tuple(self.titles[row] for row in rows),
         )
+
+
+def rows_of(wanted: Iterable[Any], ids: NDArray[Any], where: str, advice: str) -> NDArray[np.int64]:
+    """Return the row of each wanted id among `ids`.
+
+    Args:
+        wanted: Item ids, in any order, also repeated.
+        ids: The ids there are, each once.
+        where: What holds them, for messages.
+        advice: What to do about absent ones, a sentence.
+
+    Raises:
+        ItemError: If ids are absent; the message counts them and names the first five.
+    """
+    asked = wanted.tolist() if isinstance(wanted, np.ndarray) else list(wanted)
+    row_of = {item: row for row, item in enumerate(ids.tolist())}
+    absent = [item for item in dict.fromkeys(asked) if item not in row_of]
+    if absent:
+        raise ItemError(
+            f"{len(absent)} of {len(set(asked))} item ids have no row in the {where} of {len(ids)} items: "
+            f"{first_ids(absent)}.{_kind_hint(absent[0], ids)} {advice}"
+        )
+    return np.array([row_of[item] for item in asked], dtype=np.int64)
 
 
 def load_image(
@@ -170,6 +185,8 @@ def check_images(items: ItemTable, on_error: OnBadImage = "raise", max_pixels: i
     """
     _check_choice(on_error)
     rows = [row for row, path in enumerate(items.images) if path is not None]
+    if not rows:
+        return items
     reasons = _reasons([items.images[row] for row in rows], max_pixels)
     bad = {row: reason for row, reason in zip(rows, reasons, strict=True) if reason}
     if not bad:
@@ -259,7 +276,7 @@ def _kind_hint(wanted: Any, ids: NDArray[Any]) -> str:
         return ""
     kinds = ("integers", "strings")
     return (
-        f" The likely cause: the item table's ids are {kinds[have_text]} ({ids.tolist()[0]!r}) and the others "
+        f" The likely cause: its ids are {kinds[have_text]} ({ids.tolist()[0]!r}) and the others "
         f"{kinds[want_text]} ({wanted!r}); write both with one type."
     )
 

@@ -124,21 +124,24 @@ def align(
         What the run leaves.
 
     Raises:
-        ConfigError: If no snapshot could be scored.
+        ConfigError: If the data has no items, or no snapshot could be scored.
     """
     began = time.perf_counter()
+    items = data.items
+    if items is None:
+        raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
     split = prepare_split(data, split_options)
     pl.seed_everything(seed, verbose=False)
-    encoder = build_encoder(data.items)
+    encoder = build_encoder(items)
     options = dict(objective)
     pair_options = {name: options.pop(name) for name in PAIR_OPTIONS if name in options}
     batches = pair_data(
-        split, data.items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
+        split, items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
     )
     _say(_announcement(encoder, batches))
     module = AlignmentModule(encoder, **options)
     # Not prepared anew: with a large processor the images are the long part of the start.
-    scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
+    scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, every_n_steps=every_n_steps, collate_fn=encoder.collate, batch_size=encode_batch_size,
         dirpath=run_dir,
@@ -154,7 +157,7 @@ def align(
         if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise SystemExit(0)
         raise ConfigError(f"No snapshot could be scored: {monitor.last_error}. There is no result to show.")
-    revealed = split.score(data.truth.content_latents[data.items.rows(split.item_ids)]).ais if data.truth else math.nan
+    revealed = split.score(data.truth.content_latents[items.rows(split.item_ids)]).ais if data.truth else math.nan
     references = {} if math.isnan(revealed) else {"latents that content reveals": revealed}
     run = Run(
         results=monitor.results,

@@ -38,13 +38,14 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A generated world on disk, and what is true in it.
+    """A generated world, and what is true in it.
 
     Attributes:
-        folder: ``interactions.parquet``, ``items.parquet``, ``images/``, ``truth.safetensors`` and ``params.json``.
+        folder: ``interactions.parquet``, ``items.parquet``, ``images/``, ``truth.safetensors`` and ``params.json``;
+            None where nothing was written.
         params: What it was made from.
         log: Columns user_id, item_id, timestamp (unix seconds) and clicked (0/1), in order of time, [num_events].
-        items: Ids, titles, texts and images.
+        items: Ids, titles, texts and images; ids alone where nothing was written.
         click_probability: The true probability of each event's label, in the order of ``log``, [num_events].
         item_latents: What users respond to, [num_items, dim], in the order of ``items``.
         content_latents: The part of it that images and texts reveal, [num_items, dim].
@@ -54,7 +55,7 @@ class World:
         attributes: Index of each item's value of each attribute of ``VOCABULARY``, [num_items, num_attributes].
     """
 
-    folder: Path
+    folder: Path | None
     params: WorldParams
     log: pl.DataFrame
     items: ItemTable
@@ -93,20 +94,25 @@ class World:
         return [values[code] for code in self.attributes[:, list(VOCABULARY).index(name)]]
 
 
-def generate_world(folder: str | Path, **parameters: Any) -> World:
+def generate_world(folder: str | Path | None, **parameters: Any) -> World:
     """Return the world with these parameters, made now or taken from ``folder`` where it was made before.
 
     The files are written aside and moved into place in one step: an interrupted generation leaves nothing that would
     be taken for a world, two processes may generate the same one at the same time, and a damaged one is made again.
 
     Args:
-        folder: Where worlds are kept, one sub-folder a set of parameters.
+        folder: Where worlds are kept, one sub-folder a set of parameters; None for a world without images and texts,
+            which needs no files.
         parameters: Fields of :class:`WorldParams`.
 
     Raises:
         ConfigError: If a parameter is unknown or out of range.
     """
     params = _params(parameters)
+    if folder is None:
+        ids = np.arange(1, params.num_items + 1)
+        items = ItemTable(ids=ids, texts=("",) * ids.size, images=(None,) * ids.size)
+        return _world(None, params, items, *simulate_world(**parameters))
     place = Path(folder).expanduser() / _folder_name(params)
     return _read(build_once(place, lambda draft: _write(draft, params)), params)
 
@@ -190,17 +196,18 @@ def _write_items(place: Path, params: WorldParams, attributes: NDArray[np.int64]
 def _read(place: Path, params: WorldParams) -> World:
     table = pl.read_parquet(place / "items.parquet")
     ids = table["item_id"].to_numpy()
-    truth = load_file(place / "truth.safetensors")
-    known: dict[str, Any] = {spec.name: truth[spec.name] for spec in fields(World) if spec.name in truth}
-    return World(
-        folder=place,
-        params=params,
-        log=pl.read_parquet(place / "interactions.parquet"),
-        items=ItemTable(
-            ids=ids,
-            texts=tuple(table["text"]),
-            images=image_paths(ids, table["image"].to_list(), place / "images"),
-            titles=tuple(table["title"]),
-        ),
-        **known,
+    items = ItemTable(
+        ids=ids,
+        texts=tuple(table["text"]),
+        images=image_paths(ids, table["image"].to_list(), place / "images"),
+        titles=tuple(table["title"]),
     )
+    log, truth = pl.read_parquet(place / "interactions.parquet"), load_file(place / "truth.safetensors")
+    return _world(place, params, items, log, truth)
+
+
+def _world(
+    folder: Path | None, params: WorldParams, items: ItemTable, log: pl.DataFrame, truth: dict[str, NDArray[Any]]
+) -> World:
+    known: dict[str, Any] = {spec.name: truth[spec.name] for spec in fields(World) if spec.name in truth}
+    return World(folder=folder, params=params, log=log, items=items, **known)

@@ -69,6 +69,16 @@ def test_columns_are_what_a_split_takes(world):
     assert len(world.items.select(split.item_ids)) == split.item_ids.size
 
 
+def test_world_without_content_is_the_same_world_and_writes_nothing(tmp_path, world):
+    bare = load_world(tmp_path, content=False, **WORLD)
+    assert bare.log.equals(world.log)
+    np.testing.assert_array_equal(bare.truth.content_latents, world.truth.content_latents)
+    assert bare.truth.bayes_auc() == world.truth.bayes_auc()
+    np.testing.assert_array_equal(bare.items.ids, world.items.ids)
+    assert bare.items.images == (None,) * 15
+    assert not list(tmp_path.iterdir())
+
+
 def test_damaged_world_image_is_drawn_again(tmp_path):
     path = load_world(tmp_path, **WORLD).items.images[3]
     whole = path.read_bytes()
@@ -131,6 +141,7 @@ def test_missing_poster_is_reported_or_blanked(tmp_path):
         load_movielens(tmp_path, features=None)
     with pytest.warns(LisWarning, match="1 of 1 item images"):
         assert load_movielens(tmp_path, features=None, on_bad_image="blank").items.images == (None, None)
+    assert load_movielens(tmp_path, content=False).items.ids.tolist() == [9, 7], "an audit looks at no image"
 
 
 def test_rated_movie_without_a_row_is_named(tmp_path):
@@ -206,6 +217,13 @@ def test_any_log_is_read_by_the_names_of_its_columns():
     assert data.items.texts == data.items.titles == ("ten", "twenty", "thirty")
     assert data.items.images == (None, None, None)
     np.testing.assert_array_equal(data.items.features, [[1], [1], [0]])
+
+
+def test_a_log_without_items_is_enough_for_an_audit(tmp_path):
+    assert load_log(EVENTS, **NAMES).items is None
+    bare = load_log(EVENTS, ITEMS.drop("text"), content=False, image="gone", features=tmp_path / "gone.npy", **NAMES)
+    assert bare.items.ids.tolist() == [10, 20, 30]
+    assert bare.items.texts == ("", "", "")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "glob", "pandas", "pyarrow"])
