@@ -5,8 +5,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
 
 from lis_lightning import PreferenceSplit
+
+# The same examples every time, and no failure because the machine was busy.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")
