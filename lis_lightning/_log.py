@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,9 @@ def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | No
     if times.dtype.is_temporal() and times.dtype not in {pl.Time, pl.Duration}:
         times, per_day = times.cast(pl.Datetime("us")).cast(pl.Int64), _PER_DAY["microseconds"]
     elif times.dtype.is_numeric():
-        per_day = None
+        # One width for all sources: a hash must not depend on how a file stores its numbers.
+        kind, per_day = pl.Int64() if times.dtype.is_integer() else pl.Float64(), None
+        times = times.cast(kind, strict=False)
     else:
         raise LogError(
             f"Time column {column!r} must be numeric or a date or datetime, got {times.dtype}; parse it first, as in "
@@ -201,77 +203,12 @@ def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:
     return edge
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a log, checked and coded. [num_rows] each, but for the ids.
-
-    Attributes:
-        user: Index into `user_ids`.
-        item: Index into `item_ids`.
-        time: Timestamps of one unit.
-        label: 0 or 1.
-        base_logit: Finite float64 logits, or None.
-        user_ids: Distinct user ids, sorted.
-        item_ids: Distinct item ids, sorted.
-        units_per_day: How many time units make a day, if known.
-    """
-
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    time: NDArray[Any]
-    label: NDArray[np.int8]
-    base_logit: NDArray[np.float64] | None
-    user_ids: NDArray[Any]
-    item_ids: NDArray[Any]
-    units_per_day: int | None
-
-    def periods(self) -> NDArray[np.int64]:
-        """Return the day of each row, or where the unit is unknown its percentile of time."""
-        if self.units_per_day is not None:
-            days: NDArray[np.int64] = np.floor_divide(self.time, self.units_per_day).astype(np.int64)
-            return days
-        edges = np.quantile(self.time, np.linspace(0, 1, 101)[1:-1])
-        return np.searchsorted(edges, self.time, side="right").astype(np.int64)
-
-    def with_negatives(self, source: NDArray[np.int64], item: NDArray[np.int64]) -> Columns:
-        """Return the columns with a negative row for each (positive row, item) given."""
-        return replace(
-            self,
-            user=np.r_[self.user, self.user[source]],
-            item=np.r_[self.item, item],
-            time=np.r_[self.time, self.time[source]],
-            label=np.r_[self.label, np.zeros(source.size, np.int8)],
-        )
-
-
-def read_columns(
-    source: str | Path | Table,
-    *,
-    user: str,
-    item: str,
-    time: str,
-    label: str | tuple[str, float] | None,
-    base_logit: str | None,
-) -> Columns:
-    """Read a log and check each column.
+def finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    """Return a column of logits.
 
     Raises:
-        LogError: With the name of the column, what was expected and what came.
+        LogError: If values are missing, not finite or not numbers.
     """
-    table = read_table(source)
-    label_column = label if isinstance(label, str) or label is None else label[0]
-    require_columns(table, [name for name in (user, item, time, label_column, base_logit) if name is not None])
-    if not table.height:
-        raise LogError("The interaction log has no rows.")
-    user_ids, user_codes = id_codes(table, user)
-    item_ids, item_codes = id_codes(table, item)
-    times, units_per_day = timestamps(table, time)
-    labels = np.ones(table.height, np.int8) if label is None else binary_labels(table, label)
-    logits = None if base_logit is None else _finite_logits(table, base_logit)
-    return Columns(user_codes, item_codes, times, labels, logits, user_ids, item_ids, units_per_day)
-
-
-def _finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
     values = table[column]
     if not values.dtype.is_numeric():
         raise LogError(f"Column {column!r} must hold the ranker's logits as numbers, got {values.dtype}.")
@@ -283,3 +220,54 @@ def _finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
             f"{int(np.flatnonzero(bad)[0])}; drop these rows or leave `base_logit` out."
         )
     return logits
+
+
+def event_weights(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    """Return a column of non-negative event weights.
+
+    Raises:
+        LogError: If values are missing, not finite, negative or not numbers.
+    """
+    values = table[column]
+    if not values.dtype.is_numeric():
+        raise LogError(f"Weight column {column!r} must hold numbers, got {values.dtype}.")
+    weights = values.cast(pl.Float64).to_numpy()
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise LogError(
+            f"Weight column {column!r} must hold non-negative numbers, got {int(bad.sum())} that are missing, negative "
+            f"or not finite, the first in row {row} ({values[row]}); drop these rows or give them a weight, as in "
+            f"pl.col({column!r}).fill_null(1.0).clip(0)."
+        )
+    return weights
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column with few or many distinct values.
+
+    Attributes:
+        codes: Index into `names`, [num_rows].
+        names: Distinct values as text, sorted; a missing value is ``(none)``.
+    """
+
+    codes: NDArray[np.int64]
+    names: NDArray[Any]
+
+
+def categories(table: pl.DataFrame, column: str) -> Categories:
+    """Return the values of a categorical column: text, integers, booleans or categoricals.
+
+    Raises:
+        LogError: If it holds something else.
+    """
+    values = table[column]
+    if not (values.dtype.is_integer() or isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum | pl.Boolean)):
+        raise LogError(
+            f"Slice column {column!r} must be categorical (text, integers, booleans), got {values.dtype}; cut numbers "
+            f"into ranges first, as in pl.col({column!r}).cut([1, 10])."
+        )
+    text = values.cast(pl.String).fill_null("(none)").alias("slice").to_frame()
+    names, codes = id_codes(text, "slice")
+    return Categories(codes, names)

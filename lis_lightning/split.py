@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from lis_lightning import _log
-from lis_lightning.errors import ConfigError, LogError, ShapeError
-from lis_lightning.functional.history import AsOf, as_of, earlier_range, sample_shown_negatives, take_whole_users
+from lis_lightning._columns import Label
+from lis_lightning._log import Table
+from lis_lightning.errors import ShapeError
+from lis_lightning.functional.history import AsOf
 
 if TYPE_CHECKING:
     from lis_lightning.result import LISResult
 
+Windows = tuple[float, float, float] | tuple[Any, Any] | Literal["rolling"]
 WINDOWS = ("w0 align", "w1 probe-train", "w2 probe-test")
 
 
 @dataclass(frozen=True)
 class Log:
-    """All events as arrays sorted by user, then time: what preference data is built from. [num_rows] each.
+    """Events as arrays sorted by user, then time: what preference data is built from. [num_rows] each.
+
+    It ends with w2: of a rolling split each period has a log of its own, without what came later.
 
     Attributes:
         user: User index; indices below ``split.num_users`` are the scored users.
         item: Item index; indices below ``split.num_items`` are the rows of R.
         label: 0 or 1.
         time: Timestamp.
-        window: 0, 1 or 2.
+        window: 0 before w1, 1 in w1, 2 in w2.
         num_users: Number of users of the log.
         num_items: Number of items of the log.
     """
@@ -59,7 +63,8 @@ class Events:
         by_user: Counts of the user's earlier events, over all of the log.
         by_item: Counts of the item's earlier events.
         unseen: Whether the target was withheld from alignment.
-        base_logit: Logit of a production ranker, where the log has one.
+        base_logit: Logit of a production ranker, where the log has one for this task.
+        weight: What each event is worth, at least 0; None where all are worth the same.
     """
 
     user: NDArray[np.int64]
@@ -72,6 +77,7 @@ class Events:
     by_item: AsOf
     unseen: NDArray[np.bool_]
     base_logit: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None
 
     def __len__(self) -> int:
         return self.user.size
@@ -82,23 +88,30 @@ class PreferenceSplit:
     """A log cut into an alignment window, a probe-train window and a probe-test window.
 
     Made by :meth:`from_log`. It holds everything that scoring needs: a score is a function of the split and of a
-    matrix of item representations.
+    matrix of item representations. With several labels there is one split for each task, with rolling windows one for
+    each period; `tasks` and `periods` lead from any one to the others. They share item_ids, user_ids, alignment and
+    histories, so one encoding and one set of users serves all.
 
     Attributes:
         item_ids: Ids of the items that must be encoded, in the order of R's rows: all targets of scored events and
             all that stands in their histories.
         user_ids: Ids of the users whose events are scored.
-        log: All events.
+        log: All events up to the end of w2.
         log_item_ids: Ids of all items of the log; the first ``num_items`` are `item_ids`.
         log_user_ids: Ids of all users of the log; the first ``num_users`` are `user_ids`.
         events: The scored events.
         history_item: Rows of R of the scored users' events, sorted by user, then time.
         history_label: Their labels.
-        alignment: The events of w0 without the unseen items, with columns user, item, time, label: the only events
-            that alignment may see.
-        prior: Positive rate of w0; as-of rates are smoothed to it.
+        alignment: The events of w0 without the unseen items: the only events that alignment may see, in every task
+            and period. Columns user, item, time, label (of the primary task), and one named for each further task.
+        prior: Positive rate before w1; as-of rates are smoothed to it.
+        slices: Groups of the scored events by name, [num_events] each: seen and unseen items (withheld from
+            alignment), head and tail items (head: the most frequent that make 80 % of the events before w1), new items
+            and known and new users (new: without an event before w1), and ``column=value`` for the columns asked for.
+        task: Name of the label.
+        period: Which pair of windows this is, from 0.
         settings: The arguments it was made with.
-        hash: Identifies content and settings; results pair only where it is equal.
+        hash: Identifies all that a score depends on; results pair only where it is equal.
     """
 
     item_ids: NDArray[Any]
@@ -111,8 +124,22 @@ class PreferenceSplit:
     history_label: NDArray[np.int8] = field(repr=False)
     alignment: pl.DataFrame = field(repr=False)
     prior: float
+    slices: Mapping[str, NDArray[np.bool_]] = field(repr=False)
+    task: str
+    period: int
     settings: dict[str, Any]
     hash: str
+    _family: Mapping[str, tuple[PreferenceSplit, ...]] = field(repr=False)
+
+    @property
+    def tasks(self) -> dict[str, PreferenceSplit]:
+        """The splits of all labels in this period by name, this one included, the primary one first."""
+        return {task: periods[self.period] for task, periods in self._family.items()}
+
+    @property
+    def periods(self) -> tuple[PreferenceSplit, ...]:
+        """The splits of this label in all periods, this one included, oldest first; empty unless windows roll."""
+        return self._family[self.task] if self.settings["windows"] == "rolling" else ()
 
     @property
     def num_items(self) -> int:
@@ -127,19 +154,22 @@ class PreferenceSplit:
     @classmethod
     def from_log(
         cls,
-        log: str | Path | _log.Table,
+        log: str | Path | Table,
         *,
         user: str = "user_id",
         item: str = "item_id",
         time: str = "timestamp",
-        label: str | tuple[str, float] | None = "label",
-        windows: tuple[float, float, float] | tuple[Any, Any] = (0.50, 0.25, 0.25),
+        label: Label | Sequence[str] | Mapping[str, Label] = "label",
+        weight: str | None = None,
+        slices: Sequence[str] = (),
+        windows: Windows = (0.50, 0.25, 0.25),
+        num_periods: int = 5,
         history: int = 50,
         max_events: int | None = 50_000,
         max_items: int | None = None,
         unseen_items: float = 0.2,
         negatives: int = 0,
-        base_logit: str | None = None,
+        base_logit: str | Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> PreferenceSplit:
         """Cut an interaction log.
@@ -150,20 +180,34 @@ class PreferenceSplit:
             item: Column of item ids.
             time: Column of timestamps: numbers of one unit, dates or datetimes.
             label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", or None if every row is a positive.
-            windows: Shares of the events, by time, of w0, w1 and w2; or the two timestamps at which w1 and w2 begin.
+                Several tasks: a list of columns, or a mapping of names to any of these; the first is the primary one.
+            weight: Column of what an event is worth (dwell time, bid value), at least 0: AUC then weighs each pair of
+                a positive and a negative by the product of both.
+            slices: Categorical columns that events are grouped by; the 12 most frequent values of the test events get
+                a slice each, the others share ``column=(other)``, missing ones are ``column=(none)``. A drawn negative
+                takes the value of its item where the item decides it, else that of the positive.
+            windows: Shares of the events, by time, of w0, w1 and w2; or the two timestamps at which w1 and w2 begin;
+                or ``"rolling"``: w0 is the first half, the second is cut into `num_periods` + 1 parts of equal numbers
+                of events, and each two successive parts are w1 and w2 of one period.
+            num_periods: Number of pairs of windows where they roll, at least 2.
             history: How many of the user's last strictly earlier events make an event's history.
-            max_events: Budget of scored events (w1 and w2 together), filled with whole users.
+            max_events: Budget of scored events (all but w0, every period together), filled with whole users.
             max_items: Budget of items that must be encoded, filled with whole users.
             unseen_items: Share of the items that is withheld from alignment, so that memorising shows.
             negatives: For a log of positives only: negatives for each positive, drawn from what other users engaged
                 with in the same period (the same day, where the unit of time is known).
-            base_logit: Column with a production ranker's logit for each event; None builds a base.
+            base_logit: Column with a production ranker's logit for each event; None builds a base. With several tasks
+                a mapping of tasks to columns; tasks left out get the built-in base.
             seed: Of the choice of users, of unseen items and of negatives.
 
         Raises:
-            LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, or a window
-                is empty or holds one class.
-            ConfigError: If an argument is out of range.
+            LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
+                empty, or holds one user or one class of a task, weights are negative or those of a class all zero, or
+                a base logit is constant or tells the classes apart without an error.
+            ConfigError: If an argument is out of range, or two do not go together.
+
+        Warns:
+            LisWarning: If many rows are repeated, or a base logit looks like a probability or has the wrong sign.
 
         Example:
             >>> import polars as pl
@@ -173,14 +217,17 @@ class PreferenceSplit:
             >>> split.num_items, len(split.events)
             (4, 20)
         """
-        settings = {
-            "user": user, "item": item, "time": time, "label": label, "windows": windows, "history": history,
-            "max_events": max_events, "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives,
-            "base_logit": base_logit, "seed": seed,
-        }  # fmt: skip
-        _check_settings(settings)
-        columns = _log.read_columns(log, user=user, item=item, time=time, label=label, base_logit=base_logit)
-        return _cut(columns, settings | {"units_per_day": columns.units_per_day})
+        from lis_lightning._cut import cut_log
+
+        return cut_log(
+            log,
+            {
+                "user": user, "item": item, "time": time, "label": label, "weight": weight, "slices": slices,
+                "windows": windows, "num_periods": num_periods, "history": history, "max_events": max_events,
+                "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives, "base_logit": base_logit,
+                "seed": seed,
+            },
+        )  # fmt: skip
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
         """Return the fold of each scored user, in equal numbers, drawn from the split's seed.
@@ -247,169 +294,3 @@ class PreferenceSplit:
         from lis_lightning.summary import render
 
         return render(self)
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Raise ConfigError for the first argument out of range."""
-    for name, low in (("history", 1), ("negatives", 0), ("max_events", 1), ("max_items", 1)):
-        value = settings[name]
-        if value is not None and (not isinstance(value, int) or value < low):
-            raise ConfigError(f"Expected `{name}` to be an integer of at least {low}, got {value!r}.")
-    if not 0 <= settings["unseen_items"] < 1:
-        raise ConfigError(f"Expected `unseen_items` to be a share in [0, 1), got {settings['unseen_items']!r}.")
-    windows = settings["windows"]
-    if len(windows) not in {2, 3}:
-        raise ConfigError(f"Expected `windows` to be three shares or two timestamps, got {windows!r}.")
-    if len(windows) == 3 and (min(windows) <= 0 or abs(sum(windows) - 1) > 1e-6):
-        raise ConfigError(f"Expected three positive shares that sum to 1 in `windows`, got {windows!r}.")
-    if settings["label"] is None and not settings["negatives"]:
-        raise ConfigError(
-            "`label=None` says that every row is a positive; an AUC needs negatives too: set `negatives` (4, say), or "
-            "better, log what was shown and not clicked."
-        )
-
-
-def _cut(columns: _log.Columns, settings: dict[str, Any]) -> PreferenceSplit:
-    """Build the split from clean columns."""
-    rng = np.random.default_rng(settings["seed"])
-    window = _windows(columns.time, settings["windows"], settings["time"])
-    # Drawn before anything that depends on the budget, so that the same items are unseen whatever the budget.
-    unseen = rng.random(columns.item_ids.size) < settings["unseen_items"]
-    columns, window = _with_negatives(columns, window, settings["negatives"], rng)
-    scored_users = take_whole_users(
-        columns.user,
-        columns.item,
-        window > 0,
-        max_events=settings["max_events"],
-        max_items=settings["max_items"],
-        rng=rng,
-    )
-    user_code, user_ids = _scored_first(scored_users, columns.user_ids)
-    rows = np.lexsort((columns.time, user_code[columns.user]))
-    user, item, label, time, window = (
-        user_code[columns.user][rows], columns.item[rows], columns.label[rows], columns.time[rows], window[rows]
-    )  # fmt: skip
-    num_users = int(scored_users.sum())
-    scored = np.flatnonzero((user < num_users) & (window > 0))
-    first, stop = earlier_range(user, time)
-    start = np.maximum(first, stop - settings["history"])
-    needed = np.zeros(columns.item_ids.size, bool)
-    needed[item[scored]] = True
-    needed[item[_covered(start[scored], stop[scored], item.size)]] = True
-    item_code, log_item_ids = _scored_first(needed, columns.item_ids)
-    prior = float(label[window == 0].mean())
-    by_user, by_item = as_of(user, time, label), as_of(item, time, label)
-    events = Events(
-        user=user[scored], item=item_code[item[scored]], label=label[scored], train=window[scored] == 1,
-        start=start[scored], stop=stop[scored],
-        by_user=AsOf(by_user.count[scored], by_user.positives[scored]),
-        by_item=AsOf(by_item.count[scored], by_item.positives[scored]),
-        unseen=unseen[item[scored]],
-        base_logit=None if columns.base_logit is None else columns.base_logit[rows][scored],
-    )  # fmt: skip
-    _check_classes(events)
-    align = (window == 0) & ~unseen[item]
-    # Scored users come first in `user`, so their rows are a prefix, and `start:stop` stay valid in it.
-    prefix = int(np.searchsorted(user, num_users))
-    # Items outside the encoded ones stand in a history only beyond its reach; row 0 is a placeholder never read.
-    history_item = np.where(needed[item[:prefix]], item_code[item[:prefix]], 0)
-    log = Log(user, item_code[item], label, time, window, columns.user_ids.size, columns.item_ids.size)
-    return PreferenceSplit(
-        item_ids=log_item_ids[: int(needed.sum())],
-        user_ids=user_ids[:num_users],
-        log=log,
-        log_item_ids=log_item_ids,
-        log_user_ids=user_ids,
-        events=events,
-        history_item=history_item,
-        history_label=label[:prefix],
-        alignment=pl.DataFrame(
-            {
-                "user": user_ids[user[align]],
-                "item": columns.item_ids[item[align]],
-                "time": time[align],
-                "label": label[align],
-            }
-        ),
-        prior=prior,
-        settings=settings,
-        hash=_hash(log, log_item_ids, events, settings),
-    )
-
-
-def _windows(time: NDArray[Any], windows: tuple[Any, ...], column: str) -> NDArray[np.int8]:
-    """Return 0, 1 or 2 for each event; raise if a window holds no event."""
-    if len(windows) == 3:
-        edges = np.quantile(time, [windows[0], windows[0] + windows[1]], method="higher")
-    else:
-        edges = np.asarray([_log.timestamp_like(edge, time) for edge in windows])
-    window = np.searchsorted(edges, time, side="right").astype(np.int8)
-    sizes = np.bincount(window, minlength=3)
-    if (sizes == 0).any():
-        empty = WINDOWS[int(np.argmin(sizes))]
-        raise LogError(
-            f"Window {empty} holds no event: column {column!r} spans {time.min()} to {time.max()}, the windows begin "
-            f"at {edges[0]} and {edges[1]}. Choose other `windows`, or check that timestamps are not all equal."
-        )
-    return window
-
-
-def _with_negatives(
-    columns: _log.Columns, window: NDArray[np.int8], num_negatives: int, rng: np.random.Generator
-) -> tuple[_log.Columns, NDArray[np.int8]]:
-    """Append drawn negatives to a log of positives; return a log with real negatives as it is."""
-    has_negatives = not columns.label.all()
-    if has_negatives and num_negatives:
-        raise ConfigError(
-            f"`negatives={num_negatives}` is for logs of positives only; this log has "
-            f"{int((columns.label == 0).sum())} real negatives. Leave `negatives` at 0."
-        )
-    if has_negatives:
-        return columns, window
-    if not num_negatives:
-        raise LogError(
-            f"All {columns.label.size} labels are positive; an AUC needs negatives. Set `negatives` (4, say) to draw "
-            "them from what other users engaged with on the same day, or log what was shown."
-        )
-    if columns.base_logit is not None:
-        raise ConfigError("Drawn negatives have no `base_logit`; leave one of `negatives` and `base_logit` out.")
-    source, negative = sample_shown_negatives(columns.user, columns.item, columns.periods(), num_negatives, rng)
-    return columns.with_negatives(source, negative), np.r_[window, window[source]]
-
-
-def _scored_first(chosen: NDArray[np.bool_], ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return new codes that put the chosen first, and the ids in their order."""
-    order = np.argsort(~chosen, kind="stable")
-    code = np.empty(order.size, np.int64)
-    code[order] = np.arange(order.size)
-    return code, ids[order]
-
-
-def _covered(start: NDArray[np.int64], stop: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Return which rows lie in at least one of the ranges ``start:stop``."""
-    depth = np.bincount(start, minlength=size + 1) - np.bincount(stop, minlength=size + 1)
-    return np.cumsum(depth)[:size] > 0
-
-
-def _check_classes(events: Events) -> None:
-    """Raise LogError if w1 or w2 lacks a class."""
-    for name, inside in ((WINDOWS[1], events.train), (WINDOWS[2], ~events.train)):
-        positives, total = int(events.label[inside].sum()), int(inside.sum())
-        if positives in {0, total}:
-            raise LogError(
-                f"Window {name} needs events of both classes, got {positives} positives among {total} scored events. "
-                "Use longer windows, a larger `max_events`, or another label."
-            )
-
-
-def _hash(log: Log, item_ids: NDArray[Any], events: Events, settings: dict[str, Any]) -> str:
-    """Return 16 hex digits that change with any value the score depends on."""
-    digest = hashlib.blake2b(digest_size=8)
-    arrays = [log.user, log.item, log.label, log.time, log.window, events.start, events.stop, events.unseen]
-    if events.base_logit is not None:
-        arrays.append(events.base_logit)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update("\0".join(map(str, item_ids.tolist())).encode())
-    digest.update(repr((len(events), settings["history"])).encode())
-    return digest.hexdigest()

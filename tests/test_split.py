@@ -18,6 +18,7 @@ def test_windows_follow_time_and_shares(split, log):
     assert last[1] < first[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*repeat the user, item and time")
 def test_histories_are_the_last_strictly_earlier_events_of_the_user(log):
     coarse = log.with_columns(pl.col("timestamp") // 500_000 * 500_000)  # many ties
     split = PreferenceSplit.from_log(coarse, history=5)

@@ -60,28 +60,34 @@ def earlier_range(
     )
 
 
-def as_of(keys: Int[ndarray, " n"], times: Num[ndarray, " n"], labels: Int[ndarray, " n"]) -> AsOf:
+def as_of(keys: Int[ndarray, " n"], times: Num[ndarray, " n"], labels: Int[ndarray, "tasks n"]) -> list[AsOf]:
     """Return for each event how many strictly earlier events share its key, and how many of those are positive.
 
     Args:
         keys: User or item of each event, in any order.
         times: Timestamp of each event.
-        labels: 0 or 1.
+        labels: 0 or 1, a row for each task.
+
+    Returns:
+        The counts of each task; ``count`` is one array that all of them share.
 
     Example:
         >>> import numpy as np
-        >>> known = as_of(np.array([3, 3, 3]), np.array([10, 30, 20]), np.array([1, 0, 0]))
+        >>> known, = as_of(np.array([3, 3, 3]), np.array([10, 30, 20]), np.array([[1, 0, 0]]))
         >>> known.count.tolist(), known.positives.tolist()
         ([0, 2, 1], [0, 1, 1])
     """
     order = np.lexsort((times, keys))
     start, stop = earlier_range(keys[order], times[order])
-    total = np.r_[0, np.cumsum(labels[order], dtype=np.int64)]
     count = np.empty(keys.size, np.int64)
-    positives = np.empty(keys.size, np.int64)
     count[order] = stop - start
-    positives[order] = total[stop] - total[start]
-    return AsOf(count, positives)
+    known = []
+    for label in labels:
+        total = np.r_[0, np.cumsum(label[order], dtype=np.int64)]
+        positives = np.empty(keys.size, np.int64)
+        positives[order] = total[stop] - total[start]
+        known.append(AsOf(count, positives))
+    return known
 
 
 def take_whole_users(

@@ -10,15 +10,17 @@ logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 1
 @given(logs)
 def test_as_of_counts_strictly_earlier_events_only(rows):
     keys, times, labels = (np.array(column) for column in zip(*rows, strict=True))
-    known = as_of(keys, times, labels)
+    known, inverted = as_of(keys, times, np.stack([labels, 1 - labels]))
+    assert inverted.count is known.count
     for index in range(keys.size):
         before = (keys == keys[index]) & (times < times[index])
         assert known.count[index] == before.sum()
         assert known.positives[index] == labels[before].sum()
+        assert inverted.positives[index] == (1 - labels[before]).sum()
 
 
 def test_rates_are_smoothed_to_the_prior():
-    known = as_of(np.array([0, 0]), np.array([1, 2]), np.array([1, 1]))
+    (known,) = as_of(np.array([0, 0]), np.array([1, 2]), np.array([[1, 1]]))
     np.testing.assert_allclose(known.rate(0.4), [0.4, (1 + 5 * 0.4) / 6])
 
 
