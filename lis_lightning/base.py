@@ -9,7 +9,9 @@ them random vectors "gain" .005 of AUC on MovieLens.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis_lightning.functional.features import (
+    Axes,
     Histories,
     ItemCoordinates,
     attention,
-    fit_axes,
     history_cosines,
+    place,
     profiles,
-    project,
     repeats,
 )
 from lis_lightning.functional.leak import ItemVectors, id_vectors
-from lis_lightning.functional.probe import ProbeInputs, fit_logistic
+from lis_lightning.functional.probe import NUM_GROUPS, ProbeInputs, fit_logistic
 from lis_lightning.split import PreferenceSplit
 
 BASE_PENALTY = 10.0
 RANDOM_DIMS = 64
-CV_FOLDS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Prepared:
         histories: Histories of all scored events.
         labels: 0 or 1, [E].
         train: Events of w1, [E].
-        folds: Fold of the user for the probe's cross-validation; -1 for test events, [E].
+        groups: Group of the user of each training event, for cross-validation and jackknife; -1 for test events, [E].
         design: Standardised columns of the base, the last one constant, [E, f].
         penalty: Ridge of the base.
         logits: The base, [E].
@@ -52,10 +53,17 @@ class Prepared:
     histories: Histories
     labels: Tensor
     train: Tensor
-    folds: Tensor
+    groups: Tensor
     design: Tensor
     penalty: float
     logits: Tensor
+
+    def to(self, device: torch.device) -> Prepared:
+        """Return the same on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved, histories=self.histories.to(device))
 
     def refit(self, flag: Tensor) -> Tensor:
         """Return the logits of the base with one more column, as both arms of a ceiling use it."""
@@ -63,14 +71,18 @@ class Prepared:
         return design @ fit_logistic(design[self.train], self.labels[self.train], penalty=self.penalty)
 
 
-_prepared: weakref.WeakKeyDictionary[PreferenceSplit, Prepared] = weakref.WeakKeyDictionary()
+_prepared: weakref.WeakKeyDictionary[PreferenceSplit, dict[torch.device, Prepared]] = weakref.WeakKeyDictionary()
 
 
-def prepare(split: PreferenceSplit) -> Prepared:
-    """Return the split as tensors with its base fitted; kept as long as the split lives."""
-    if split not in _prepared:
-        _prepared[split] = _prepare(split)
-    return _prepared[split]
+def prepare(split: PreferenceSplit, device: torch.device | str = "cpu") -> Prepared:
+    """Return the split as tensors on a device, with its base fitted; kept as long as the split lives."""
+    known = _prepared.setdefault(split, {})
+    device, home = torch.device(device), torch.device("cpu")
+    if home not in known:
+        known[home] = _prepare(split)
+    if device not in known:
+        known[device] = known[home].to(device)
+    return known[device]
 
 
 def _prepare(split: PreferenceSplit) -> Prepared:
@@ -85,7 +97,7 @@ def _prepare(split: PreferenceSplit) -> Prepared:
         user_rate=torch.from_numpy(events.by_user.rate(split.prior)),
         length=max(1, int((events.stop - events.start).max(initial=0))),
     )
-    folds = torch.from_numpy(np.where(events.train, user_folds(split, CV_FOLDS)[events.user], -1))
+    groups = torch.from_numpy(np.where(events.train, user_folds(split, NUM_GROUPS)[events.user], -1))
     labels = torch.from_numpy(events.label).double()
     if events.base_logit is not None:
         columns, penalty = torch.from_numpy(events.base_logit)[:, None], 0.0
@@ -94,7 +106,7 @@ def _prepare(split: PreferenceSplit) -> Prepared:
     constant = torch.ones(len(events), 1, dtype=torch.float64)
     design = torch.cat([standardise(columns, train), constant], dim=1)
     logits = design @ fit_logistic(design[train], labels[train], penalty=penalty)
-    return Prepared(histories, labels, train, folds, design, penalty, logits)
+    return Prepared(histories, labels, train, groups, design, penalty, logits)
 
 
 def _built_in(split: PreferenceSplit, histories: Histories, train: Tensor) -> Tensor:
@@ -108,7 +120,7 @@ def _built_in(split: PreferenceSplit, histories: Histories, train: Tensor) -> Te
             torch.from_numpy(_counts(split)),
             repeats(histories),
             *(
-                attention(history_cosines(coordinates(vectors, split.num_items), histories), histories, train)
+                attention(history_cosines(place_items(vectors, split.num_items), histories), histories, train)
                 for vectors in (ids, everywhere)
             ),
         ],
@@ -126,10 +138,10 @@ def _counts(split: PreferenceSplit) -> NDArray[np.float64]:
     return np.stack([*columns, item.count == 0, user.count == 0], axis=1).astype(np.float64)
 
 
-def coordinates(vectors: ItemVectors, num_items: int) -> ItemCoordinates:
-    """Return the first `num_items` vectors in their own frame."""
+def place_items(vectors: ItemVectors, num_items: int, axes: Axes | None = None) -> ItemCoordinates:
+    """Return the first `num_items` vectors in their own frame, or in that of another matrix."""
     rows, present = torch.from_numpy(vectors.vectors[:num_items]), torch.from_numpy(vectors.present[:num_items])
-    return project(rows, fit_axes(rows, present=present), present)
+    return place(rows, axes=axes, present=present)
 
 
 def standardise(columns: Tensor, train: Tensor) -> Tensor:
@@ -144,22 +156,55 @@ def user_folds(split: PreferenceSplit, num_folds: int) -> NDArray[np.int64]:
     return split.user_folds(num_folds)["fold"].to_numpy()
 
 
-def probe_inputs(prepared: Prepared, items: list[ItemCoordinates], group: Tensor | None = None) -> ProbeInputs:
-    """Return what the probe sees of item vectors.
+@dataclass(frozen=True)
+class Reading:
+    """What events see of item vectors before any label: the one pass over a representation, shared by all tasks.
+
+    Attributes:
+        profiles: Profile coordinates of the items; several matrices where each group of events has its own, [N, k].
+        group: Which matrix each event reads, [E]; None means the only one.
+        cosines: Cosine of each event's target to each item of its history, [E, L]; NaN where there is none.
+    """
+
+    profiles: tuple[Tensor, ...]
+    group: Tensor | None
+    cosines: Tensor
+
+
+def read_items(histories: Histories, items: Sequence[ItemCoordinates], group: Tensor | None = None) -> Reading:
+    """Read item vectors at every event; labels do not enter.
 
     Args:
-        prepared: The split.
-        items: Item vectors; several matrices of one space where each group of events has its own.
+        histories: The events, of any task.
+        items: Item vectors in their frame; several matrices of one space where each group of events has its own.
         group: Which matrix each event reads, [E]; None means the only one.
     """
-    num_events, k = prepared.labels.numel(), items[0].profile.shape[1]
-    profile = prepared.labels.new_zeros(num_events, k)
-    target = prepared.labels.new_zeros(num_events, k)
-    cosines = prepared.labels.new_zeros(num_events, prepared.histories.length)
+    first = items[0].profile
+    if group is None:
+        return Reading((first,), None, history_cosines(items[0], histories))
+    cosines = first.new_empty(group.numel(), histories.length)
     for index, item in enumerate(items):
-        rows = torch.arange(num_events) if group is None else (group == index).nonzero()[:, 0]
-        histories = prepared.histories.select(rows)
-        profile[rows] = profiles(item.profile, histories)
-        target[rows] = item.profile[histories.target]
-        cosines[rows] = history_cosines(item, histories)
-    return ProbeInputs(profile, target, attention(cosines, prepared.histories, prepared.train))
+        events = (group == index).nonzero()[:, 0]
+        cosines[events] = history_cosines(item, histories.select(events))
+    return Reading(tuple(item.profile for item in items), group, cosines)
+
+
+def probe_inputs(prepared: Prepared, reading: Reading, histories: Histories | None = None) -> ProbeInputs:
+    """Return what the probe of one task sees of item vectors.
+
+    Args:
+        prepared: The split, with the labels of the task.
+        reading: Item vectors as its events read them.
+        histories: The histories as they were read, where that is not the split's own (renamed items).
+    """
+    histories = prepared.histories if histories is None else histories
+    attended = attention(reading.cosines, histories, prepared.train)
+    first = reading.profiles[0]
+    if reading.group is None:
+        return ProbeInputs(profiles(first, histories), first[histories.target], attended)
+    profile, target = (first.new_empty(reading.group.numel(), first.shape[1]) for _ in range(2))
+    for index, item in enumerate(reading.profiles):
+        events = (reading.group == index).nonzero()[:, 0]
+        chosen = histories.select(events)
+        profile[events], target[events] = profiles(item, chosen), item[chosen.target]
+    return ProbeInputs(profile, target, attended)

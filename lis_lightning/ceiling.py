@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lis_lightning.base import prepare, probe_inputs, user_folds
+from lis_lightning.base import place_items, prepare, probe_inputs, read_items, user_folds
 from lis_lightning.errors import ConfigError
 from lis_lightning.evaluate import Arm, evaluate
-from lis_lightning.functional.features import fit_axes, project
 from lis_lightning.functional.leak import ItemVectors, id_vectors, pair_vectors, rotate_onto
 from lis_lightning.result import Ceiling
 from lis_lightning.split import Log, PreferenceSplit
@@ -79,12 +78,12 @@ def ceiling(split: PreferenceSplit, kind: str) -> Ceiling:
         positive = split.events.label[~split.events.train] == 1
         known[kind] = Ceiling(
             value=arm.gain.value,
-            low=arm.gain.low,
-            high=arm.gain.high,
+            low=arm.gain.estimate.low,
+            high=arm.gain.estimate.high,
             past=past.gain.value,
             missing_positive=float(missing[positive].mean()),
             missing_negative=float(missing[~positive].mean()),
-            influence=arm.influence,
+            influence=arm.gain.influence,
         )
     return known[kind]
 
@@ -115,15 +114,10 @@ def leak_arm(split: PreferenceSplit, leak: Leak) -> tuple[Arm, NDArray[np.bool_]
         The scored arm, and for each test event whether its target has no vector.
     """
     prepared, num_items = prepare(split), split.num_items
-
-    def tensors(vectors: ItemVectors) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(vectors.vectors[:num_items]), torch.from_numpy(vectors.present[:num_items])
-
-    rows, present = tensors(leak.reference)
-    axes = fit_axes(rows, present=present)
-    items = [project(rows, axes, present) for rows, present in map(tensors, leak.folds)]
+    axes = place_items(leak.reference, num_items).axes
+    items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
     group = torch.from_numpy(user_folds(split, NUM_FOLDS)[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
-    arm = evaluate(split, prepared, probe_inputs(prepared, items, group), base)
+    arm = evaluate(split, prepared, probe_inputs(prepared, read_items(prepared.histories, items, group)), base)
     return arm, missing.numpy()[~split.events.train]

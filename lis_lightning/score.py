@@ -12,20 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lis_lightning.base import Prepared, prepare, probe_inputs
+from lis_lightning.base import Prepared, prepare, probe_inputs, read_items
 from lis_lightning.ceiling import ceiling, reference_vectors
+from lis_lightning.companions import companions
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.evaluate import Arm, evaluate
-from lis_lightning.functional.auroc import auroc, auroc_influence, grouped_auroc
-from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
-from lis_lightning.functional.features import fit_axes, project
-from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference, user_sums
-from lis_lightning.functional.probe import ProbeInputs
+from lis_lightning.functional.auroc import auroc, grouped_auroc
+from lis_lightning.functional.features import ItemCoordinates, place
+from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import judge
 
-NUM_COMPANION_PAIRS = 20_000
 MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
 NOT_BINDING_Z = 2.0
 
@@ -61,25 +59,27 @@ def score(
         raise ConfigError(f"Expected `aligned_to` among the ceilings {list(ceilings)}, got {aligned_to!r}.")
     began = time.perf_counter()
     vectors = _checked(split, embeddings)
-    prepared = prepare(split)
-    inputs = _inputs(prepared, vectors, k)
+    prepared = prepare(split, vectors.device)
+    items = place(vectors, k=k)
+    inputs = probe_inputs(prepared, read_items(prepared.histories, [items]))
     arm = evaluate(split, prepared, inputs, prepared.logits)
-    geometry = evaluate(split, prepared, _attention_only(inputs), prepared.logits)
+    geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
     limits = {kind: ceiling(split, kind) for kind in ceilings}
     test = ~split.events.train
     labels, users, unseen = split.events.label[test], split.events.user[test], split.events.unseen[test]
+    whole = arm.gain.estimate
     slices = {
-        "seen items": _slice_gain(arm, labels, users, ~unseen, split.num_users),
-        "unseen items": _slice_gain(arm, labels, users, unseen, split.num_users),
+        "seen items": _slice_gain(arm, ~unseen),
+        "unseen items": _slice_gain(arm, unseen),
     }
     realised = _realised(arm, limits.get(aligned_to))
     result = LISResult(
-        ais=arm.gain.value,
-        ais_low=arm.gain.low,
-        ais_high=arm.gain.high,
+        ais=whole.value,
+        ais_low=whole.low,
+        ais_high=whole.high,
         ais_geometry=geometry.gain.value,
-        auc_base=arm.auc_base,
-        auc=arm.auc,
+        auc_base=arm.gain.auc_base,
+        auc=arm.gain.auc,
         gauc_gain=grouped_auroc(arm.score, labels, users) - grouped_auroc(arm.base, labels, users),
         ais_seen=slices["seen items"].value,
         ais_unseen=slices["unseen items"].value,
@@ -89,11 +89,11 @@ def score(
         aligned_to=aligned_to,
         ceilings=limits,
         slices=slices,
-        companions=_companions(split, vectors, aligned_to if ceilings else None),
-        placebo=_placebo(split, prepared, vectors, k) if placebo else None,
+        companions=companions(split, vectors, reference_vectors(split, aligned_to) if ceilings else None),
+        placebo=_placebo(split, prepared, items, k) if placebo else None,
         num_events=int(test.sum()),
         split_hash=split.hash,
-        influence=arm.influence,
+        influence=arm.gain.influence,
     )
     judgement = judge([result])
     return replace(
@@ -105,7 +105,7 @@ def score(
 
 
 def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
-    """Return the representation as a float64 tensor, or say which rows are wrong."""
+    """Return the representation as a tensor, where and as precise as it is given, or say which rows are wrong."""
     given = embeddings if isinstance(embeddings, Tensor) else torch.as_tensor(np.asarray(embeddings))
     if given.ndim != 2 or given.shape[0] != split.num_items or given.shape[1] == 0:
         raise ShapeError(
@@ -114,8 +114,8 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
         )
     if not given.is_floating_point():
         raise ShapeError(f"Expected `embeddings` of a float type, got {given.dtype}; ids are not a representation.")
-    vectors = given.detach().cpu().double()
-    bad = (~vectors.isfinite()).any(1).nonzero()[:, 0].numpy()
+    vectors = given.detach()
+    bad = (~vectors.isfinite()).any(1).nonzero()[:, 0].cpu().numpy()
     if bad.size:
         raise NonFiniteError(
             f"`embeddings` has NaN or infinity in {bad.size} of {split.num_items} rows, first for the items "
@@ -124,25 +124,12 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
     return vectors
 
 
-def _inputs(prepared: Prepared, vectors: Tensor, k: int) -> ProbeInputs:
-    return probe_inputs(prepared, [project(vectors, fit_axes(vectors, k=k))])
-
-
-def _attention_only(inputs: ProbeInputs) -> ProbeInputs:
-    """Return the inputs of a ranker that eats cosines and nothing else."""
-    return ProbeInputs(inputs.profile[:, :0], inputs.target[:, :0], inputs.attention)
-
-
-def _slice_gain(
-    arm: Arm, labels: NDArray[Any], users: NDArray[Any], inside: NDArray[np.bool_], num_users: int
-) -> SliceEstimate:
+def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
     """Return the gain among some test events; NaN where they are all of one class."""
     num_events = int(inside.sum())
-    if not 0 < labels[inside].sum() < num_events:
+    if not 0 < arm.labels[inside].sum() < num_events:
         return SliceEstimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan, num_events=num_events)
-    auc_base, base_influence = auroc_influence(arm.base[inside], labels[inside])
-    auc, influence = auroc_influence(arm.score[inside], labels[inside])
-    gain = cluster_interval(auc - auc_base, user_sums(influence - base_influence, users[inside], num_users))
+    gain = arm.gain_of(inside).estimate
     return SliceEstimate(value=gain.value, se=gain.se, low=gain.low, high=gain.high, num_events=num_events)
 
 
@@ -151,41 +138,26 @@ def _realised(arm: Arm, limit: Ceiling | None) -> Estimate:
     nothing = Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)
     if limit is None or cluster_interval(limit.value, limit.influence).z <= MIN_CEILING_Z:
         return nothing
-    excess = paired_difference(arm.gain.value, arm.influence, limit.value, limit.influence)
+    excess = paired_difference(arm.gain.value, arm.gain.influence, limit.value, limit.influence)
     if excess.value > 0 and excess.z >= NOT_BINDING_Z:
         return nothing
-    return fieller_ratio(arm.gain.value, arm.influence, limit.value, limit.influence)
+    return fieller_ratio(arm.gain.value, arm.gain.influence, limit.value, limit.influence)
 
 
-def _placebo(split: PreferenceSplit, prepared: Prepared, vectors: Tensor, k: int) -> Placebo:
+def _placebo(split: PreferenceSplit, prepared: Prepared, items: ItemCoordinates, k: int) -> Placebo:
     """Score the same rows in another order, and random ones: neither knows anything of the items."""
     rng = np.random.default_rng([split.settings["seed"], 7])
-    permuted = vectors[torch.from_numpy(rng.permutation(split.num_items))]
-    random = torch.from_numpy(rng.standard_normal((split.num_items, min(64, vectors.shape[1]))))
-    arms = [evaluate(split, prepared, _inputs(prepared, rows, k), prepared.logits).gain for rows in (permuted, random)]
+    device = items.profile.device
+    # Items that trade names see each other's rows: no second copy of them, and no second frame.
+    renamed = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
+    noise = rng.standard_normal((split.num_items, min(64, items.vectors.shape[1])))
+    random = place(torch.from_numpy(noise).to(device, items.profile.dtype), k=k)
+    permuted, drawn = (
+        probe_inputs(prepared, read_items(histories, [rows]), histories)
+        for rows, histories in ((items, renamed), (random, prepared.histories))
+    )
+    arms = [evaluate(split, prepared, inputs, prepared.logits).gain.estimate for inputs in (permuted, drawn)]
     return Placebo(permuted=arms[0], random=arms[1])
-
-
-def _companions(split: PreferenceSplit, vectors: Tensor, aligned_to: str | None) -> dict[str, float]:
-    """Return the conventional curves of the same vectors."""
-    pairs = successive_pairs(split)
-    rng = np.random.default_rng([split.settings["seed"], 11])
-    if pairs.shape[0] > NUM_COMPANION_PAIRS:
-        pairs = pairs[rng.choice(pairs.shape[0], NUM_COMPANION_PAIRS, replace=False)]
-    companions = {"pair_auc": pair_auc(vectors, pairs, rng), "rankme": rankme(vectors)}
-    if aligned_to is not None:
-        reference = reference_vectors(split, aligned_to)
-        rows = np.flatnonzero(reference.present[: split.num_items])
-        companions["cka"] = linear_cka(vectors[rows], torch.from_numpy(reference.vectors[rows]))
-    return companions
-
-
-def successive_pairs(split: PreferenceSplit) -> NDArray[np.int64]:
-    """Return items that a scored user engaged with in succession in w2, [num_pairs, 2] rows of R."""
-    test = np.flatnonzero(~split.events.train & (split.events.label == 1))
-    user, item = split.events.user[test], split.events.item[test]
-    follows = (user[1:] == user[:-1]) & (item[1:] != item[:-1])
-    return np.stack([item[:-1][follows], item[1:][follows]], axis=1)
 
 
 def base_auc(split: PreferenceSplit) -> float:

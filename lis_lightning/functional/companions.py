@@ -70,6 +70,6 @@ def pair_auc(vectors: Float[Tensor, "N D"], pairs: Int[np.ndarray, "p 2"], rng: 
     unit = torch.nn.functional.normalize(centered, dim=1)
     shuffled = np.stack([pairs[:, 0], rng.permutation(pairs[:, 1])], axis=1)
     shuffled = shuffled[shuffled[:, 0] != shuffled[:, 1]]
-    cosines = [(unit[rows[:, 0]] * unit[rows[:, 1]]).sum(1).numpy() for rows in (pairs, shuffled)]
+    cosines = [(unit[rows[:, 0]] * unit[rows[:, 1]]).sum(1).cpu().numpy() for rows in (pairs, shuffled)]
     labels = np.repeat([1, 0], [cosine.size for cosine in cosines])
     return auroc(np.concatenate(cosines), labels)

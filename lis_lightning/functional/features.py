@@ -1,22 +1,29 @@
 """What a ranker can take from item vectors: a user profile against the target, and attention over the history.
 
-Shapes: N items, D their dimensions, E events, L the longest history, k principal axes, H rows of history. Everything is
-float64 unless said otherwise: a score must not depend on the order in which floats were added.
+Shapes: N items, D their dimensions, E events, L the longest history, k principal axes, H rows of history. Precision
+follows the item vectors: float64 throughout if they are float64, else float32 products with float64 sums.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 TEMPERATURES = (0.5, 1.0, 2.0)
-_BLOCK = 8192  # events at a time, for look-ups
+_BLOCK = 8192  # events or items at a time
 _DENSE_ITEMS = 4096  # up to here all item-item cosines fit into 128 MB, and a look-up beats a product
 _GATHER = 2**26  # floats gathered at a time where they do not: 256 MB
+_AXES_ITEMS = 16384  # items that principal axes are fitted on
+
+
+def working(dtype: torch.dtype) -> torch.dtype:
+    """Return the precision of products: float64 for float64, else float32 (half precision is read in blocks)."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)
@@ -34,77 +41,105 @@ class Axes:
     scale: float
 
 
-def unit_rows(
-    vectors: Float[Tensor, "N D"], center: Float[Tensor, " D"], present: Bool[Tensor, " N"]
-) -> Float[Tensor, "N D"]:
-    """Return centred rows of length 1, and zeros for rows that are absent or have no direction.
+@dataclass(frozen=True)
+class ItemCoordinates:
+    """Item vectors in a frame. The vectors are kept as they were given: centred unit rows are made where they are read.
+
+    Attributes:
+        vectors: One row an item, [N, D].
+        axes: The frame.
+        inverse: One over the length of each centred row, in working precision; 0 for a row that is absent or has no
+            direction, [N].
+        profile: Principal coordinates at unit overall standard deviation, [N, k].
+    """
+
+    vectors: Float[Tensor, "N D"]
+    axes: Axes
+    inverse: Float[Tensor, " N"]
+    profile: Float[Tensor, "N k"]
+
+    @property
+    def present(self) -> Bool[Tensor, " N"]:
+        """Rows that hold a vector with a direction, [N]."""
+        return self.inverse > 0
+
+    def unit(self, rows: Int[Tensor, "*batch"] | slice) -> Float[Tensor, "*shape D"]:
+        """Return centred rows of length 1, whose inner products are cosines; zeros for rows that are not present."""
+        return (self.vectors[rows].to(self.inverse.dtype) - self.axes.center) * self.inverse[rows][..., None]
+
+
+def place(
+    vectors: Float[Tensor, "N D"], *, k: int = 16, axes: Axes | None = None, present: Bool[Tensor, " N"] | None = None
+) -> ItemCoordinates:
+    """Express item vectors in a frame: centre, unit length, principal axes.
+
+    Args:
+        vectors: One row an item; products are taken in float64 if they are float64, else in float32.
+        k: Axes that the profile features use; axes beyond D are zero.
+        axes: The frame, where another matrix of the same space has set it; None fits it. Axes come from the Gram matrix
+            of at most 16 384 evenly spaced items: rotating, scaling and shifting the vectors changes no coordinate,
+            another order of more items than that moves them a little.
+        present: Rows that hold a vector; None means all.
+    """
+    present = torch.ones(vectors.shape[0], dtype=torch.bool, device=vectors.device) if present is None else present
+    center = _center(vectors, present) if axes is None else axes.center
+    inverse = _inverse_lengths(vectors, center, present)
+    basis = _basis(vectors, center, inverse, present, k) if axes is None else axes.basis
+    coordinates = _product(vectors, center, inverse, basis)
+    if axes is None:
+        scale = coordinates[present].double().std(correction=0) if present.any() else torch.zeros(())
+        axes = Axes(center, basis, float(scale))
+    profile = coordinates / axes.scale if axes.scale > 0 else torch.zeros_like(coordinates)
+    return ItemCoordinates(vectors, axes, inverse, profile)
+
+
+def _center(vectors: Tensor, present: Tensor) -> Tensor:
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    dtype = working(vectors.dtype)
+    for rows, there in zip(torch.split(vectors, _BLOCK), torch.split(present, _BLOCK), strict=True):
+        total += (rows if there.all() else rows[there]).to(dtype).sum(0)
+    return (total / present.sum().clamp_min(1)).to(dtype)
+
+
+def _inverse_lengths(vectors: Tensor, center: Tensor, present: Tensor) -> Tensor:
+    """Return one over the length of each centred row, 0 where it is absent or has no direction.
 
     A matrix whose rows differ by rounding only (a collapsed representation) gives zeros throughout: without that,
     normalising would blow the rounding up to unit length.
     """
-    vectors = vectors.double()
-    centered = (vectors - center) * present[:, None]
-    norms = centered.norm(dim=1)
-    largest = vectors[present].norm(dim=1).max() if present.any() else norms.new_zeros(())
-    typical = norms[present].square().mean().sqrt() if present.any() else norms.new_zeros(())
-    floor = torch.maximum(1e-6 * largest, 1e-9 * typical)
-    has_direction = norms > floor
-    return torch.where(has_direction[:, None], centered / norms.clamp_min(1e-300)[:, None], 0.0)
+    blocks = torch.split(vectors, _BLOCK)
+    lengths = torch.cat([(rows.to(center.dtype) - center).norm(dim=1) for rows in blocks])
+    given = torch.cat([rows.to(center.dtype).norm(dim=1) for rows in blocks])
+    if not present.any():
+        return torch.zeros_like(lengths)
+    typical = lengths[present].double().square().mean().sqrt()
+    floor = torch.maximum(1e-6 * given[present].max(), 1e-9 * typical)
+    there = present & (lengths > floor)
+    return torch.where(there, 1.0 / torch.where(there, lengths, 1.0), 0.0)
 
 
-def fit_axes(vectors: Float[Tensor, "N D"], *, k: int = 16, present: Bool[Tensor, " N"] | None = None) -> Axes:
-    """Fit the frame of a representation: centre, then principal axes of the centred unit rows.
-
-    Args:
-        vectors: One row an item.
-        k: Axes that the profile features use; axes beyond D are zero.
-        present: Rows that hold a vector; None means all.
-
-    Returns:
-        The axes; they rotate with the vectors, so that coordinates do not.
-    """
-    present = _all_rows(vectors) if present is None else present
-    vectors = vectors.double()
-    center = vectors[present].mean(0) if present.any() else vectors.new_zeros(vectors.shape[1])
-    rows = unit_rows(vectors, center, present)
-    strength, directions = torch.linalg.eigh(rows.T @ rows)
-    count = min(k, vectors.shape[1])
-    basis = vectors.new_zeros(vectors.shape[1], k)
+def _basis(vectors: Tensor, center: Tensor, inverse: Tensor, present: Tensor, k: int) -> Tensor:
+    """Return the k strongest principal axes of the centred unit rows; zeros for axes without variance."""
+    rows = present.nonzero()[:, 0]
+    rows = rows[:: -(-rows.numel() // _AXES_ITEMS) or 1]
+    gram = torch.zeros(center.numel(), center.numel(), dtype=torch.float64, device=center.device)
+    for block in torch.split(rows, _BLOCK):
+        unit = (vectors[block].to(center.dtype) - center) * inverse[block, None]
+        gram += unit.T @ unit
+    strength, directions = torch.linalg.eigh(gram)
+    count = min(k, center.numel())
+    basis = center.new_zeros(center.numel(), k)
     # Axes without variance are noise of the solver; left at zero they keep the shape and carry nothing.
-    real = strength.flip(0)[:count] > 1e-12 * strength.sum().clamp_min(1e-300)
+    noise = 1e-12 if center.dtype == torch.float64 else 1e-6
+    real = strength.flip(0)[:count] > noise * strength.sum().clamp_min(1e-300)
     basis[:, :count] = directions.flip(1)[:, :count] * real
-    scale = (rows @ basis)[present].std(correction=0) if present.any() else vectors.new_zeros(())
-    return Axes(center, basis, float(scale))
+    return basis
 
 
-@dataclass(frozen=True)
-class ItemCoordinates:
-    """Item vectors in a frame.
-
-    Attributes:
-        profile: Principal coordinates at unit overall standard deviation, [N, k].
-        unit: Centred unit rows, whose inner products are cosines, [N, D].
-        present: Rows that hold a vector with a direction, [N].
-    """
-
-    profile: Float[Tensor, "N k"]
-    unit: Float[Tensor, "N D"]
-    present: Bool[Tensor, " N"]
-
-
-def project(vectors: Float[Tensor, "N D"], axes: Axes, present: Bool[Tensor, " N"] | None = None) -> ItemCoordinates:
-    """Express item vectors in a frame; absent rows are zero.
-
-    Args:
-        vectors: One row an item, in the space the axes were fitted in.
-        axes: The frame.
-        present: Rows that hold a vector; None means all.
-    """
-    present = _all_rows(vectors) if present is None else present
-    unit = unit_rows(vectors, axes.center, present)
-    profile = unit @ axes.basis
-    profile = profile / axes.scale if axes.scale > 0 else torch.zeros_like(profile)
-    return ItemCoordinates(profile, unit, present & unit.any(1))
+def _product(vectors: Tensor, center: Tensor, inverse: Tensor, basis: Tensor) -> Tensor:
+    """Return the centred unit rows times a basis, [N, k]."""
+    blocks = zip(torch.split(vectors, _BLOCK), torch.split(inverse, _BLOCK), strict=True)
+    return torch.cat([(rows.to(center.dtype) - center) @ basis * scale[:, None] for rows, scale in blocks])
 
 
 @dataclass(frozen=True)
@@ -129,12 +164,23 @@ class Histories:
     user_rate: Float[Tensor, " E"]
     length: int
 
+    def to(self, device: torch.device) -> Histories:
+        """Return the same on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if name != "length"})
+
     def select(self, events: Int[Tensor, " e"]) -> Histories:
         """Return the histories of some events."""
-        return Histories(
-            self.item, self.label, self.start[events], self.stop[events], self.target[events], self.user_rate[events],
-            self.length,
-        )  # fmt: skip
+        return replace(
+            self,
+            start=self.start[events],
+            stop=self.stop[events],
+            target=self.target[events],
+            user_rate=self.user_rate[events],
+        )
+
+    def rename(self, items: Int[Tensor, " N"]) -> Histories:
+        """Return the same histories with item i called ``items[i]``."""
+        return replace(self, item=items[self.item], target=items[self.target])
 
     def padded(self, size: int = _BLOCK) -> Iterator[tuple[slice, Int[Tensor, "e L"], Bool[Tensor, "e L"]]]:
         """Yield blocks of `size` events with their history rows, right-padded, and which of them are real."""
@@ -155,14 +201,14 @@ def profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[Tenso
         vectors: Profile coordinates of the items.
         histories: The events.
     """
-    rows = vectors[histories.item]
+    rows = vectors[histories.item].double()
     zero = rows.new_zeros(1, rows.shape[1])
     total = torch.cat([zero, rows.cumsum(0)])
     positive = torch.cat([zero, (rows * histories.label[:, None]).cumsum(0)])
     start, stop = histories.start, histories.stop
     count = (stop - start).to(rows.dtype)[:, None]
     wanted = positive[stop] - positive[start] - histories.user_rate[:, None] * (total[stop] - total[start])
-    return wanted / (5.0 + count)
+    return (wanted / (5.0 + count)).to(vectors.dtype)
 
 
 def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float[Tensor, "E L"]:
@@ -172,17 +218,17 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
         coordinates: Items in their frame.
         histories: The events; histories are right-padded with NaN.
     """
-    unit, present = coordinates.unit, coordinates.present
-    dense = unit @ unit.T if unit.shape[0] <= _DENSE_ITEMS else None
-    size = _BLOCK if dense is not None else max(1, _GATHER // (histories.length * unit.shape[1]))
-    unit = unit if dense is not None else unit.float()
+    present, (num_items, dim) = coordinates.present, coordinates.vectors.shape
+    table = coordinates.unit(slice(None)) if num_items <= _DENSE_ITEMS else None
+    dense = table @ table.T if table is not None else None
+    size = _BLOCK if dense is not None else max(1, _GATHER // (histories.length * dim))
     cosines = coordinates.profile.new_full((histories.start.numel(), histories.length), torch.nan)
     for block, rows, valid in histories.padded(size):
         target, item = histories.target[block], histories.item[rows]
         if dense is not None:
             value = dense[target[:, None], item]
         else:
-            value = torch.bmm(unit[item], unit[target][:, :, None])[:, :, 0].double()
+            value = torch.bmm(coordinates.unit(item), coordinates.unit(target)[:, :, None])[:, :, 0]
         usable = valid & present[item] & present[target][:, None]
         cosines[block] = torch.where(usable, value, torch.nan)
     return cosines
@@ -203,18 +249,20 @@ def attention(cosines: Float[Tensor, "E L"], histories: Histories, train: Bool[T
         [E, 4]; zeros for an event without a usable history.
     """
     seen = cosines[train]
-    seen = seen[~seen.isnan()]
-    mean, spread = (seen.mean(), seen.std(correction=0)) if seen.numel() else (0.0, torch.zeros(()))
+    seen = seen[~seen.isnan()].double()
+    mean, spread = (float(seen.mean()), float(seen.std(correction=0))) if seen.numel() else (0.0, 0.0)
     features = cosines.new_zeros(cosines.shape[0], len(TEMPERATURES) + 1)
-    if not float(spread) > 1e-9:
+    rate = histories.user_rate.to(cosines.dtype)
+    label = histories.label.to(cosines.dtype)
+    if not spread > (1e-9 if cosines.dtype == torch.float64 else 1e-6):
         return features
     for block, rows, valid in histories.padded():
         usable = ~cosines[block].isnan()
         z = torch.where(usable, (cosines[block] - mean) / spread, 0.0)
-        residual = torch.where(usable, histories.label[rows] - histories.user_rate[block, None], 0.0)
+        residual = torch.where(usable, label[rows] - rate[block, None], 0.0)
         for column, tau in enumerate(TEMPERATURES):
             weight = torch.where(usable, torch.exp((tau * z).clamp_max(8.0)), 0.0)
-            prior = 3.0 * torch.exp(torch.tensor(tau, dtype=z.dtype))
+            prior = 3.0 * math.exp(tau)
             features[block, column] = (residual * weight).sum(1) / (prior + weight.sum(1))
         features[block, -1] = (residual * z).sum(1) / valid.sum(1).clamp_min(1)
     return features
@@ -233,7 +281,3 @@ def repeats(histories: Histories) -> Float[Tensor, "E 2"]:
         counts[block, 0] = (same & positive).sum(1).double()
         counts[block, 1] = (same & ~positive).sum(1).double()
     return counts.log1p()
-
-
-def _all_rows(vectors: Tensor) -> Tensor:
-    return torch.ones(vectors.shape[0], dtype=torch.bool, device=vectors.device)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+NUM_FOLDS = 4  # of users, for the choice of the penalty
+NUM_GROUPS = 12  # of users, for the sampling of the training window; fold = group % NUM_FOLDS
 PENALTIES = tuple(10.0 ** (3 + step / 2) for step in range(7))  # 1e3 .. 1e6
 ATTENTION_GAIN = 3.0  # attention features enter at three times unit spread: a nine times weaker ridge
 _BLOCK = 16384  # events whose features are held at once
@@ -106,6 +108,10 @@ class ProbeInputs:
         """Width of the full design: k * k bilinear products and the attention features."""
         return self.profile.shape[1] ** 2 + self.attention.shape[1]
 
+    def attention_only(self) -> ProbeInputs:
+        """Return the inputs of a ranker that eats cosines and nothing else."""
+        return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention)
+
     def design(self, events: Tensor | slice) -> Float[Tensor, "e f"]:
         """Return the features of some events: vec(m p^T), then attention."""
         outer = self.profile[events][:, :, None] * self.target[events][:, None, :]
@@ -118,12 +124,14 @@ class ProbeFit:
 
     Attributes:
         score: Slope times prediction for every event, to be added to the base logit, [E]. Training events carry their
-            in-sample prediction; only test events may be evaluated.
+            out-of-fold prediction; only test events may be evaluated.
+        without: The same for the test events, had the probe been fitted without one group of users, [num_test, G].
         slope: The slope; 0 means that the representation adds nothing.
         penalty: Ridge chosen by cross-validation over users.
     """
 
     score: Float[Tensor, " E"]
+    without: Float[Tensor, "t G"]
     slope: float
     penalty: float
 
@@ -132,62 +140,73 @@ def fit_probe(
     inputs: ProbeInputs,
     base: Float[Tensor, " E"],
     labels: Float[Tensor, " E"],
-    folds: Int[Tensor, " E"],
+    groups: Int[Tensor, " E"],
     *,
+    num_groups: int = NUM_GROUPS,
     penalties: tuple[float, ...] = PENALTIES,
 ) -> ProbeFit:
     """Fit the residual ridge on the training events and score all events.
 
     ``w = argmin sum_e (y_e - sigma(b_e) - F_e w)^2 + lambda |w|^2`` with F standardised on the training events, lambda
     from cross-validation over folds of users, then one slope a >= 0 by logistic regression on the out-of-fold
-    predictions with offset b. The Gram matrix is summed per fold, so that cross-validation solves and never refits.
+    predictions with offset b. The Gram matrix is summed per group of users: cross-validation, whose folds are sums of
+    groups, and the fits without one group each, which tell what the sampling of training users does, solve and never
+    pass over the events again. Those fits keep penalty and slope: the AUC hardly depends on either.
 
     Args:
         inputs: Features of all events.
         base: Base logit of each event.
         labels: 0 or 1.
-        folds: Fold of each training event, 0 .. F - 1, by user; -1 for test events.
+        groups: Group of each training event, ``0 .. num_groups - 1``, by user; -1 for test events.
+        num_groups: Number of groups, a multiple of the number of folds (4).
         penalties: Ridge strengths to choose from.
     """
     residual = labels - torch.sigmoid(base)
-    moments = [_moments(inputs, residual, (folds == fold).nonzero()[:, 0]) for fold in range(int(folds.max()) + 1)]
-    total = sum(moments[1:], moments[0])
-    mean, gain = _standardisation(total, inputs.attention.shape[1])
-    grams = [_standardise(moment, mean, gain) for moment in moments]
-    gram, cross = (sum((part[i] for part in grams[1:]), grams[0][i]) for i in (0, 1))
-    held_out = [_spectral_solutions(gram - g, cross - c, penalties) for g, c in grams]
+    parts = torch.stack([_moments(inputs, residual, (groups == g).nonzero()[:, 0]) for g in range(num_groups)])
+    mean, gain = _standardisation(parts.sum(0), inputs)
+    grams, crosses = zip(*(_standardise(part, mean, gain) for part in parts), strict=True)
+    gram, cross = torch.stack(grams), torch.stack(crosses)
+    fold = torch.arange(num_groups) % NUM_FOLDS
+    in_fold = [(gram[fold == f].sum(0), cross[fold == f].sum(0)) for f in range(NUM_FOLDS)]
+    held_out = [_spectral_solutions(gram.sum(0) - g, cross.sum(0) - c, penalties) for g, c in in_fold]
     errors = torch.stack(
-        [torch.einsum("pf,fg,pg->p", w, g, w) - 2 * w @ c for w, (g, c) in zip(held_out, grams, strict=True)]
+        [torch.einsum("pf,fg,pg->p", w, g, w) - 2 * w @ c for w, (g, c) in zip(held_out, in_fold, strict=True)]
     ).sum(0)
     choice = int(errors.argmin())
-    weights = torch.stack([w[choice] for w in held_out] + [_spectral_solutions(gram, cross, penalties)[choice]])
-    # Test events (fold -1) read the last row, the fit on all of the training window.
-    out_of_fold = _predict(inputs, mean, gain, weights, folds)
-    train = folds >= 0
-    slope = fit_slope(out_of_fold[train], labels[train], base[train])
-    return ProbeFit(slope * out_of_fold, slope, penalties[choice])
+    ridge = penalties[choice] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    left = torch.cat([gram.sum(0) - gram, gram.sum(0, keepdim=True)]) + ridge
+    weights = torch.linalg.solve(left, torch.cat([cross.sum(0) - cross, cross.sum(0, keepdim=True)]))
+    train, test = (groups >= 0).nonzero()[:, 0], (groups < 0).nonzero()[:, 0]
+    by_fold = torch.stack([w[choice] for w in held_out])
+    folded = _predict(inputs, mean, gain, by_fold, train).gather(1, (groups[train] % NUM_FOLDS)[:, None])[:, 0]
+    slope = fit_slope(folded, labels[train], base[train])
+    predicted = slope * _predict(inputs, mean, gain, weights, test)
+    score = torch.zeros_like(base)
+    score[train], score[test] = slope * folded, predicted[:, -1]
+    return ProbeFit(score, predicted[:, :-1], slope, penalties[choice])
 
 
 def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Tensor:
     """Return ``[F, 1, r]^T [F, 1]`` of some events, [f + 2, f + 1]: Gram matrix, sums, and products with r."""
     width = inputs.num_features
-    moments = inputs.profile.new_zeros(width + 2, width + 1)
+    moments = residual.new_zeros(width + 2, width + 1)
     for block in torch.split(events, _BLOCK):
         design = torch.nn.functional.pad(inputs.design(block), (0, 1), value=1.0)
         moments[:-1] += design.T @ design
-        moments[-1] += residual[block] @ design
+        moments[-1] += residual[block].to(design.dtype) @ design
     return moments
 
 
-def _standardisation(moments: Tensor, num_attention: int) -> tuple[Tensor, Tensor]:
+def _standardisation(moments: Tensor, inputs: ProbeInputs) -> tuple[Tensor, Tensor]:
     """Return mean and gain that give features zero mean and unit spread (attention: three times unit spread)."""
     count = moments[-2, -1]
     mean = moments[-2, :-1] / count
     variance = moments[:-2, :-1].diagonal() / count - mean.square()
     scale = moments[:-2, :-1].diagonal() / count
     # A constant feature has no spread but rounding; it gets gain 0, not a huge one.
-    gain = torch.where(variance > 1e-12 * scale, variance.clamp_min(1e-300).rsqrt(), 0.0)
-    if num_attention:
+    rounding = 1e-12 if inputs.profile.dtype == torch.float64 else 1e-6
+    gain = torch.where(variance > rounding * scale, variance.clamp_min(1e-300).rsqrt(), 0.0)
+    if num_attention := inputs.attention.shape[1]:
         gain[-num_attention:] *= ATTENTION_GAIN
     return mean, gain
 
@@ -209,12 +228,10 @@ def _spectral_solutions(gram: Tensor, cross: Tensor, penalties: tuple[float, ...
     return solutions
 
 
-def _predict(inputs: ProbeInputs, mean: Tensor, gain: Tensor, weights: Tensor, rows: Tensor) -> Float[Tensor, " E"]:
-    """Return each event's prediction with its own row of `weights` (-1 is the last)."""
+def _predict(inputs: ProbeInputs, mean: Tensor, gain: Tensor, weights: Tensor, events: Tensor) -> Float[Tensor, "e w"]:
+    """Return the predictions of some events with each row of `weights`."""
     scaled = weights * gain
     shift = scaled @ mean
-    predictions = []
-    for block in torch.split(torch.arange(rows.numel(), device=rows.device), _BLOCK):
-        all_rows = inputs.design(block) @ scaled.T - shift
-        predictions.append(all_rows.gather(1, (rows[block] % weights.shape[0])[:, None])[:, 0])
-    return torch.cat(predictions)
+    columns = scaled.T.to(inputs.profile.dtype)
+    blocks = torch.split(events, _BLOCK)
+    return torch.cat([(inputs.design(block) @ columns).double() - shift for block in blocks])

@@ -6,10 +6,9 @@ from lis_lightning.functional.features import (
     TEMPERATURES,
     Histories,
     attention,
-    fit_axes,
     history_cosines,
+    place,
     profiles,
-    project,
     repeats,
 )
 
@@ -51,7 +50,7 @@ def test_profiles_equal_a_loop_over_histories(histories, vectors):
 
 def test_attention_equals_a_loop_over_histories(histories, vectors):
     train = torch.arange(25) < 15
-    coordinates = project(vectors, fit_axes(vectors, k=3))
+    coordinates = place(vectors, k=3)
     cosines = history_cosines(coordinates, histories)
     got = attention(cosines, histories, train)
     unit = vectors - vectors.mean(0)
@@ -72,7 +71,7 @@ def test_attention_equals_a_loop_over_histories(histories, vectors):
 
 
 def test_cosines_of_many_items_equal_those_of_few(histories, vectors, monkeypatch):
-    coordinates = project(vectors, fit_axes(vectors, k=3))
+    coordinates = place(vectors, k=3)
     dense = history_cosines(coordinates, histories)
     monkeypatch.setattr("lis_lightning.functional.features._DENSE_ITEMS", 0)
     torch.testing.assert_close(history_cosines(coordinates, histories), dense, equal_nan=True, atol=1e-6, rtol=1e-5)
@@ -89,7 +88,7 @@ def test_repeats_count_the_target_in_its_own_history(histories):
 def test_a_collapsed_matrix_has_no_coordinates():
     noise = 1e-7 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     constant = torch.full((50, 8), 3.7) + noise
-    coordinates = project(constant, fit_axes(constant))
+    coordinates = place(constant)
     assert not coordinates.profile.any()
     assert not coordinates.present.any()
 
@@ -99,12 +98,12 @@ def test_absent_rows_stay_zero_and_do_not_move_the_frame(vectors):
     present[[2, 5]] = False
     changed = vectors.clone()
     changed[[2, 5]] = 1e6
-    first = project(vectors, fit_axes(vectors, present=present), present)
-    second = project(changed, fit_axes(changed, present=present), present)
+    first = place(vectors, present=present)
+    second = place(changed, present=present)
     torch.testing.assert_close(first.profile, second.profile)
     assert not first.profile[[2, 5]].any()
 
 
 def test_fewer_dimensions_than_axes_are_padded_with_zeros():
     narrow = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    assert project(narrow, fit_axes(narrow, k=16)).profile.shape == (20, 16)
+    assert place(narrow, k=16).profile.shape == (20, 16)

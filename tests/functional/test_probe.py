@@ -55,9 +55,9 @@ def test_probe_equals_ridge_by_an_optimiser():
     base = torch.from_numpy(rng.standard_normal(num))
     truth = inputs.profile[:, 0] * inputs.target[:, 0]
     labels = torch.from_numpy((rng.random(num) < torch.sigmoid(base + truth).numpy()).astype(float))
-    folds = torch.from_numpy(np.where(np.arange(num) < 400, np.arange(num) % 4, -1))
-    fit = fit_probe(inputs, base, labels, folds)
-    train = (folds >= 0).numpy()
+    groups = torch.from_numpy(np.where(np.arange(num) < 400, np.arange(num) % 12, -1))
+    fit = fit_probe(inputs, base, labels, groups)
+    train = (groups >= 0).numpy()
     design = inputs.design(slice(None)).numpy()
     design = (design - design[train].mean(0)) / design[train].std(0)
     design[:, -4:] *= 3
@@ -74,7 +74,7 @@ def test_probe_equals_ridge_by_an_optimiser():
     for penalty in PENALTIES:
         total = 0.0
         for fold in range(4):
-            held = folds.numpy() == fold
+            held = train & (groups.numpy() % 4 == fold)
             error = residual[held] - design[held] @ ridge(train & ~held, penalty)
             total += error @ error
         errors.append(total)
@@ -82,6 +82,9 @@ def test_probe_equals_ridge_by_an_optimiser():
     test = ~train
     expected = design[test] @ ridge(train, fit.penalty)
     np.testing.assert_allclose(fit.score.numpy()[test], fit.slope * expected, rtol=1e-3, atol=1e-5)
+    for group in (0, 7):
+        expected = design[test] @ ridge(train & (groups.numpy() != group), fit.penalty)
+        np.testing.assert_allclose(fit.without.numpy()[:, group], fit.slope * expected, rtol=1e-3, atol=1e-5)
 
 
 def test_probe_of_features_without_variance_adds_nothing():
