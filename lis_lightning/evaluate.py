@@ -51,6 +51,7 @@ class Arm:
         without: Logits with the arm, had it been fitted without one group of the training users, [num_test, G].
         labels: 0 or 1.
         users: User of each event.
+        weights: What each event is worth, where the split says so.
         trained: Which groups of users have training events, [G].
         num_users: Number of users of the split.
         fit: The fitted probe.
@@ -61,30 +62,39 @@ class Arm:
     without: NDArray[np.float64]
     labels: NDArray[np.int8]
     users: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
     trained: NDArray[np.bool_]
     num_users: int
     fit: ProbeFit
 
     @cached_property
     def gain(self) -> Gain:
-        """The gain over all test events."""
+        """The gain over all test events, each worth the same."""
         return self.gain_of(np.ones(self.labels.size, bool))
 
-    def gain_of(self, inside: NDArray[np.bool_]) -> Gain:
+    @cached_property
+    def weighted_gain(self) -> Gain | None:
+        """The gain of the weighted AUC; None where events have no weight."""
+        return None if self.weights is None else self.gain_of(np.ones(self.labels.size, bool), self.weights)
+
+    def gain_of(self, inside: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> Gain:
         """Return the gain over some of the test events, which need both classes.
 
         Args:
             inside: Which test events count, [num_test].
+            weights: What they are worth, [num_test]; None means all the same.
         """
-        labels = self.labels[inside]
-        auc_base, base_influence = auroc_influence(self.base[inside], labels)
-        auc, influence = auroc_influence(self.score[inside], labels)
+        labels, weights = self.labels[inside], None if weights is None else weights[inside]
+        auc_base, base_influence = auroc_influence(self.base[inside], labels, weights)
+        auc, influence = auroc_influence(self.score[inside], labels, weights)
         per_user = user_sums(influence - base_influence, self.users[inside], self.num_users)
         if self.num_users > 1:  # one user has no spread: let the interval be infinite
-            per_user = np.concatenate([per_user, self._training_influence(inside, labels)])
+            per_user = np.concatenate([per_user, self._training_influence(inside, labels, weights)])
         return Gain(auc - auc_base, auc, auc_base, per_user)
 
-    def _training_influence(self, inside: NDArray[np.bool_], labels: NDArray[np.int8]) -> NDArray[np.float64]:
+    def _training_influence(
+        self, inside: NDArray[np.bool_], labels: NDArray[np.int8], weights: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
         """Return what the sampling of the training users does to the gain, [NUM_GROUPS].
 
         The delete-a-group jackknife: with ``t_g`` the AUC of the probe fitted without group g, the terms are
@@ -96,8 +106,9 @@ class Arm:
             return terms
         sample = _of_each_class(labels)
         scores, labels = self.without[inside][sample], labels[sample]
+        weights = None if weights is None else weights[sample]
         trained = np.flatnonzero(self.trained)
-        aucs = np.array([auroc(scores[:, group], labels) for group in trained])
+        aucs = np.array([auroc(scores[:, group], labels, weights) for group in trained])
         terms[trained] = np.sqrt((trained.size - 1) / trained.size) * (aucs - aucs.mean())
         return terms
 
@@ -120,6 +131,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         without=base_logits[:, None] + fit.without.cpu().numpy(),
         labels=split.events.label[test],
         users=split.events.user[test],
+        weights=None if split.events.weight is None else split.events.weight[test],
         trained=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
         num_users=split.num_users,
         fit=fit,

@@ -183,8 +183,8 @@ class LISResult:
     def scalars(self) -> dict[str, float]:
         """Return every number that is logged, by its key without the ``lis/`` in front.
 
-        Slices are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``, other tasks
-        ``task/<name>/<key>`` and later periods ``period/<number>/<key>``, counted from 1: this result is period 0.
+        Slices that say something are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
+        other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0.
         """
         return self._own_scalars() | self._nested_scalars()
 
@@ -198,7 +198,7 @@ class LISResult:
             names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
         flat = {name: float(getattr(self, name)) for name in names}
         parts: list[tuple[str, Any]] = [(f"ceiling_{name}", ceiling) for name, ceiling in self.ceilings.items()]
-        parts += [(f"slice/{name}", estimate) for name, estimate in self.slices.items()]
+        parts += [(f"slice/{name}", part) for name, part in self.slices.items() if not math.isnan(part.value)]
         for key, part in parts:
             flat |= {key: part.value, f"{key}_low": part.low, f"{key}_high": part.high}
         return flat | {f"companion/{name}": value for name, value in self.companions.items()}

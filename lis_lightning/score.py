@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lis_lightning.base import Prepared, prepare, probe_inputs, read_items
+from lis_lightning.base import Reading, prepare, probe_inputs, read_items
 from lis_lightning.ceiling import ceiling, reference_vectors
 from lis_lightning.companions import companions
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.evaluate import Arm, evaluate
-from lis_lightning.functional.auroc import auroc, grouped_auroc
+from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
 from lis_lightning.functional.features import ItemCoordinates, place
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
@@ -26,6 +26,9 @@ from lis_lightning.stopping import judge
 
 MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
 NOT_BINDING_Z = 2.0
+MIN_SLICE_EVENTS = 200
+MIN_SLICE_CLASS = 20  # events of the rarer class
+NOTHING = Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)
 
 
 def score(
@@ -39,9 +42,13 @@ def score(
 ) -> LISResult:
     """Score item representations: what a ranker gains from them today, and what it could gain at best.
 
+    Several labels, and rolling windows, are scored by one pass over the representation; see ``tasks`` and ``periods``
+    of the result.
+
     Args:
         split: The validation preference split.
-        embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type.
+        embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type, on any
+            device. float64 is computed with throughout; of other types, products are float32 and sums float64.
         ceilings: Preference data to compute ceilings for; they are computed once a split.
         aligned_to: The one that `realised` refers to.
         placebo: Whether to score a permutation of the rows and random vectors too.
@@ -59,49 +66,97 @@ def score(
         raise ConfigError(f"Expected `aligned_to` among the ceilings {list(ceilings)}, got {aligned_to!r}.")
     began = time.perf_counter()
     vectors = _checked(split, embeddings)
-    prepared = prepare(split, vectors.device)
     items = place(vectors, k=k)
-    inputs = probe_inputs(prepared, read_items(prepared.histories, [items]))
-    arm = evaluate(split, prepared, inputs, prepared.logits)
-    geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
-    limits = {kind: ceiling(split, kind) for kind in ceilings}
-    test = ~split.events.train
-    labels, users, unseen = split.events.label[test], split.events.user[test], split.events.unseen[test]
-    whole = arm.gain.estimate
-    slices = {
-        "seen items": _slice_gain(arm, ~unseen),
-        "unseen items": _slice_gain(arm, unseen),
-    }
-    realised = _realised(arm, limits.get(aligned_to))
-    result = LISResult(
-        ais=whole.value,
-        ais_low=whole.low,
-        ais_high=whole.high,
-        ais_geometry=geometry.gain.value,
-        auc_base=arm.gain.auc_base,
-        auc=arm.gain.auc,
-        gauc_gain=grouped_auroc(arm.score, labels, users) - grouped_auroc(arm.base, labels, users),
-        ais_seen=slices["seen items"].value,
-        ais_unseen=slices["unseen items"].value,
-        realised=realised.value,
-        realised_low=realised.low,
-        realised_high=realised.high,
-        aligned_to=aligned_to,
-        ceilings=limits,
-        slices=slices,
-        companions=companions(split, vectors, reference_vectors(split, aligned_to) if ceilings else None),
-        placebo=_placebo(split, prepared, items, k) if placebo else None,
-        num_events=int(test.sum()),
-        split_hash=split.hash,
-        influence=arm.gain.influence,
-    )
-    judgement = judge([result])
-    return replace(
-        result,
-        verdict=judgement.verdict,
-        message=judgement.message,
-        score_seconds=time.perf_counter() - began,
-    )
+    reading = read_items(prepare(split, vectors.device).histories, [items])
+    reference = reference_vectors(split, aligned_to) if ceilings else None
+    scorer = _Scorer(items, k, tuple(ceilings), aligned_to, companions(split, vectors, reference))
+    tasks = {name: scorer.result(task, reading, placebo=placebo) for name, task in split.tasks.items()}
+    periods = tuple(scorer.result(period) for period in split.periods[1:])
+    result = tasks.pop(split.task)
+    return replace(result, tasks=tasks, periods=periods, score_seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scorer:
+    """What the results of all tasks and periods share.
+
+    Attributes:
+        items: The representation in its frame.
+        k: Principal axes that the probe reads.
+        ceilings: Preference data to compute ceilings for.
+        aligned_to: The one that `realised` refers to.
+        companions: Conventional curves of the representation.
+    """
+
+    items: ItemCoordinates
+    k: int
+    ceilings: tuple[str, ...]
+    aligned_to: str
+    companions: Mapping[str, float]
+
+    def result(self, split: PreferenceSplit, reading: Reading | None = None, *, placebo: bool = False) -> LISResult:
+        """Score one label on one pair of windows.
+
+        Args:
+            split: The label and its windows.
+            reading: What the events see of the items, where it is known already.
+            placebo: Whether to score representations that know nothing too.
+        """
+        prepared = prepare(split, self.items.profile.device)
+        inputs = probe_inputs(prepared, reading or read_items(prepared.histories, [self.items]))
+        arm = evaluate(split, prepared, inputs, prepared.logits)
+        geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
+        limits = {name: ceiling(split, name) for name in self.ceilings}
+        slices = _slices(arm, split)
+        gain, gauc = arm.gain.estimate, _gauc_gain(arm)
+        weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
+        realised = _realised(arm, limits.get(self.aligned_to))
+        result = LISResult(
+            task=split.task,
+            ais=gain.value,
+            ais_low=gain.low,
+            ais_high=gain.high,
+            ais_geometry=geometry.gain.value,
+            auc_base=arm.gain.auc_base,
+            auc=arm.gain.auc,
+            ais_weighted=weighted.value,
+            ais_weighted_low=weighted.low,
+            ais_weighted_high=weighted.high,
+            gauc_gain=gauc.value,
+            gauc_gain_low=gauc.low,
+            gauc_gain_high=gauc.high,
+            ais_seen=slices["seen items"].value,
+            ais_unseen=slices["unseen items"].value,
+            realised=realised.value,
+            realised_low=realised.low,
+            realised_high=realised.high,
+            aligned_to=self.aligned_to,
+            ceilings=limits,
+            slices=slices,
+            companions=self.companions,
+            placebo=self._placebo(split) if placebo else None,
+            num_events=arm.labels.size,
+            split_hash=split.hash,
+            influence=arm.gain.influence,
+        )
+        judgement = judge([result])
+        return replace(result, verdict=judgement.verdict, message=judgement.message)
+
+    def _placebo(self, split: PreferenceSplit) -> Placebo:
+        """Score the same rows in another order, and random ones: neither knows anything of the items."""
+        rng = np.random.default_rng([split.settings["seed"], 7])
+        device = self.items.profile.device
+        prepared = prepare(split, device)
+        # Items that trade names see each other's rows: no second copy of them, and no second frame.
+        renamed = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
+        noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
+        random = place(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.k)
+        permuted, drawn = (
+            probe_inputs(prepared, read_items(histories, [rows]), histories)
+            for rows, histories in ((self.items, renamed), (random, prepared.histories))
+        )
+        arms = [evaluate(split, prepared, inputs, prepared.logits).gain.estimate for inputs in (permuted, drawn)]
+        return Placebo(permuted=arms[0], random=arms[1])
 
 
 def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
@@ -124,40 +179,33 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
     return vectors
 
 
+def _slices(arm: Arm, split: PreferenceSplit) -> dict[str, SliceEstimate]:
+    """Return the gain in each slice of the test events; NaN where a slice is too small to say anything."""
+    return {name: _slice_gain(arm, inside[~split.events.train]) for name, inside in split.slices.items()}
+
+
 def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
-    """Return the gain among some test events; NaN where they are all of one class."""
-    num_events = int(inside.sum())
-    if not 0 < arm.labels[inside].sum() < num_events:
-        return SliceEstimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan, num_events=num_events)
-    gain = arm.gain_of(inside).estimate
+    num_events, positives = int(inside.sum()), int(arm.labels[inside].sum())
+    enough = num_events >= MIN_SLICE_EVENTS and MIN_SLICE_CLASS <= positives <= num_events - MIN_SLICE_CLASS
+    gain = arm.gain_of(inside).estimate if enough else NOTHING
     return SliceEstimate(value=gain.value, se=gain.se, low=gain.low, high=gain.high, num_events=num_events)
+
+
+def _gauc_gain(arm: Arm) -> Estimate:
+    """Return the gain of the impression-weighted per-user AUC; its interval holds the sampling of test users only."""
+    after, influence = grouped_auroc_influence(arm.score, arm.labels, arm.users, arm.num_users)
+    before, base_influence = grouped_auroc_influence(arm.base, arm.labels, arm.users, arm.num_users)
+    return cluster_interval(after - before, influence - base_influence)
 
 
 def _realised(arm: Arm, limit: Ceiling | None) -> Estimate:
     """Return AIS as a share of the ceiling, NaN where the ceiling is unclear or does not bind."""
-    nothing = Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)
     if limit is None or cluster_interval(limit.value, limit.influence).z <= MIN_CEILING_Z:
-        return nothing
+        return NOTHING
     excess = paired_difference(arm.gain.value, arm.gain.influence, limit.value, limit.influence)
     if excess.value > 0 and excess.z >= NOT_BINDING_Z:
-        return nothing
+        return NOTHING
     return fieller_ratio(arm.gain.value, arm.gain.influence, limit.value, limit.influence)
-
-
-def _placebo(split: PreferenceSplit, prepared: Prepared, items: ItemCoordinates, k: int) -> Placebo:
-    """Score the same rows in another order, and random ones: neither knows anything of the items."""
-    rng = np.random.default_rng([split.settings["seed"], 7])
-    device = items.profile.device
-    # Items that trade names see each other's rows: no second copy of them, and no second frame.
-    renamed = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
-    noise = rng.standard_normal((split.num_items, min(64, items.vectors.shape[1])))
-    random = place(torch.from_numpy(noise).to(device, items.profile.dtype), k=k)
-    permuted, drawn = (
-        probe_inputs(prepared, read_items(histories, [rows]), histories)
-        for rows, histories in ((items, renamed), (random, prepared.histories))
-    )
-    arms = [evaluate(split, prepared, inputs, prepared.logits).gain.estimate for inputs in (permuted, drawn)]
-    return Placebo(permuted=arms[0], random=arms[1])
 
 
 def base_auc(split: PreferenceSplit) -> float:

@@ -65,3 +65,8 @@ def movielens_folder():
     if not data:
         pytest.skip("needs real data: set LIS_DATA to the folder that holds ml100k_mm/")
     return Path(data) / "ml100k_mm"
+
+
+@pytest.fixture(scope="session")
+def log_maker():
+    return make_log
