@@ -8,9 +8,9 @@ them random vectors "gain" .005 of AUC on MovieLens.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lis_lightning._cache import Arrays, digest, digest_ids, kept, stored
 from lis_lightning.functional.features import (
     Axes,
     Histories,
@@ -71,21 +72,31 @@ class Prepared:
         return design @ fit_logistic(design[self.train], self.labels[self.train], penalty=self.penalty)
 
 
-_prepared: weakref.WeakKeyDictionary[PreferenceSplit, dict[torch.device, Prepared]] = weakref.WeakKeyDictionary()
+def content_key(split: PreferenceSplit) -> str:
+    """Return a digest of all in a split that any score depends on."""
+    return digest(split.hash, str(split.settings["seed"]), digest_ids(split.user_ids))
 
 
-def prepare(split: PreferenceSplit, device: torch.device | str = "cpu") -> Prepared:
-    """Return the split as tensors on a device, with its base fitted; kept as long as the split lives."""
-    known = _prepared.setdefault(split, {})
-    device, home = torch.device(device), torch.device("cpu")
-    if home not in known:
-        known[home] = _prepare(split)
-    if device not in known:
-        known[device] = known[home].to(device)
-    return known[device]
+def prepare(
+    split: PreferenceSplit, device: torch.device | str = "cpu", *, cache_dir: str | Path | None = None
+) -> Prepared:
+    """Return the split as tensors on a device, with its base fitted; kept as long as the split lives, the base on disk.
+
+    Args:
+        split: The split.
+        device: Where the tensors are to be.
+        cache_dir: Folder of the cache, or ``"off"``; None means ``$LIS_CACHE``, else ``~/.cache/lis-lightning``.
+    """
+    device = torch.device(device)
+
+    def compute() -> Prepared:
+        home = torch.device("cpu")
+        return _prepare(split, cache_dir) if device == home else prepare(split, home, cache_dir=cache_dir).to(device)
+
+    return kept(split, ("base", device), compute, content=lambda: digest("base", content_key(split), str(device)))
 
 
-def _prepare(split: PreferenceSplit) -> Prepared:
+def _prepare(split: PreferenceSplit, cache_dir: str | Path | None) -> Prepared:
     events = split.events
     train = torch.from_numpy(events.train)
     histories = Histories(
@@ -99,13 +110,20 @@ def _prepare(split: PreferenceSplit) -> Prepared:
     )
     groups = torch.from_numpy(np.where(events.train, user_folds(split, NUM_GROUPS)[events.user], -1))
     labels = torch.from_numpy(events.label).double()
-    if events.base_logit is not None:
-        columns, penalty = torch.from_numpy(events.base_logit)[:, None], 0.0
-    else:
-        columns, penalty = _built_in(split, histories, train), BASE_PENALTY
-    constant = torch.ones(len(events), 1, dtype=torch.float64)
-    design = torch.cat([standardise(columns, train), constant], dim=1)
-    logits = design @ fit_logistic(design[train], labels[train], penalty=penalty)
+    penalty = BASE_PENALTY if events.base_logit is None else 0.0
+
+    def fit() -> Arrays:
+        if events.base_logit is None:
+            columns = _built_in(split, histories, train)
+        else:
+            columns = torch.from_numpy(events.base_logit)[:, None]
+        design = torch.cat([standardise(columns, train), torch.ones(len(events), 1, dtype=torch.float64)], dim=1)
+        logits = design @ fit_logistic(design[train], labels[train], penalty=penalty)
+        return {"design": design.numpy(), "logits": logits.numpy()}
+
+    about = f"base of split {split.hash}"
+    fitted = stored(digest("base", content_key(split)), fit, cache_dir=cache_dir, about=about)
+    design, logits = (torch.from_numpy(fitted[name]) for name in ("design", "logits"))
     return Prepared(histories, labels, train, groups, design, penalty, logits)
 
 

@@ -6,105 +6,118 @@ the user's own events inside, exceeds even the gain of the true preferences, sin
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lis_lightning.base import place_items, prepare, probe_inputs, read_items, user_folds
-from lis_lightning.errors import ConfigError
+from lis_lightning._cache import Arrays, digest, kept, stored
+from lis_lightning._leaks import Leak, Source, source
+from lis_lightning.base import content_key, place_items, prepare, probe_inputs, read_items, user_folds
 from lis_lightning.evaluate import Arm, evaluate
-from lis_lightning.functional.leak import ItemVectors, id_vectors, pair_vectors, rotate_onto
+from lis_lightning.functional.leak import ItemVectors
+from lis_lightning.preference import NUM_FOLDS, Preference, content, handle
 from lis_lightning.result import Ceiling
-from lis_lightning.split import Log, PreferenceSplit
+from lis_lightning.split import PreferenceSplit
 
-NUM_FOLDS = 5
-
-VectorBuilder = Callable[[Log, NDArray[np.bool_]], ItemVectors]
-
-
-def build_pairs(log: Log, rows: NDArray[np.bool_]) -> ItemVectors:
-    """Return vectors of item-to-item co-engagement from the positives among some rows of the log."""
-    rows = rows & (log.label == 1)
-    return pair_vectors(log.user[rows], log.item[rows], log.num_items)
-
-
-def build_ids(log: Log, rows: NDArray[np.bool_]) -> ItemVectors:
-    """Return ID embeddings of a ranker trained on some rows of the log."""
-    return id_vectors(log.user[rows], log.item[rows], log.label[rows].astype(np.float64), log.num_items)
-
-
-BUILDERS: dict[str, VectorBuilder] = {"pairs": build_pairs, "ids": build_ids}
+_NUMBERS = ("value", "low", "high", "past", "missing_positive", "missing_negative", "cross_fitted")
 
 
 @dataclass(frozen=True)
-class Leak:
-    """Preference data as item vectors, per fold of users.
+class Known:
+    """What is computed once for preference data on a split.
 
     Attributes:
-        reference: Vectors of all users' events.
-        folds: Vectors built without each fold's users, rotated onto the reference.
+        ceiling: The ceiling.
+        reference: Vectors from all users, rows as ``split.item_ids``.
     """
 
+    ceiling: Ceiling
     reference: ItemVectors
-    folds: list[ItemVectors]
 
 
-_ceilings: weakref.WeakKeyDictionary[PreferenceSplit, dict[str, Ceiling]] = weakref.WeakKeyDictionary()
-_references: weakref.WeakKeyDictionary[PreferenceSplit, dict[str, ItemVectors]] = weakref.WeakKeyDictionary()
-
-
-def ceiling(split: PreferenceSplit, kind: str) -> Ceiling:
-    """Return the cross-fitted ceiling of one kind of preference data; kept as long as the split lives.
+def ceiling(split: PreferenceSplit, preference: Preference, *, cache_dir: str | Path | None = None) -> Ceiling:
+    """Return the ceiling of preference data; computed once for the content of split and data, and kept on disk.
 
     Args:
         split: The split.
-        kind: ``"pairs"`` (co-engagement) or ``"ids"`` (ID embeddings of a ranker).
+        preference: ``"pairs"`` (co-engagement in the log), ``"ids"`` (ID embeddings of a ranker trained on the log), a
+            :class:`~lis_lightning.PairTable`, :class:`~lis_lightning.IdEmbeddings`, or a callable: given a polars table
+            of events (columns ``user``, ``item``, ``time``, ``label``; ids as in the log, datetimes in microseconds) it
+            returns a mapping of item ids to vectors, or item ids and a matrix, always of one width; a row of zeros
+            says nothing of its item. It is called 12 times: for all users and without each of 5 folds, with and
+            without w2. What it returned is kept in memory for that very object; on disk too if the callable has an
+            attribute ``cache_key``, a text that changes whenever its vectors do.
+        cache_dir: Folder of the cache, or ``"off"``; None means ``$LIS_CACHE``, else ``~/.cache/lis-lightning``.
 
     Raises:
-        ConfigError: If `kind` is unknown.
+        ConfigError: If the preference data does not exist, does not go with the split, or cannot be cross-fitted.
+        ShapeError: If a callable returns vectors of another shape.
+        NonFiniteError: If it returns NaN or infinity.
+
+    Warns:
+        LisWarning: If items are unknown to the split, a claim looks doubtful, or the cache cannot be used.
     """
-    if kind not in BUILDERS:
-        raise ConfigError(f"Unknown preference data {kind!r}; expected one of {sorted(BUILDERS)}.")
-    known = _ceilings.setdefault(split, {})
-    if kind not in known:
-        leak = cross_fit(split, BUILDERS[kind], future=True)
-        _references.setdefault(split, {})[kind] = leak.reference
-        arm, missing = leak_arm(split, leak)
-        past, _ = leak_arm(split, cross_fit(split, BUILDERS[kind], future=False))
-        positive = split.events.label[~split.events.train] == 1
-        known[kind] = Ceiling(
+    return _known(split, preference, cache_dir).ceiling
+
+
+def reference_vectors(
+    split: PreferenceSplit, preference: Preference, *, cache_dir: str | Path | None = None
+) -> ItemVectors:
+    """Return the preference data's vectors from all users, rows as ``split.item_ids``: companions compare with them."""
+    return _known(split, preference, cache_dir).reference
+
+
+def _known(split: PreferenceSplit, preference: Preference, cache_dir: str | Path | None) -> Known:
+    def compute() -> Known:
+        # Matched before the cache is asked, so that its warnings are told whoever computed the number.
+        matched = source(split, preference)
+        key = _key(split, preference)
+        if key is None:
+            return _measure(split, matched, cache_dir)
+        about = f"ceiling on split {split.hash}"
+        return _unpack(
+            stored(key, lambda: _pack(_measure(split, matched, cache_dir)), cache_dir=cache_dir, about=about)
+        )
+
+    return kept(split, ("ceiling", handle(preference)), compute, content=lambda: _key(split, preference))
+
+
+def _key(split: PreferenceSplit, preference: Preference) -> str | None:
+    """Return a digest of all that the ceiling depends on, None if that cannot be known."""
+    data = content(preference)
+    return None if data is None else digest("ceiling", content_key(split), data)
+
+
+def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | None) -> Known:
+    leak = matched.future()
+    arm, missing = leak_arm(split, leak, cache_dir=cache_dir)
+    past = math.nan
+    if matched.past is not None:
+        past = leak_arm(split, matched.past(), cache_dir=cache_dir)[0].gain.value
+    positive = split.events.label[~split.events.train] == 1
+    reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
+    return Known(
+        Ceiling(
             value=arm.gain.value,
             low=arm.gain.estimate.low,
             high=arm.gain.estimate.high,
-            past=past.gain.value,
+            past=past,
             missing_positive=float(missing[positive].mean()),
             missing_negative=float(missing[~positive].mean()),
+            cross_fitted=matched.cross_fitted,
             influence=arm.gain.influence,
-        )
-    return known[kind]
+        ),
+        reference,
+    )
 
 
-def reference_vectors(split: PreferenceSplit, kind: str) -> ItemVectors:
-    """Return the preference data's vectors from all users, as companions compare a representation with."""
-    ceiling(split, kind)
-    return _references[split][kind]
-
-
-def cross_fit(split: PreferenceSplit, build: VectorBuilder, *, future: bool) -> Leak:
-    """Build vectors from all events up to w2 (or, without the future, to w1), leaving out each fold's users in turn."""
-    log = split.log
-    rows = log.window < (3 if future else 2)  # window 3 lies after w2
-    fold = np.full(log.num_users, -1)
-    fold[: split.num_users] = user_folds(split, NUM_FOLDS)
-    reference = build(log, rows)
-    return Leak(reference, [rotate_onto(build(log, rows & (fold[log.user] != f)), reference) for f in range(NUM_FOLDS)])
-
-
-def leak_arm(split: PreferenceSplit, leak: Leak) -> tuple[Arm, NDArray[np.bool_]]:
+def leak_arm(
+    split: PreferenceSplit, leak: Leak, *, cache_dir: str | Path | None = None
+) -> tuple[Arm, NDArray[np.bool_]]:
     """Score a leak as if it were a representation.
 
     Where targets lack an out-of-fold vector, absence itself can be a label (an item bought only inside the held-out
@@ -113,11 +126,28 @@ def leak_arm(split: PreferenceSplit, leak: Leak) -> tuple[Arm, NDArray[np.bool_]
     Returns:
         The scored arm, and for each test event whether its target has no vector.
     """
-    prepared, num_items = prepare(split), split.num_items
+    prepared, num_items = prepare(split, cache_dir=cache_dir), split.num_items
     axes = place_items(leak.reference, num_items).axes
     items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
-    group = torch.from_numpy(user_folds(split, NUM_FOLDS)[split.events.user])
+    fold = user_folds(split, NUM_FOLDS) if len(items) > 1 else np.zeros(split.num_users, np.int64)
+    group = torch.from_numpy(fold[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
     arm = evaluate(split, prepared, probe_inputs(prepared, read_items(prepared.histories, items, group)), base)
     return arm, missing.numpy()[~split.events.train]
+
+
+def _pack(known: Known) -> Arrays:
+    limit = known.ceiling
+    return {
+        "numbers": np.array([float(getattr(limit, name)) for name in _NUMBERS]),
+        "influence": limit.influence,
+        "vectors": known.reference.vectors,
+        "present": known.reference.present,
+    }
+
+
+def _unpack(arrays: Arrays) -> Known:
+    numbers = dict(zip(_NUMBERS, arrays["numbers"].tolist(), strict=True))
+    numbers["cross_fitted"] = bool(numbers["cross_fitted"])
+    return Known(Ceiling(**numbers, influence=arrays["influence"]), ItemVectors(arrays["vectors"], arrays["present"]))

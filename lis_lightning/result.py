@@ -30,6 +30,8 @@ class Ceiling:
         missing_positive: Share of the positive test events whose target has no out-of-fold vector.
         missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
             the estimate is corrected for it by a flag in both arms.
+        cross_fitted: Whether each user's events saw vectors built without that user; False where the owner of the data
+            says that it holds none of the scored events.
         influence: Per-user sums of influence values, [num_users]; pairs the ceiling with an AIS.
     """
 
@@ -39,6 +41,7 @@ class Ceiling:
     past: float = NAN
     missing_positive: float = 0.0
     missing_negative: float = 0.0
+    cross_fitted: bool = True
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
 from lis_lightning.functional.features import ItemCoordinates, place
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
+from lis_lightning.preference import Preference, named
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import judge
@@ -35,10 +37,11 @@ def score(
     split: PreferenceSplit,
     embeddings: Any,
     *,
-    ceilings: Sequence[str] = ("pairs", "ids"),
+    ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
     aligned_to: str = "pairs",
     placebo: bool = True,
     k: int = 16,
+    cache_dir: str | Path | None = None,
 ) -> LISResult:
     """Score item representations: what a ranker gains from them today, and what it could gain at best.
 
@@ -49,10 +52,13 @@ def score(
         split: The validation preference split.
         embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type, on any
             device. float64 is computed with throughout; of other types, products are float32 and sums float64.
-        ceilings: Preference data to compute ceilings for; they are computed once a split.
+        ceilings: Preference data to compute ceilings for, once a split: built-in kinds, or a mapping of names to any
+            preference data that :func:`lis_lightning.ceiling.ceiling` takes.
         aligned_to: The one that `realised` refers to.
         placebo: Whether to score a permutation of the rows and random vectors too.
         k: Principal axes that the probe reads.
+        cache_dir: Folder where base and ceilings are kept by content, or ``"off"``; None means ``$LIS_CACHE``, else
+            ``~/.cache/lis-lightning``.
 
     Returns:
         The result; AUC gains on w2 with 95 % intervals clustered by user.
@@ -60,16 +66,17 @@ def score(
     Raises:
         ShapeError: If there is not one row an item.
         NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
-        ConfigError: If `aligned_to` is not among `ceilings`.
+        ConfigError: If `aligned_to` is not among `ceilings`, or preference data does not go with the split.
     """
-    if ceilings and aligned_to not in ceilings:
-        raise ConfigError(f"Expected `aligned_to` among the ceilings {list(ceilings)}, got {aligned_to!r}.")
+    preferences = named(ceilings)
+    if preferences and aligned_to not in preferences:
+        raise ConfigError(f"Expected `aligned_to` among the ceilings {list(preferences)}, got {aligned_to!r}.")
     began = time.perf_counter()
     vectors = _checked(split, embeddings)
     items = place(vectors, k=k)
-    reading = read_items(prepare(split, vectors.device).histories, [items])
-    reference = reference_vectors(split, aligned_to) if ceilings else None
-    scorer = _Scorer(items, k, tuple(ceilings), aligned_to, companions(split, vectors, reference))
+    reading = read_items(prepare(split, vectors.device, cache_dir=cache_dir).histories, [items])
+    reference = reference_vectors(split, preferences[aligned_to], cache_dir=cache_dir) if preferences else None
+    scorer = _Scorer(items, k, preferences, aligned_to, companions(split, vectors, reference), cache_dir)
     tasks = {name: scorer.result(task, reading, placebo=placebo) for name, task in split.tasks.items()}
     periods = tuple(scorer.result(period) for period in split.periods[1:])
     result = tasks.pop(split.task)
@@ -86,13 +93,15 @@ class _Scorer:
         ceilings: Preference data to compute ceilings for.
         aligned_to: The one that `realised` refers to.
         companions: Conventional curves of the representation.
+        cache_dir: Folder where base and ceilings are kept.
     """
 
     items: ItemCoordinates
     k: int
-    ceilings: tuple[str, ...]
+    ceilings: Mapping[str, Preference]
     aligned_to: str
     companions: Mapping[str, float]
+    cache_dir: str | Path | None
 
     def result(self, split: PreferenceSplit, reading: Reading | None = None, *, placebo: bool = False) -> LISResult:
         """Score one label on one pair of windows.
@@ -102,11 +111,11 @@ class _Scorer:
             reading: What the events see of the items, where it is known already.
             placebo: Whether to score representations that know nothing too.
         """
-        prepared = prepare(split, self.items.profile.device)
+        prepared = prepare(split, self.items.profile.device, cache_dir=self.cache_dir)
         inputs = probe_inputs(prepared, reading or read_items(prepared.histories, [self.items]))
         arm = evaluate(split, prepared, inputs, prepared.logits)
         geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
-        limits = {name: ceiling(split, name) for name in self.ceilings}
+        limits = {name: ceiling(split, data, cache_dir=self.cache_dir) for name, data in self.ceilings.items()}
         slices = _slices(arm, split)
         gain, gauc = arm.gain.estimate, _gauc_gain(arm)
         weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from lis_lightning._cache import KEPT
 from lis_lightning._columns import Label
 from lis_lightning._log import Table
 from lis_lightning.errors import ShapeError
@@ -287,8 +288,11 @@ class PreferenceSplit:
         return describe(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PreferenceSplit:
-        # Nothing changes a split, and what is computed once for it is found by its identity.
-        return self
+        return self  # nothing changes a split
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was computed for it stays behind: an equal split finds it again by its hash.
+        return {name: value for name, value in vars(self).items() if name != KEPT}
 
     def __str__(self) -> str:
         from lis_lightning.summary import render

@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ from lis_lightning import PreferenceSplit
 # The same examples every time, and no failure because the machine was busy.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config):
+    """No test, and no example in a docstring, reads or writes the user's cache."""
+    folder = tempfile.TemporaryDirectory(prefix="lis-cache-")
+    os.environ["LIS_CACHE"] = folder.name
+    config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,10 +6,12 @@ import lis_lightning
 
 def test_public_names_are_frozen():
     assert lis_lightning.__all__ == [
+        "IdEmbeddings",
         "LISEarlyStopping",
         "LISMonitor",
         "LISResult",
         "LeakageImpactScore",
+        "PairTable",
         "PreferenceSplit",
     ]
     assert sorted(lis_lightning.__all__) == lis_lightning.__all__
