@@ -112,10 +112,15 @@ class ProbeInputs:
         """Return the inputs of a ranker that eats cosines and nothing else."""
         return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention)
 
-    def design(self, events: Tensor | slice) -> Float[Tensor, "e f"]:
+    def design(self, events: Int[Tensor, " e"] | slice) -> Float[Tensor, "e f"]:
         """Return the features of some events: vec(m p^T), then attention."""
-        outer = self.profile[events][:, :, None] * self.target[events][:, None, :]
-        return torch.cat([outer.flatten(1), self.attention[events]], dim=1)
+        profile, target = self.profile[events], self.target[events]
+        num_events, k = profile.shape
+        design = profile.new_empty(num_events, self.num_features)
+        design[:, k * k :] = self.attention[events]
+        if k:
+            torch.mul(profile[:, :, None], target[:, None, :], out=design[:, : k * k].view(num_events, k, k))
+        return design
 
 
 @dataclass(frozen=True)
@@ -162,38 +167,36 @@ def fit_probe(
         penalties: Ridge strengths to choose from.
     """
     residual = labels - torch.sigmoid(base)
-    parts = torch.stack([_moments(inputs, residual, (groups == g).nonzero()[:, 0]) for g in range(num_groups)])
+    test, *members = ((groups == group).nonzero()[:, 0] for group in range(-1, num_groups))
+    parts = torch.stack([_moments(inputs, residual, events) for events in members])
     mean, gain = _standardisation(parts.sum(0), inputs)
-    grams, crosses = zip(*(_standardise(part, mean, gain) for part in parts), strict=True)
-    gram, cross = torch.stack(grams), torch.stack(crosses)
-    fold = torch.arange(num_groups) % NUM_FOLDS
-    in_fold = [(gram[fold == f].sum(0), cross[fold == f].sum(0)) for f in range(NUM_FOLDS)]
-    held_out = [_spectral_solutions(gram.sum(0) - g, cross.sum(0) - c, penalties) for g, c in in_fold]
-    errors = torch.stack(
-        [torch.einsum("pf,fg,pg->p", w, g, w) - 2 * w @ c for w, (g, c) in zip(held_out, in_fold, strict=True)]
-    ).sum(0)
-    choice = int(errors.argmin())
-    ridge = penalties[choice] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    left = torch.cat([gram.sum(0) - gram, gram.sum(0, keepdim=True)]) + ridge
-    weights = torch.linalg.solve(left, torch.cat([cross.sum(0) - cross, cross.sum(0, keepdim=True)]))
-    train, test = (groups >= 0).nonzero()[:, 0], (groups < 0).nonzero()[:, 0]
-    by_fold = torch.stack([w[choice] for w in held_out])
-    folded = _predict(inputs, mean, gain, by_fold, train).gather(1, (groups[train] % NUM_FOLDS)[:, None])[:, 0]
-    slope = fit_slope(folded, labels[train], base[train])
-    predicted = slope * _predict(inputs, mean, gain, weights, test)
+    grams, crosses = _standardise(parts, mean, gain)
+    penalty, by_fold = _cross_validate(grams, crosses, penalties)
+    without = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, penalty)
+    everyone = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), penalty)
+    # A training event is predicted by the weights that its fold of users had no part in.
+    train = torch.cat(members)
+    out_of_fold = torch.cat(
+        [_predict(inputs, mean, gain, by_fold[[g % NUM_FOLDS]], events)[:, 0] for g, events in enumerate(members)]
+    )
+    slope = fit_slope(out_of_fold, labels[train], base[train])
+    predicted = slope * _predict(inputs, mean, gain, torch.cat([everyone, without]), test)
     score = torch.zeros_like(base)
-    score[train], score[test] = slope * folded, predicted[:, -1]
-    return ProbeFit(score, predicted[:, :-1], slope, penalties[choice])
+    score[train], score[test] = slope * out_of_fold, predicted[:, 0]
+    return ProbeFit(score, predicted[:, 1:], slope, penalty)
 
 
-def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Tensor:
-    """Return ``[F, 1, r]^T [F, 1]`` of some events, [f + 2, f + 1]: Gram matrix, sums, and products with r."""
+def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:
+    """Return ``[F, 1, r]^T [F, 1]`` of some events: Gram matrix, sums, and products with the residual."""
     width = inputs.num_features
     moments = residual.new_zeros(width + 2, width + 1)
     for block in torch.split(events, _BLOCK):
-        design = torch.nn.functional.pad(inputs.design(block), (0, 1), value=1.0)
-        moments[:-1] += design.T @ design
-        moments[-1] += residual[block].to(design.dtype) @ design
+        design, left = inputs.design(block), residual[block]
+        moments[:width, :width] += design.T @ design
+        moments[width, :width] += design.sum(0)
+        moments[-1, :width] += left.to(design.dtype) @ design
+        moments[-2:, -1] += torch.stack([left.new_tensor(block.numel()), left.sum()])
+    moments[:width, -1] = moments[width, :width]
     return moments
 
 
@@ -211,20 +214,31 @@ def _standardisation(moments: Tensor, inputs: ProbeInputs) -> tuple[Tensor, Tens
     return mean, gain
 
 
-def _standardise(moments: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Gram matrix of the standardised features, and their products with the residual."""
-    sums, count = moments[-2, :-1], moments[-2, -1]
-    gram = moments[:-2, :-1] - torch.outer(mean, sums) - torch.outer(sums, mean) + count * torch.outer(mean, mean)
-    cross = moments[-1, :-1] - mean * moments[-1, -1]
+def _standardise(parts: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gram matrices of the standardised features, and their products with the residual, of each part."""
+    sums, count = parts[:, -2, :-1], parts[:, -2, -1]
+    shift = sums[:, :, None] * mean
+    gram = parts[:, :-2, :-1] - shift - shift.mT + count[:, None, None] * torch.outer(mean, mean)
+    cross = parts[:, -1, :-1] - mean * parts[:, -1, -1:]
     return gain[:, None] * gram * gain, gain * cross
 
 
-def _spectral_solutions(gram: Tensor, cross: Tensor, penalties: tuple[float, ...]) -> Float[Tensor, "p f"]:
-    """Return the ridge solution for every penalty from one eigendecomposition."""
-    strength, directions = torch.linalg.eigh(gram)
-    rotated = directions.T @ cross
-    inverse = 1.0 / (strength.clamp_min(0.0) + torch.tensor(penalties, dtype=gram.dtype, device=gram.device)[:, None])
-    solutions: Tensor = (inverse * rotated) @ directions.T
+def _cross_validate(grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]) -> tuple[float, Tensor]:
+    """Return the penalty with the least squared error on held-out users, and its weights without each fold, [F, f]."""
+    fold = torch.arange(grams.shape[0], device=grams.device) % NUM_FOLDS
+    gram, cross = (torch.stack([part[fold == f].sum(0) for f in range(NUM_FOLDS)]) for part in (grams, crosses))
+    weights = [_ridge(gram.sum(0) - gram, cross.sum(0) - cross, penalty) for penalty in penalties]
+    errors = torch.stack([torch.einsum("vf,vfg,vg->", w, gram, w) - 2 * (w * cross).sum() for w in weights])
+    choice = int(errors.argmin())
+    return penalties[choice], weights[choice]
+
+
+def _ridge(grams: Float[Tensor, "b f f"], crosses: Float[Tensor, "b f"], penalty: float) -> Float[Tensor, "b f"]:
+    """Return the ridge solution of each pair of moments."""
+    # Not `linalg.solve`: of a batch, on several threads, it fails in MKL (github.com/pytorch/pytorch/issues/142815).
+    ridge = penalty * torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
+    factors = torch.linalg.cholesky(grams + ridge)
+    solutions: Tensor = torch.cholesky_solve(crosses[:, :, None], factors)[:, :, 0]
     return solutions
 
 
