@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lis_lightning import _hydra
+from lis_lightning._cache import cache_folder
 from lis_lightning._resources import resource_dir
 from lis_lightning.errors import LisError
 
@@ -50,6 +51,7 @@ def _align(config: DictConfig) -> float:
 
     _quiet_known_noise()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    cache_dir = _settle_cache(config, run_dir)
     split_options = OmegaConf.to_container(config.lis.split, resolve=True)
     objective = OmegaConf.to_container(config.objective, resolve=True)
     run = align(
@@ -63,10 +65,17 @@ def _align(config: DictConfig) -> float:
         early_stopping=config.lis.early_stopping,
         encode_batch_size=config.lis.encode_batch_size,
         run_dir=run_dir,
-        cache_dir=Path(config.cache_dir).expanduser(),
+        cache_dir=cache_dir,
         seed=config.seed,
     )
     return run.best.ais
+
+
+def _settle_cache(config: DictConfig, run_dir: Path) -> Path:
+    """Return where worlds and items are kept; where caches are switched off, they stay with the run."""
+    folder = cache_folder(config.cache_dir) or run_dir / "cache"
+    config.cache_dir = str(folder)
+    return folder
 
 
 def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:

@@ -93,7 +93,7 @@ class LISResult:
         realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 6 standard errors, or
             where it does not bind.
         gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
-        ceilings: LIS by the name of the preference data (``pairs``, ``ids``).
+        ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
         slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
         companions: Conventional curves of the same vectors.
         verdict: One word of :data:`lis_lightning.stopping.VERDICTS`.
@@ -262,6 +262,9 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
         interval = "" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
         return name, "-" if math.isnan(value) else f"{value:+.4f}", interval, events
 
+    def limit_row(name: str, limit: Ceiling) -> tuple[str, ...]:
+        return row(name if limit.cross_fitted else f"{name} (not cross-fitted)", limit.value, limit.low, limit.high)
+
     rows: list[Any] = [
         ("AUC of the base", f"{result.auc_base:.4f}", "", f"{result.num_events:,}" if result.num_events else ""),
         ("AUC with the representation", f"{result.auc:.4f}", "", ""),
@@ -273,18 +276,17 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     rows.append(row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
     for name, part in result.slices.items():
         rows.append(row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
-    rows += [row(f"ceiling, {name}", limit.value, limit.low, limit.high) for name, limit in result.ceilings.items()]
+    rows += [limit_row(f"ceiling, {name}", limit) for name, limit in result.ceilings.items()]
     realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
     spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
     rows.append((f"realised of {result.aligned_to}", realised, spread, ""))
     for name, one in result.tasks.items():
         rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
-        rows += [row(f"[{name}] ceiling, {kind}", c.value, c.low, c.high) for kind, c in one.ceilings.items()]
+        rows += [limit_row(f"[{name}] ceiling, {kind}", limit) for kind, limit in one.ceilings.items()]
     for number, one in enumerate(result.periods, start=1):
         rows.append(row(f"AIS, {number} later", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
         if one.ceiling is not None:
-            limit = one.ceiling
-            rows.append(row(f"ceiling of {one.aligned_to}, {number} later", limit.value, limit.low, limit.high))
+            rows.append(limit_row(f"ceiling of {one.aligned_to}, {number} later", one.ceiling))
     if result.periods:
         rows.append(row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
     return rows

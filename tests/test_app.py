@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from lis_lightning import _hydra
 from lis_lightning._resources import resource_dir
+from lis_lightning.app import _settle_cache
 from lis_lightning.errors import ConfigError
 from lis_lightning.record import Record
 
@@ -46,6 +47,16 @@ def test_every_option_says_how_to_use_it(path):
     assert is_global or not any("@package _global_" in line for line in lines), "Hydra reads it on the first line only"
     assert lines[1 if is_global else 0].startswith("# lis-align")
     assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_where_caches_are_off_a_world_stays_with_its_run(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("align", overrides=["cache_dir=off"])
+    assert _settle_cache(config, tmp_path) == tmp_path / "cache"
+    assert config.data.cache_dir == f"{tmp_path}/cache/worlds"
+    config.cache_dir = "~/elsewhere"
+    assert _settle_cache(config, tmp_path).parts[-1] == "elsewhere"
+    assert "~" not in config.cache_dir
 
 
 @pytest.fixture(scope="module")

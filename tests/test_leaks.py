@@ -89,6 +89,13 @@ def test_a_naive_table_is_what_the_refusal_keeps_out(split, table):
     assert honest.cross_fitted
 
 
+def test_a_result_says_which_ceilings_rest_on_a_claim(split, latents, table):
+    given = {"told": PairTable(table, holds_no_evaluation_events=True), "cut": PairTable(table, user="user_id")}
+    text = str(split.score(latents, ceilings=given, aligned_to="cut", placebo=False))
+    assert "ceiling, told (not cross-fitted)" in text
+    assert text.count("not cross-fitted") == 1
+
+
 def test_time_cuts_the_past_off_before_w2(log, split):
     # An export with the time of the later click: the past variant may only see pairs completed before w2.
     times = log.filter(pl.col("label") == 1).group_by("user_id", "item_id").agg(t=pl.col("timestamp").min())

@@ -27,10 +27,11 @@ def make_result(step=0, **fields):
     part = SliceEstimate(value=0.1, se=0.2, low=-0.3, high=math.nan, num_events=12)
     null = Estimate(value=0.0, se=math.inf, low=-math.inf, high=math.inf)
     ceiling = Ceiling(value=0.02, low=0.01, high=0.03, past=0.005, influence=np.linspace(-1e-3, 1e-3, NUM_USERS))
+    claimed = dataclasses.replace(ceiling, past=math.nan, cross_fitted=False)
     values = {
         "ais": 0.1 + 0.2, "ais_low": -1e-300, "ais_high": 5e-324, "ais_geometry": -0.0, "auc_base": 2 / 3,
         "auc": 0.75, "realised": math.nan, "realised_high": math.inf, "realised_low": -math.inf, "verdict": "improving",
-        "message": "zwölf · 12 %", "ceilings": {"pairs": ceiling}, "slices": {"seen items": part},
+        "message": "zwölf · 12 %", "ceilings": {"pairs": ceiling, "mine": claimed}, "slices": {"seen items": part},
         "companions": {"rankme": 3.3, "cka": math.nan}, "placebo": Placebo(permuted=null, random=null),
         "split_hash": "c0ffee", "num_events": 7, "influence": influence, "step": step,
     }  # fmt: skip
