@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lis_lightning._columns import task_logits
+from lis_lightning._columns import Label, task_logits
 from lis_lightning.errors import ConfigError, LisWarning, LogError
 from lis_lightning.functional.auroc import auroc, auroc_influence
 from lis_lightning.functional.intervals import cluster_interval, user_sums
@@ -20,11 +20,18 @@ WRONG_SIGN_Z = -2.0
 MANY_REPEATS = 0.01  # share of repeated rows from which a reader should know
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the first argument out of range."""
-    for name, low in (("history", 1), ("negatives", 0), ("max_events", 1), ("max_items", 1), ("num_periods", 2)):
+def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> None:
+    """Raise ConfigError for the first argument out of range.
+
+    Args:
+        settings: Arguments of ``PreferenceSplit.from_log``.
+        labels: Its tasks.
+    """
+    lowest = {"history": 1, "negatives": 0, "max_events": 1, "max_items": 1, "num_periods": 2, "seed": 0}
+    for name, low in lowest.items():
         value = settings[name]
-        if value is not None and (not isinstance(value, int) or value < low):
+        unlimited = value is None and name in {"max_events", "max_items"}
+        if not unlimited and (not isinstance(value, int) or value < low):
             raise ConfigError(f"Expected `{name}` to be an integer of at least {low}, got {value!r}.")
     if not 0 <= settings["unseen_items"] < 1:
         raise ConfigError(f"Expected `unseen_items` to be a share in [0, 1), got {settings['unseen_items']!r}.")
@@ -32,7 +39,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if isinstance(slices, str) or len(set(slices)) < len(slices):
         raise ConfigError(f"Expected `slices` to be a list of different columns, got {slices!r}.")
     _check_windows(settings["windows"])
-    if settings["label"] is None and not settings["negatives"]:
+    if None in labels.values() and not settings["negatives"]:
         raise ConfigError(
             "`label=None` says that every row is a positive; an AUC needs negatives too: set `negatives` (4, say), or "
             "better, log what was shown and not clicked."

@@ -34,7 +34,7 @@ def cut_log(log: str | Path | _log.Table, settings: dict[str, Any]) -> Preferenc
         ConfigError: If an argument is out of range, or two do not go together.
     """
     labels = task_labels(settings["label"])
-    check_settings(settings)
+    check_settings(settings, labels)
     columns = read_columns(
         log,
         **{name: settings[name] for name in ("user", "item", "time", "weight", "slices")},
@@ -84,7 +84,7 @@ def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
     sizes = np.bincount(np.searchsorted(edges, time, side="right"), minlength=edges.size + 1)
     if (sizes == 0).any():
         index = int(np.argmin(sizes))
-        empty = f"{index} of {sizes.size}" if windows == "rolling" and index else WINDOWS[index]
+        empty = f"{index} of the {sizes.size - 1} after w0" if windows == "rolling" and index else WINDOWS[index]
         begins = " and ".join(map(str, edges))
         raise LogError(
             f"Window {empty} holds no event: column {settings['time']!r} spans {time.min()} to {time.max()}, the "

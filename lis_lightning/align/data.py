@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lis_lightning._columns import Label, task_labels
 from lis_lightning._log import id_codes, read_table, require_columns
 from lis_lightning.align._tables import (
     feature_block,
@@ -25,8 +26,6 @@ from lis_lightning.align._tables import (
 from lis_lightning.align.items import ItemTable, OnBadImage, check_images, image_paths
 from lis_lightning.align.world import World, generate_world
 from lis_lightning.errors import ConfigError, ItemError, LogError
-
-Label = str | tuple[str, float] | None
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _ML100K_GENRES = (
@@ -132,7 +131,7 @@ def load_log(
     user: str = "user_id",
     item: str = "item_id",
     time: str = "timestamp",
-    label: Label | Sequence[Any] = "label",
+    label: Label | Sequence[Any] | Mapping[str, Any] = "label",
     item_id: str = "item_id",
     text: str | None = "text",
     title: str = "title",
@@ -150,7 +149,8 @@ def load_log(
         user: Column of the log.
         item: Column of the log.
         time: Column of the log.
-        label: Column of the log with 0/1, ``(column, threshold)``, or None where every row is a positive.
+        label: Column of the log with 0/1, ``(column, threshold)``, or None where every row is a positive; several tasks
+            as a list of columns, or as a mapping of names to any of these.
         item_id: Column of the item table that matches ``item``.
         text: Column of the item table; None where the items have no text.
         title: Column of the item table with short names, used for display where it exists.
@@ -168,11 +168,11 @@ def load_log(
         ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, lacks items of the
             log, or an image cannot be used.
         ShapeError, NonFiniteError: If features do not fit.
-        ConfigError: If images are named and no folder is, or the label is neither a column nor a pair with a threshold.
+        ConfigError: If images are named and no folder is, or the label is none of those.
     """
     events = read_table(log)
     require_columns(events, [item])
-    columns = {"user": user, "item": item, "time": time, "label": _label(label)}
+    columns = {"user": user, "item": item, "time": time, "label": task_labels(label)}
     if items is None:
         return AlignmentData("log", events, columns, None)
     if not content:
@@ -190,15 +190,6 @@ def load_log(
     found = replace(found, features=joined_features([feature_block(table, source) for source in sources], ids))
     _require_rows(events, item, found)
     return AlignmentData("log", events, columns, check_images(found, on_bad_image))
-
-
-def _label(label: Label | Sequence[Any]) -> Label:
-    """Return the label as a split takes it; a configuration file can only give a pair as a list."""
-    if label is None or isinstance(label, str):
-        return label
-    if len(label) != 2 or not isinstance(label[0], str) or not isinstance(label[1], int | float):
-        raise ConfigError(f"label must be a column, or a column and a threshold as in [rating, 4], got {list(label)}.")
-    return label[0], label[1]
 
 
 def _movielens_folder(folder: str | Path | None) -> Path:

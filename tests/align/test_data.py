@@ -212,7 +212,7 @@ def test_any_log_is_read_by_the_names_of_its_columns():
     data = load_log(EVENTS, ITEMS, features="vector", **NAMES)
     assert data.name == "log"
     assert data.log.equals(EVENTS)
-    assert data.columns == {"user": "who", "item": "sku", "time": "at", "label": "liked"}
+    assert data.columns == {"user": "who", "item": "sku", "time": "at", "label": {"liked": "liked"}}
     assert data.items.ids.tolist() == [10, 20, 30]
     assert data.items.texts == data.items.titles == ("ten", "twenty", "thirty")
     assert data.items.images == (None, None, None)
@@ -326,10 +326,10 @@ def test_several_features_stand_side_by_side(tmp_path):
 
 
 def test_positive_only_logs_keep_their_missing_label():
-    assert load_log(EVENTS, ITEMS, **(NAMES | {"label": None})).columns["label"] is None
+    assert load_log(EVENTS, ITEMS, **(NAMES | {"label": None})).columns["label"] == {"positive": None}
 
 
 def test_label_threshold_may_come_as_a_list_from_a_configuration():
-    assert load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1]})).columns["label"] == ("liked", 1)
-    with pytest.raises(ConfigError, match=r"label must be a column, .* got \['liked', 1, 2\]"):
+    assert load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1]})).columns["label"] == {"liked": ("liked", 1)}
+    with pytest.raises(ConfigError, match=r"label must be a column, .* got 1"):
         load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1, 2]}))
