@@ -15,7 +15,6 @@ from lis_lightning.functional.auroc import auroc, auroc_influence
 from lis_lightning.functional.intervals import cluster_interval, user_sums
 from lis_lightning.split import WINDOWS, PreferenceSplit
 
-MIN_USERS = 2  # intervals are clustered by user, and the probe is cross-validated over users
 WRONG_SIGN_Z = -2.0
 MANY_REPEATS = 0.01  # share of repeated rows from which a reader should know
 
@@ -65,10 +64,11 @@ def check_split(split: PreferenceSplit) -> None:
                 f"{where} needs events of both classes, got {positives} positives among {total} events. Use longer "
                 "windows, a larger `max_events`, or another label."
             )
-        if (num_users := np.unique(user).size) < MIN_USERS:
+        if (user == user[0]).all():
             raise LogError(
-                f"{where} needs events of at least {MIN_USERS} users, since intervals are clustered by user; got "
-                f"{num_users}. Use longer windows or a larger `max_events`, or a log of more users."
+                f"{where} needs events of at least 2 users, since intervals are clustered by user and the "
+                "probe is cross-validated over users; got 1. Use longer windows or a larger `max_events`, or a log of "
+                "more users."
             )
         if weight is not None:
             _check_weights(where, split.settings["weight"], weight, label)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lis_lightning import _log
 from lis_lightning.errors import ConfigError, LogError
+from lis_lightning.functional.history import lexical_order
 
 Label = str | tuple[str, float] | None
 ALL_POSITIVE = "positive"  # the task of a log without a label column
@@ -66,7 +67,7 @@ class Columns:
 
     def sorted(self) -> Columns:
         """Return the rows by user, time and item, so that the order they came in does not matter."""
-        return self.take(np.lexsort((self.labels[self.primary], self.item, self.time, self.user)))
+        return self.take(lexical_order(self.user, self.time, self.item, self.labels[self.primary]))
 
     def num_repeats(self) -> int:
         """Return how many rows repeat the user, item and time of the one before; needs sorted rows."""
@@ -215,10 +216,9 @@ def read_columns(
     Raises:
         LogError: With the name of the column, what was expected and what came.
     """
-    table = _log.read_table(source)
     label_columns = [label if isinstance(label, str) else label[0] for label in labels.values() if label is not None]
     optional = [*label_columns, *base_logits.values(), *([] if weight is None else [weight]), *slices]
-    _log.require_columns(table, [user, item, time, *optional])
+    table = _log.read_table(source, columns=[user, item, time, *optional])
     if not table.height:
         raise LogError("The interaction log has no rows.")
     _check_slices(slices, {user: "user", time: "time"} | dict.fromkeys(label_columns, "label"))

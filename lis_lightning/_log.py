@@ -32,21 +32,35 @@ _PER_DAY = {
 }
 
 
-def read_table(source: str | Path | Table, what: str = "interaction log") -> pl.DataFrame:
+def read_table(
+    source: str | Path | Table, what: str = "interaction log", columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Read a parquet or CSV path or glob, or take a polars, pandas or pyarrow table.
 
     Args:
         source: Path, glob, or table.
         what: Name of the table in error messages.
+        columns: The only columns that are read; None for all.
 
     Raises:
-        LogError: If nothing matches, the ending is unknown, or the object is no table.
+        LogError: If nothing matches, the ending is unknown, a column is missing, or the object is no table.
     """
+    name = f"{what} {str(source)!r}" if isinstance(source, str | Path) else what
+    frame = _scan(source, what)
+    try:
+        if columns is not None:
+            require_columns(frame, columns, what)
+            frame = frame.select(list(dict.fromkeys(columns)))
+        return frame.lazy().collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LogError(f"The {name} cannot be read: {error}") from error
+
+
+def _scan(source: str | Path | Table, what: str) -> pl.DataFrame | pl.LazyFrame:
+    """Return the table; of files nothing but the schema is read yet."""
     if isinstance(source, str | Path):
-        return _read_files(str(source), what)
-    if isinstance(source, pl.LazyFrame):
-        return source.collect()
-    if isinstance(source, pl.DataFrame):
+        return _scan_files(str(source), what)
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
         return source
     module = type(source).__module__.partition(".")[0]
     if module == "pandas":
@@ -60,7 +74,7 @@ def read_table(source: str | Path | Table, what: str = "interaction log") -> pl.
     )
 
 
-def _read_files(path: str, what: str) -> pl.DataFrame:
+def _scan_files(path: str, what: str) -> pl.LazyFrame:
     expanded = Path(path).expanduser()
     has_glob = any(mark in path for mark in "*?[")
     if not has_glob and expanded.is_dir():
@@ -68,23 +82,21 @@ def _read_files(path: str, what: str) -> pl.DataFrame:
     if not has_glob and not expanded.is_file():
         raise LogError(f"The {what} {path!r} does not exist (working directory: {Path.cwd().name}/).")
     ending = expanded.suffix.lower()
-    try:
-        if ending in {".parquet", ".pq"}:
-            return pl.read_parquet(expanded)
-        if ending in {".csv", ".tsv"}:
-            return pl.read_csv(expanded, separator="\t" if ending == ".tsv" else ",", try_parse_dates=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise LogError(f"The {what} {path!r} cannot be read: {error}") from error
+    if ending in {".parquet", ".pq"}:
+        return pl.scan_parquet(expanded)
+    if ending in {".csv", ".tsv"}:
+        return pl.scan_csv(expanded, separator="\t" if ending == ".tsv" else ",", try_parse_dates=True)
     raise LogError(f"Expected the {what} to end in .parquet, .csv or .tsv, got {path!r}.")
 
 
-def require_columns(table: pl.DataFrame, columns: Sequence[str], what: str = "interaction log") -> None:
+def require_columns(table: pl.DataFrame | pl.LazyFrame, columns: Sequence[str], what: str = "interaction log") -> None:
     """Raise LogError for the first column that `table` lacks, with the nearest name it has."""
+    present = table.collect_schema().names()
     for column in columns:
-        if column not in table.columns:
-            near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
+        if column not in present:
+            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise LogError(f"The {what} has no column {column!r}; it has {table.columns}.{hint}")
+            raise LogError(f"The {what} has no column {column!r}; it has {present}.{hint}")
 
 
 def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:

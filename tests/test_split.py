@@ -199,6 +199,25 @@ def test_bad_logs_are_refused_in_words(case, log):
         PreferenceSplit.from_log(table, **options)
 
 
+def test_files_that_cannot_be_read_are_named(tmp_path, log):
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(LogError, match=r"interaction log '.*broken\.parquet' cannot be read"):
+        PreferenceSplit.from_log(tmp_path / "broken.parquet")
+    with pytest.raises(LogError, match=r"interaction log '.*none-\*\.parquet' cannot be read"):
+        PreferenceSplit.from_log(f"{tmp_path}/none-*.parquet")
+    log.write_csv(tmp_path / "log.txt")
+    with pytest.raises(LogError, match=r"end in \.parquet, \.csv or \.tsv, got '.*log\.txt'"):
+        PreferenceSplit.from_log(tmp_path / "log.txt")
+
+
+def test_columns_that_are_not_asked_for_do_not_matter(tmp_path, log, split):
+    log.with_columns(vector=pl.lit([0.0] * 4)).write_parquet(tmp_path / "a.parquet")
+    assert PreferenceSplit.from_log(tmp_path / "a.parquet").hash == split.hash
+    renamed = log.rename({"label": "clicked"})
+    with pytest.raises(LogError, match=r"no column 'label'; it has \['user_id', 'item_id', 'timestamp', 'clicked'\]"):
+        PreferenceSplit.from_log(renamed.lazy())
+
+
 def test_not_a_table():
     with pytest.raises(LogError, match="got dict"):
         PreferenceSplit.from_log({"a": 1})
