@@ -4,12 +4,14 @@ The folder is the argument `cache_dir`, else ``$LIS_CACHE``, else ``~/.cache/lis
 ``scores/``. ``LIS_CACHE=off`` (or empty) keeps nothing on disk. A file is written whole or not at all, so processes may
 share a folder, and it is named by the content of the split and of the preference data, by the versions of the numeric
 libraries and by the source text of this package: a number never outlives the code that made it. Whatever cannot be read
-or written is computed again, with one warning. Nothing is ever deleted; about 150 bytes a scored event and 8 bytes a
-number of an item's vector are kept, and the folder may be emptied at any time.
+or written is computed again, with one warning. A base takes about 150 bytes a scored event, a ceiling 8 bytes for each
+number of its item vectors; beyond 4 GiB the files that were not used for longest are deleted. The folder may be emptied
+at any time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -36,6 +38,7 @@ T = TypeVar("T")
 
 DEFAULT_FOLDER = "~/.cache/lis-lightning"
 
+MAX_BYTES = 4 * 2**30
 KEPT = "_kept"  # attribute of a split: what was computed for it dies with it, and is not pickled
 
 _alive: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
@@ -129,6 +132,8 @@ def _read(path: Path) -> Arrays | None:
         with safe_open(path, framework="np") as file:
             arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             intact = (file.metadata() or {}).get("crc32") == _checksum(arrays)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now: the last to be deleted
     except (SafetensorError, OSError) as error:
         _warn_once(path.parent, f"cannot be read ({error})")
         return None
@@ -146,10 +151,22 @@ def _write(path: Path, arrays: Arrays, about: str) -> None:
         try:
             draft.write_bytes(data)
             os.replace(draft, path)  # noqa: PTH105  # tests make it fail where a full disk would
+            _prune(path.parent)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         _warn_once(path.parent, f"cannot be written ({error})")
+
+
+def _prune(folder: Path) -> None:
+    """Delete the files that were not used for longest, until the rest is within the limit; the newest one stays."""
+    total = 0
+    with contextlib.suppress(OSError):  # another process may delete them too
+        newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for index, path in enumerate(newest_first):
+            total += path.stat().st_size
+            if index and total > MAX_BYTES:
+                path.unlink(missing_ok=True)
 
 
 def _checksum(arrays: Arrays) -> str:

@@ -24,9 +24,11 @@ class Ceiling:
 
     Attributes:
         value: LIS in AUC points (0.01 is one point of AUC), cross-fitted by user.
-        low: Lower end of the user-clustered 95 % interval.
+        low: Lower end of the user-clustered 95 % interval. It takes the leaked vectors as given: the sampling of the
+            events that they are built from is not in it.
         high: Upper end of it.
-        past: The same estimate without the evaluation windows; ``value - past`` is what the future adds.
+        past: The same estimate without the events of w2; ``value - past`` is what the future adds. NaN where the data
+            has no time.
         missing_positive: Share of the positive test events whose target has no out-of-fold vector.
         missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
             the estimate is corrected for it by a flag in both arms.

@@ -1,5 +1,6 @@
 import gc
 import multiprocessing
+import os
 import pickle
 import warnings
 import weakref
@@ -92,6 +93,23 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, compute, files, monkeypatch
     with pytest.warns(LisWarning, match="No space left on device"):
         same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
     assert files() == []
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path, compute, files, monkeypatch):
+    paths = {}
+    for time, key in enumerate("abc"):
+        known = set(files())
+        stored(key, compute, cache_dir=tmp_path)
+        (paths[key],) = set(files()) - known
+        os.utime(paths[key], (time, time))
+    stored("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
+    monkeypatch.setattr(_cache, "MAX_BYTES", 3 * paths["a"].stat().st_size)
+    stored("d", compute, cache_dir=tmp_path)
+    assert {key for key, path in paths.items() if path.exists()} == {"a", "c"}
+    monkeypatch.setattr(_cache, "MAX_BYTES", 1)
+    stored("e", compute, cache_dir=tmp_path)
+    assert len(files()) == 1
+    assert compute.calls == 5
 
 
 def test_the_folder_is_the_argument_else_the_environment_else_home(tmp_path, monkeypatch, compute):

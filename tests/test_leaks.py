@@ -373,6 +373,21 @@ def test_preference_data_by_name_in_a_score(split, latents, table):
         split.score(latents, ceilings={"mine": own})
 
 
+def test_embeddings_of_fewer_dimensions_than_the_probe_has_axes_will_do(split):
+    rng = np.random.default_rng(0)
+    for width in (1, 2):
+        given = IdEmbeddings(rng.standard_normal((split.num_items, width)), split.item_ids, True)
+        assert abs(ceiling(split, given).value) < 0.02
+
+
+def test_a_table_of_one_pair_says_nothing(split):
+    one = pl.DataFrame({"item_a": [1001], "item_b": [1002], "user_id": split.user_ids[:1]})
+    with pytest.warns(LisWarning, match="Only 1 of the"):
+        limit = ceiling(split, PairTable(one, user="user_id"))
+    assert limit.low <= 0 <= limit.high
+    assert limit.missing_positive > 0.9
+
+
 def test_leaks_without_folds_are_scored_in_one_space(split):
     rows = np.random.default_rng(0).standard_normal((split.log.num_items, 8))
     space = ItemVectors(rows, np.ones(split.log.num_items, bool))
