@@ -97,9 +97,25 @@ def render(split: PreferenceSplit) -> str:
         table.add_row(name, f"{inside.sum():,}", f"{scored:,}" if scored else "-", f"{users:,}", f"{items:,}", rate)
     console = Console(file=(output := io.StringIO()), width=110)
     console.print(table)
-    for line in _remarks(facts):
+    for line in [*_family(split), *_remarks(facts)]:
         console.print(line, highlight=False, markup=False)
     return output.getvalue().rstrip()
+
+
+def _family(split: PreferenceSplit) -> list[str]:
+    """Return a line for each further task and period that the same scoring covers."""
+
+    def rate(other: PreferenceSplit) -> str:
+        return f"{other.events.label[~other.events.train].mean():.1%} of the test events are positive"
+
+    tasks = [f"also task {name!r}: {rate(other)}" for name, other in split.tasks.items() if other is not split]
+    periods = [
+        f"also period {other.period + 1}: {other.events.train.sum():,} and {(~other.events.train).sum():,} events "
+        f"scored; {rate(other)}"
+        for other in split.periods
+        if other is not split
+    ]
+    return [*tasks, *periods]
 
 
 def _remarks(facts: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lis_lightning import PreferenceSplit
+from lis_lightning import PreferenceSplit, _cache
 from lis_lightning.errors import ConfigError, LogError
 
 TASKS = {"click": "label", "like": ("stars", 4), "buy": "buy"}
@@ -185,6 +185,35 @@ def test_the_budget_counts_every_period_once_and_whole_users(rich):
 def test_fixed_windows_have_no_periods(split):
     assert split.periods == ()
     assert split.tasks == {"label": split}
+
+
+def test_print_shows_every_task_and_period(rolling):
+    text = str(rolling)
+    rates = [other.events.label[~other.events.train].mean() for other in (rolling.tasks["buy"], rolling.periods[2])]
+    assert f"also task 'buy': {rates[0]:.1%} of the test events are positive" in text
+    assert f"also period 3: 750 and 750 events scored; {rates[1]:.1%}" in text
+    assert "also period 1" not in text
+
+
+def test_a_period_is_scored_without_what_comes_after_it(rolling, rich):
+    """Labels after its w2 are turned: neither the base nor a ceiling of the period changes."""
+    end = int(rolling.log.time.max())
+    turned = rich.with_columns(
+        pl.when(pl.col("timestamp") > end).then(1 - pl.col("label")).otherwise("label").alias("label")
+    )
+    other = PreferenceSplit.from_log(turned, label=["label", "buy"], windows="rolling", num_periods=3)
+    assert other.hash == rolling.hash
+    assert other.periods[1].hash != rolling.periods[1].hash
+    assert (other.history_label != rolling.history_label).any()
+    latents = np.random.default_rng(0).standard_normal((rolling.num_items, 4))
+    told, later = [], []
+    for split in (rolling, other):
+        _cache._alive.clear()  # one base would serve both, since their content is the same
+        result = split.score(latents, ceilings=["pairs"], placebo=False, cache_dir="off")
+        told.append((result.ais, result.auc_base, result.ceilings["pairs"].value))
+        later.append(result.periods[0].auc_base)
+    assert told[0] == told[1]
+    assert later[0] != later[1]
 
 
 def test_a_family_survives_pickling(rolling):
