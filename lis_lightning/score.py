@@ -68,9 +68,7 @@ def score(
         NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
         ConfigError: If `aligned_to` is not among `ceilings`, or preference data does not go with the split.
     """
-    preferences = named(ceilings)
-    if preferences and aligned_to not in preferences:
-        raise ConfigError(f"Expected `aligned_to` among the ceilings {list(preferences)}, got {aligned_to!r}.")
+    preferences = chosen_preferences(ceilings, aligned_to)
     began = time.perf_counter()
     vectors = _checked(split, embeddings)
     items = place(vectors, k=k)
@@ -81,6 +79,18 @@ def score(
     periods = tuple(scorer.result(period) for period in split.periods[1:])
     result = tasks.pop(split.task)
     return replace(result, tasks=tasks, periods=periods, score_seconds=time.perf_counter() - began)
+
+
+def chosen_preferences(ceilings: Sequence[str] | Mapping[str, Preference], aligned_to: str) -> dict[str, Preference]:
+    """Return preference data by name.
+
+    Raises:
+        ConfigError: If `aligned_to` is not among them, or a name or a kind is none.
+    """
+    preferences = named(ceilings)
+    if preferences and aligned_to not in preferences:
+        raise ConfigError(f"Expected `aligned_to` among the ceilings {list(preferences)}, got {aligned_to!r}.")
+    return preferences
 
 
 @dataclass(frozen=True, eq=False)
