@@ -24,10 +24,8 @@ from lis_lightning.functional.intervals import Estimate, cluster_interval, fiell
 from lis_lightning.preference import Preference, named
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import judge
+from lis_lightning.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
 
-MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
-NOT_BINDING_Z = 2.0
 MIN_SLICE_EVENTS = 200
 MIN_SLICE_CLASS = 20  # events of the rarer class
 NOTHING = Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)

@@ -1,20 +1,26 @@
 """When to stop and what the bottleneck is: pure functions of the list of results of a run.
 
-Evidence is paired: snapshots share their users, so their difference is known far better than either of them. The
-thresholds are first guesses, replayed on a prototype's runs only.
+Evidence is paired: snapshots share their users, so their difference is known far better than either of them. A verdict
+claims no more than its interval does: a rise is one that chance does not explain, a small ceiling is one that cannot be
+large, and what can be told either way is called underpowered, with the number of events that would tell. The thresholds
+are first guesses, replayed on a prototype's runs and in generated worlds only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
 
-POWER_80 = Z95 + 0.8416212335729143  # standard errors between zero and a gain that is found 4 times in 5
+POWER_80 = Z95 + NormalDist().inv_cdf(0.8)  # standard errors between zero and a gain that is found 4 times in 5
+MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
+NOT_BINDING_Z = 2.0
 
 VERDICTS = (
     "warming-up",
@@ -33,37 +39,49 @@ VERDICTS = (
 """All verdicts; the position is the code in the curve ``lis/verdict``."""
 
 
+def _within(low: float, high: float = math.inf) -> Any:
+    return {"low": low, "high": high}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StopRule:
     """Thresholds of the stop rule and the verdict.
 
     Attributes:
         warmup: Evaluations after the raw one that are never held against a run: fine-tuning dips first.
-        falling_z: An evaluation is falling if its paired z against the best before it is below this.
-        falling_patience: Successive falling evaluations that stop a run.
-        plateau_delta: An evaluation is flat if the upper end of its paired difference to the best before it is below
-            this many AUC units.
-        plateau_patience: Successive flat evaluations that stop a run.
-        model_bound_below: Upper end of realised below which a flat run is bound by the model.
+        plateau_delta: A change of fewer AUC units than this is none: snapshots jitter.
+        plateau_share: The same as a share of the best AIS; the larger of the two counts.
+        plateau_patience: The last evaluations that a rise is looked for in. A run stops if none is possible (95 %).
+        rising_z: The last evaluations rise if the paired z of the best of them against the best before exceeds this.
+        falling_z: An evaluation falls if its paired z against a change of none, from the best before it, is below this;
+            less where the best was picked among many: the luckiest of many is seldom met again (Bonferroni).
+        falling_patience: Successive falling evaluations that stop a run, unless they rise again.
+        model_bound_below: Upper end of realised below which a run on a plateau is bound by the model.
         collapsed_below: Effective rank below which a representation counts as collapsed.
-        underpowered_above: Smallest detectable gain, in AUC, above which a null result says nothing.
+        relevant_gain: Smallest gain, in AUC, that matters. An interval that holds both 0 and this is underpowered.
+
+    Raises:
+        ConfigError: If a value is of another kind or out of range.
     """
 
-    warmup: int = 2
-    falling_z: float = -1.64
-    falling_patience: int = 2
-    plateau_delta: float = 0.0005
-    plateau_patience: int = 3
-    model_bound_below: float = 0.7
-    collapsed_below: float = 1.5
-    underpowered_above: float = 0.02
+    warmup: int = field(default=2, metadata=_within(0))
+    plateau_delta: float = field(default=0.0005, metadata=_within(0))
+    plateau_share: float = field(default=0.05, metadata=_within(0, 1))
+    plateau_patience: int = field(default=3, metadata=_within(1))
+    rising_z: float = field(default=1.96, metadata=_within(0))
+    falling_z: float = field(default=-1.64, metadata=_within(-8, 0))
+    falling_patience: int = field(default=2, metadata=_within(1))
+    model_bound_below: float = field(default=0.7, metadata=_within(0))
+    collapsed_below: float = field(default=1.5, metadata=_within(0))
+    relevant_gain: float = field(default=0.005, metadata=_within(1e-6, 1))
 
     def __post_init__(self) -> None:
-        for name in ("falling_patience", "plateau_patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Expected `{name}` of at least 1, got {getattr(self, name)!r}.")
-        if self.warmup < 0:
-            raise ConfigError(f"Expected `warmup` of at least 0, got {self.warmup!r}.")
+        for spec in fields(self):
+            value, low, high = getattr(self, spec.name), spec.metadata["low"], spec.metadata["high"]
+            kinds, kind = ((int,), "an integer") if spec.type == "int" else ((int, float), "a number")
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                bounds = f"of at least {low}" if high == math.inf else f"in [{low}, {high}]"
+                raise ConfigError(f"Expected `{spec.name}` of the stop rule to be {kind} {bounds}, got {value!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +89,12 @@ class Judgement:
     """What a run's results say so far.
 
     Attributes:
-        verdict: One of :data:`VERDICTS`, of the newest result.
+        verdict: One of :data:`VERDICTS`, of the run up to its newest result.
         message: The verdict in a sentence that a person can act on.
         stop: Whether the rule says to stop.
         reason: Why, where it does.
-        best: Index of the result with the highest AIS.
-        gain_z: Paired z of the newest result against the best before it; NaN for the first.
+        best: Index of the result with the highest AIS; 0 if none has one.
+        gain_z: Paired z of the newest result against the best before it; NaN for the first, and without an AIS.
     """
 
     verdict: str
@@ -87,8 +105,16 @@ class Judgement:
     gain_z: float
 
 
+class _Finding(NamedTuple):
+    verdict: str
+    message: str
+    stop: str = ""  # the reason to stop, where there is one
+
+
 def judge(results: Sequence[LISResult], rule: StopRule | None = None) -> Judgement:
     """Judge a run by its results so far.
+
+    Results without an AIS (NaN: a snapshot that could not be scored) are passed over.
 
     Args:
         results: Results in the order of their steps, the raw one first, all on one split.
@@ -96,6 +122,7 @@ def judge(results: Sequence[LISResult], rule: StopRule | None = None) -> Judgeme
 
     Raises:
         ConfigError: If there is no result.
+        ShapeError: If the results come from different splits.
 
     Example:
         >>> import numpy as np
@@ -106,141 +133,265 @@ def judge(results: Sequence[LISResult], rule: StopRule | None = None) -> Judgeme
     """
     if not results:
         raise ConfigError("Nothing to judge: the list of results is empty.")
-    rule = rule or StopRule()
-    gains = gains_over_best(results)
-    evaluations = gains[1 + rule.warmup :]
-    falling = _streak([gain.z < rule.falling_z for gain in evaluations]) >= rule.falling_patience
-    flat = _streak([gain.high < rule.plateau_delta for gain in evaluations]) >= rule.plateau_patience
-    verdict, message = _verdict(results, rule, falling=falling, flat=flat)
-    warm = len(results) > 1 + rule.warmup
-    reason = ""
-    if warm and falling:
-        reason = f"{rule.falling_patience} successive snapshots are significantly below the best one"
-    elif warm and flat:
-        reason = f"{rule.plateau_patience} successive snapshots gain less than {rule.plateau_delta:g} over the best one"
-    elif warm and verdict == "at-ceiling":
-        reason = "AIS is within one standard error of the ceiling"
+    scored = [index for index, result in enumerate(results) if math.isfinite(result.ais)]
+    if not scored:
+        finding = _Finding("warming-up", "no snapshot has a score yet: look at why they failed.")
+        return Judgement(**finding._asdict() | {"stop": False, "reason": "", "best": 0, "gain_z": math.nan})
+    run = _Run([results[index] for index in scored], rule or StopRule())
+    finding = run.finding()
+    failed = "" if scored[-1] == len(results) - 1 else "the newest snapshot has no score; up to the one before: "
     return Judgement(
-        verdict=verdict,
-        message=message,
-        stop=bool(reason),
-        reason=reason,
-        best=max(range(len(results)), key=lambda index: results[index].ais),
-        gain_z=gains[-1].z,
+        verdict=finding.verdict,
+        message=failed + finding.message,
+        stop=bool(finding.stop),
+        reason=finding.stop,
+        best=scored[run.best_at],
+        gain_z=math.nan if failed else run.gains[-1].z,
     )
 
 
 def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
-    """Return each result's paired difference to the best result before it; NaN for the first."""
-    gains = [Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)]
-    best = results[0]
-    for result in results[1:]:
-        gains.append(result.compare(best))
-        best = max(best, result, key=lambda candidate: candidate.ais)
+    """Return each result's paired difference to the best result before it; NaN for the first and without an AIS."""
+    nothing = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
+    gains: list[Estimate] = []
+    best: LISResult | None = None
+    for result in results:
+        known = math.isfinite(result.ais)
+        gains.append(result.compare(best) if known and best is not None else nothing)
+        if known and (best is None or result.ais > best.ais):
+            best = result
     return gains
 
 
-def _streak(hits: list[bool]) -> int:
-    """Return how many hits the list ends with."""
-    length = 0
-    for hit in reversed(hits):
-        if not hit:
-            break
-        length += 1
-    return length
+def underpowered(what: str, estimate: Estimate, num_events: int, relevant_gain: float) -> str | None:
+    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
 
+    Args:
+        what: What was estimated, in words.
+        estimate: The estimate, in AUC units.
+        num_events: Test events it rests on.
+        relevant_gain: The smallest gain that matters, in AUC units.
 
-def _verdict(results: Sequence[LISResult], rule: StopRule, *, falling: bool, flat: bool) -> tuple[str, str]:
-    """Return the verdict of the newest result and its message; the first that applies."""
-    last = results[-1]
-    broken = _broken(results, rule)
-    if broken is not None:
-        return broken
-    if falling:
-        return _falling(results)
-    limit = _against_ceiling(last, rule)
-    if limit is not None:
-        return limit
-    if last.realised_high < rule.model_bound_below and (flat or last.step is None):
-        return "model-bound", (
-            f"at most {last.realised_high:.0%} of the {last.aligned_to} ceiling is realised"
-            f"{' and the curve is flat' if flat else ''}: the model or its training is the bottleneck, not the data."
-        )
-    if flat:
-        return (
-            "plateau",
-            f"AIS {last.ais:+.4f} no longer rises: keep the best snapshot; more of the same adds nothing.",
-        )
-    if len(results) <= 1 + rule.warmup:
-        return "warming-up", f"snapshot {len(results)} of the first {1 + rule.warmup}: too early to read a trend."
-    return "improving", f"AIS {last.ais:+.4f}: nothing speaks against going on."
-
-
-def _broken(results: Sequence[LISResult], rule: StopRule) -> tuple[str, str] | None:
-    """Return a verdict that overrides all others: the numbers cannot be read as usual."""
-    last = results[-1]
-    placebo = next((result.placebo for result in results if result.placebo is not None), None)
-    if placebo is not None and not placebo.passed:
-        return "placebo-failed", (
-            f"vectors that know nothing score {placebo.permuted.value:+.4f} (rows permuted) and "
-            f"{placebo.random.value:+.4f} (random): the base lacks structure that any vector brings. Read AIS against "
-            "these, not against 0."
-        )
-    rank = last.companions.get("rankme", math.inf)
-    if rank < rule.collapsed_below:
-        return "collapsed", (
-            f"the effective rank of the representation is {rank:.1f}: all items look alike. Lower the learning rate or "
-            "add a regulariser against collapse."
-        )
-    return None
-
-
-def _falling(results: Sequence[LISResult]) -> tuple[str, str]:
-    """Return which kind of overfitting a falling curve shows."""
-    last = results[-1]
-    best = max(results, key=lambda result: result.ais)
-    gap, gap_before = (result.ais_seen - result.ais_unseen for result in (last, best))
-    where = "" if best.step is None else f" Go back to the snapshot of step {best.step}."
-    if gap > gap_before:
-        return "overfitting-items", (
-            f"AIS fell from {best.ais:+.4f} to {last.ais:+.4f} while the gap between seen and unseen items grew from "
-            f"{gap_before:+.4f} to {gap:+.4f}: the model memorises the items it is aligned on.{where}"
-        )
-    return "overfitting", f"AIS fell from {best.ais:+.4f} to {last.ais:+.4f}, on seen and unseen items alike.{where}"
-
-
-def _against_ceiling(last: LISResult, rule: StopRule) -> tuple[str, str] | None:
-    """Return the verdict that follows from AIS and its ceiling alone, if one does."""
-    limit = last.ceiling
-    if limit is None:
-        return _powerless("AIS", cluster_interval(last.ais, last.influence), last, rule)
-    estimate = cluster_interval(limit.value, limit.influence)
-    name = f"the ceiling of {last.aligned_to} is {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]"
-    room = paired_difference(limit.value, limit.influence, last.ais, last.influence)
-    if room.z <= -2 and last.ais_low > 0:
-        return "ceiling-not-binding", (
-            f"AIS {last.ais:+.4f} exceeds it: {name}. The content carries more than this preference data; no share is "
-            "printed."
-        )
-    if limit.low <= 0:
-        return _powerless("the ceiling", estimate, last, rule) or (
-            "data-bound",
-            f"{name}: more or better preference data is needed; more training will not help.",
-        )
-    if room.value <= room.se:
-        return "at-ceiling", f"AIS {last.ais:+.4f} has reached it: {name}. Done, or get better preference data."
-    return None
-
-
-def _powerless(what: str, estimate: Estimate, last: LISResult, rule: StopRule) -> tuple[str, str] | None:
-    """Return `underpowered` if an interval includes 0 and is too wide for that to mean anything."""
-    detectable = POWER_80 * estimate.se
-    if estimate.low > 0 or detectable <= rule.underpowered_above:
+    Example:
+        >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
+        >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
+        '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
+    """
+    if estimate.low > 0 or estimate.high < relevant_gain:
         return None
-    if not math.isfinite(detectable):
-        return "underpowered", f"{what} rests on fewer than two users; nothing can be said."
-    needed = math.ceil(last.num_events * (detectable / rule.underpowered_above) ** 2)
-    return "underpowered", (
-        f"{what} is {estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]; {last.num_events} test events "
-        f"show gains from {detectable:.3f} only. About {needed} are needed for {rule.underpowered_above:g}."
+    if not math.isfinite(estimate.se):
+        return f"{what} rests on one user; nothing can be said. Score more users."
+    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
+    needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
+    return (
+        f"{what} is {_shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
+        f"{num_events:,} test events cannot tell, about {_rounded(needed):,} can: more users or a longer log."
     )
+
+
+class _Run:
+    """The scored results of a run, and what can be read off them."""
+
+    def __init__(self, results: list[LISResult], rule: StopRule) -> None:
+        self.results = results
+        self.rule = rule
+        self.last = results[-1]
+        self.best_at = max(range(len(results)), key=lambda index: results[index].ais)
+        self.best = results[self.best_at]
+        self.gains = gains_over_best(results)
+        self.worth = max(rule.plateau_delta, rule.plateau_share * self.best.ais)
+        self.num_recent = max(0, min(rule.plateau_patience, len(results) - 1 - rule.warmup))
+
+    def finding(self) -> _Finding:
+        """Return the first verdict that applies, with the first reason to stop, whatever the verdict."""
+        fallen, progress = self._fallen(), self._progress()
+        stop = (fallen.stop if fallen else "") or self._flat(progress)
+        checks = (self._unreadable(), fallen, self._limited(), self._trend(progress), self._early())
+        said = next(found for found in checks if found is not None)
+        return said._replace(stop=stop or said.stop)
+
+    def _unreadable(self) -> _Finding | None:
+        """Return a verdict that overrides all others: the numbers cannot be read as usual."""
+        placebo = next((result.placebo for result in self.results if result.placebo is not None), None)
+        if placebo is not None and not placebo.passed:
+            return _Finding(
+                "placebo-failed",
+                f"vectors that know nothing score {_shown(placebo.permuted)} (rows permuted) and "
+                f"{_shown(placebo.random)} (random): the base lacks structure that any vector brings. Read AIS "
+                "against these, not against 0, or give a better `base_logit`.",
+            )
+        rank = self.last.companions.get("rankme", math.inf)
+        if rank < self.rule.collapsed_below:
+            return _Finding(
+                "collapsed",
+                f"the effective rank of the representation is {rank:.1f}: all items look alike. "
+                f"{self._keep()}Lower the learning rate or add a regulariser against collapse.",
+            )
+        return None
+
+    def _fallen(self) -> _Finding | None:
+        """Return which kind of overfitting a falling curve shows, once it has fallen for long enough."""
+        falling = [self._falls(index) for index in range(1 + self.rule.warmup, len(self.results))]
+        streak = next((length for length, hit in enumerate(reversed(falling)) if not hit), len(falling))
+        if streak < self.rule.falling_patience or self._recovers():
+            return None
+        stop = f"{streak} successive snapshots are significantly below the best one"
+        gap_before, *gaps = (result.ais_seen - result.ais_unseen for result in (self.best, *self.results[-streak:]))
+        gap = sum(gaps) / streak
+        gap_text = f"the gap between seen and unseen items went from {gap_before:+.4f} to {gap:+.4f}"
+        if gap - gap_before > Z95 * _gap_error(self.last, self.best):
+            return _Finding(
+                "overfitting-items",
+                f"{self._drop()}, and {gap_text}: the model memorises the items it is aligned on. {self._keep()}More "
+                "items, or fewer steps on each, may go further.",
+                stop,
+            )
+        return _Finding(
+            "overfitting",
+            f"{self._drop()}, not on unseen items alone ({gap_text}): the model leaves what helps new users. "
+            f"{self._keep()}A lower learning rate or more preference data may go further.",
+            stop,
+        )
+
+    def _falls(self, index: int) -> bool:
+        """Return whether a result is below the best before it by more than jitter and picking the best explain."""
+        gain, normal = self.gains[index], NormalDist()
+        return gain.value + self.worth < normal.inv_cdf(normal.cdf(self.rule.falling_z) / max(index, 1)) * gain.se
+
+    def _recovers(self) -> bool:
+        """Return whether the newest result rises out of a dip among the few before it."""
+        end = len(self.results) - 1
+        dips = [index for index in range(max(1, end - self.rule.plateau_patience), end) if self._falls(index)]
+        rises = [self.last.compare(self.results[index]) for index in dips]
+        return any(self._rises(rise) for rise in rises)
+
+    def _rises(self, change: Estimate) -> bool:
+        return change.value > self.worth and change.z > self.rule.rising_z
+
+    def _limited(self) -> _Finding | None:
+        """Return the verdict that follows from the best AIS and its ceiling alone, if one does.
+
+        The best snapshot is what a run has reached: read off the newest, one unlucky snapshot would take it back.
+        """
+        best, limit = self.best, self.best.ceiling
+        if limit is None:
+            return self._powerless("AIS", cluster_interval(best.ais, best.influence))
+        estimate = cluster_interval(limit.value, limit.influence)
+        name = f"the ceiling of {best.aligned_to}"
+        room = paired_difference(limit.value, limit.influence, best.ais, best.influence)
+        if room.z <= -NOT_BINDING_Z and best.ais_low > 0:
+            return _Finding(
+                "ceiling-not-binding",
+                f"AIS {best.ais:+.4f} exceeds {name}, {_shown(estimate)}: the content carries more than this "
+                "preference data. No share is printed; watch AIS itself.",
+            )
+        if estimate.low <= 0:
+            if powerless := self._powerless(name, estimate):
+                return powerless
+            if best.ais_low <= 0:
+                return _Finding(
+                    "data-bound",
+                    f"{name} is {_shown(estimate)}: more or better preference data is needed; more training will not "
+                    "help.",
+                )
+        if estimate.z > MIN_CEILING_Z and room.value <= room.se:
+            return _Finding(
+                "at-ceiling",
+                f"AIS {best.ais:+.4f} has reached {name}, {_shown(estimate)}. {self._keep()}Only better preference "
+                "data can bring more.",
+                "AIS is within one standard error of the ceiling" if self.num_recent else "",
+            )
+        return None
+
+    def _progress(self) -> Estimate | None:
+        """Return what the best of the last results gains over the best before them; None during the warm-up."""
+        if not self.num_recent:
+            return None
+        before, recent = self.results[: -self.num_recent], self.results[-self.num_recent :]
+        newest, oldest = (max(part, key=lambda result: result.ais) for part in (recent, before))
+        return newest.compare(oldest)
+
+    def _flat(self, progress: Estimate | None) -> str:
+        """Return the reason to stop at a plateau, if even the upper end of the progress is not worth waiting for."""
+        if progress is None or self.num_recent < self.rule.plateau_patience or progress.high >= self.worth:
+            return ""
+        return f"the last {self.num_recent} snapshots gain less than {self.worth:.4f} over the best one before"
+
+    def _trend(self, progress: Estimate | None) -> _Finding | None:
+        """Return what the last results say of the curve, once there are enough of them."""
+        if progress is None:
+            return None
+        recent = "the last snapshot" if self.num_recent == 1 else f"the last {self.num_recent} snapshots"
+        gained = f"the gain of {recent} over the best before is {_shown(progress)}"
+        if self._recovers():
+            return _Finding(
+                "improving", f"AIS {self.last.ais:+.4f} rises out of a dip; the best is {self.best.ais:+.4f}. Go on."
+            )
+        if self._falls(len(self.results) - 1):
+            once = f"{self._drop()}; if it stays there, the run is overfitting. {self._keep()}"
+            return _Finding("plateau", once.rstrip())
+        if self._rises(progress):
+            return _Finding("improving", f"AIS {self.best.ais:+.4f}: {gained}. Go on.")
+        if self.num_recent < self.rule.plateau_patience:
+            return None
+        if powerless := self._powerless(f"the gain of {recent} over the best before", progress):
+            return powerless
+        if self.best.realised_high < self.rule.model_bound_below:
+            return _Finding(
+                "model-bound",
+                f"at most {self.best.realised_high:.0%} of the ceiling of {self.best.aligned_to} is realised, and "
+                f"{gained}: the model or its training is the bottleneck, not the data.",
+            )
+        hidden = "" if self._flat(progress) else f" A rise of up to {progress.high:.4f} would not show on this split."
+        return _Finding("plateau", f"{gained}: more of the same adds nothing. {self._keep()}".rstrip() + hidden)
+
+    def _early(self) -> _Finding:
+        """Return the verdict of a run that is too short for a trend."""
+        last, needed = self.last, 1 + self.rule.warmup + self.rule.plateau_patience
+        if last.step is not None or len(self.results) > 1:
+            return _Finding(
+                "warming-up",
+                f"snapshot {len(self.results)} of at least {needed}: too early to tell a plateau from a slow start.",
+            )
+        if last.realised_high < self.rule.model_bound_below:
+            return _Finding(
+                "model-bound",
+                f"at most {last.realised_high:.0%} of the ceiling of {last.aligned_to} is realised: the model is the "
+                "bottleneck, not the data.",
+            )
+        return _Finding("warming-up", "one representation shows no trend; score the snapshots of a run to see one.")
+
+    def _powerless(self, what: str, estimate: Estimate) -> _Finding | None:
+        said = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain)
+        return None if said is None else _Finding("underpowered", said)
+
+    def _drop(self) -> str:
+        return f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {_shown(self.gains[-1])}"
+
+    def _keep(self) -> str:
+        """Return which snapshot to keep, if it is not the newest."""
+        if self.best.step is None or self.best is self.last:
+            return ""
+        return f"Keep the snapshot of step {self.best.step}. "
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+def _rounded(events: float) -> int:
+    """Round up to two digits: more would pretend to know."""
+    unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
+    return round(math.ceil(events / unit) * unit)
+
+
+def _gap_error(last: LISResult, best: LISResult) -> float:
+    """Return the standard error of how much the gap between seen and unseen items changed between two snapshots.
+
+    Slices carry no influence to be paired by. The errors of two snapshots overlap as much in a slice as in all events,
+    so that the error of the change is that of the gap, times what pairing leaves of the error of AIS.
+    """
+    sides = [result.slices.get(name) for result in (last, best) for name in ("seen items", "unseen items")]
+    gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
+    alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
+    return gap * last.compare(best).se / alone if alone > 0 else 0.0

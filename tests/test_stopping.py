@@ -1,145 +1,276 @@
+"""The verdict on recorded trajectories: real scores of known representations, made by trajectories/generate.py."""
+
+import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import Estimate, cluster_interval
-from lis_lightning.result import Ceiling, LISResult, Placebo
-from lis_lightning.stopping import VERDICTS, StopRule, judge
+from lis_lightning.errors import ConfigError, ShapeError
+from lis_lightning.functional.intervals import cluster_interval
+from lis_lightning.record import unpack
+from lis_lightning.result import Ceiling, LISResult
+from lis_lightning.stopping import VERDICTS, StopRule, gains_over_best, judge
 
-USERS = 200
+TRAJECTORIES = Path(__file__).parent / "trajectories"
+ENDS = {
+    "at-ceiling": "at-ceiling",
+    "ceiling-not-binding": "ceiling-not-binding",
+    "collapse": "collapsed",
+    "data-bound": "data-bound",
+    "dip-then-rise": "improving",
+    "model-bound": "model-bound",
+    "overfit-items": "overfitting-items",
+    "overfit-users": "overfitting",
+    "placebo-failed": "placebo-failed",
+    "plateau": "plateau",
+    "underpowered": "underpowered",
+}
 
 
-def influence(se, seed):
-    values = np.random.default_rng(seed).standard_normal(USERS)
+def recorded(name):
+    return unpack((TRAJECTORIES / f"{name}.jsonl").read_text().splitlines())
+
+
+def judged(results, rule=None):
+    """The judgement after each result."""
+    return [judge(results[: number + 1], rule) for number in range(len(results))]
+
+
+def spread(se, users=200):
+    """Influence values with this standard error."""
+    values = np.random.default_rng(0).standard_normal(users)
     values -= values.mean()
-    return values * se / np.sqrt(USERS / (USERS - 1) * (values @ values))
+    return values * se / np.sqrt(users / (users - 1) * (values @ values))
 
 
-def make(ais, step, *, limit=0.02, limit_se=0.001, se=0.001, seen=None, unseen=None, rank=30.0, **kwargs):
-    """A result whose noise is mostly shared with the others of its run, as that of snapshots is."""
-    own = influence(se, 0) + influence(se / 5, step + 1)
-    gain = cluster_interval(ais, own)
-    base = influence(limit_se, 99)
-    edge = cluster_interval(limit, base)
+def flat(ais=0.0, se=0.001, *, limit=None, limit_se=0.001, **kwargs):
+    gain = cluster_interval(ais, spread(se))
+    ceilings = {}
+    if limit is not None:
+        edge = cluster_interval(limit, spread(limit_se))
+        ceilings = {"pairs": Ceiling(value=limit, low=edge.low, high=edge.high, influence=spread(limit_se))}
     return LISResult(
-        ais=ais,
-        ais_low=gain.low,
-        ais_high=gain.high,
-        ais_geometry=ais,
-        auc_base=0.7,
-        auc=0.7 + ais,
-        ais_seen=ais if seen is None else seen,
-        ais_unseen=ais if unseen is None else unseen,
-        realised=ais / limit,
-        realised_high=kwargs.pop("realised_high", ais / limit + 0.1),
-        ceilings={"pairs": Ceiling(value=limit, low=edge.low, high=edge.high, influence=base)},
-        companions={"rankme": rank},
-        num_events=10_000,
-        step=step,
-        influence=own,
-        **kwargs,
+        ais=ais, ais_low=gain.low, ais_high=gain.high, ais_geometry=ais, auc_base=0.7, auc=0.7 + ais,
+        influence=spread(se), ceilings=ceilings, num_events=10_000, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "verdict"), ENDS.items())
+def test_every_kind_of_trajectory_ends_with_its_verdict(name, verdict):
+    assert judge(recorded(name)).verdict == verdict
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_verdict_does_not_flip_back_and_forth(name):
+    verdicts = [judgement.verdict for judgement in judged(recorded(name))]
+    turns = [here for here, before in zip(verdicts[1:], verdicts, strict=False) if here != before]
+    assert len(turns) == len(set(turns)), verdicts
+
+
+def test_a_dip_does_not_stop_a_run_that_rises_again():
+    judgements = judged(recorded("dip-then-rise"))
+    assert not any(judgement.stop for judgement in judgements)
+    assert [judgement.verdict for judgement in judgements[4:]] == ["improving"] * 5
+    assert judgements[4].message == "AIS +0.0028 rises out of a dip; the best is +0.0051. Go on."
+
+
+def test_overfitting_stops_at_the_second_fall_and_names_the_best():
+    judgements = judged(recorded("overfit-items"))
+    assert [judgement.stop for judgement in judgements] == [False] * 6 + [True] * 3
+    assert judgements[5].verdict == "plateau"
+    assert "if it stays there, the run is overfitting. Keep the snapshot of step 400." in judgements[5].message
+    assert all(judgement.best == 4 for judgement in judgements[4:])
+    assert judgements[6].reason == "2 successive snapshots are significantly below the best one"
+    assert re.search(
+        r"AIS fell from \+0.0\d+ to \+0.0\d+, by -0.0\d+ \[.*\], and the gap between seen and unseen items went from "
+        r"-0.0\d+ to \+0.0\d+: the model memorises the items",
+        judgements[6].message,
     )
-
-
-def run(*gains, **kwargs):
-    return [make(gain, 100 * index, **kwargs) for index, gain in enumerate(gains)]
-
-
-def test_a_dip_during_warm_up_does_not_stop():
-    results = run(0.004, 0.001, 0.001, 0.006, 0.009)
-    assert not any(judge(results[: n + 1]).stop for n in range(len(results)))
-    assert judge(results).verdict == "improving"
-
-
-def test_two_successive_falls_stop_and_one_does_not():
-    falling = run(0.004, 0.005, 0.006, 0.010, 0.004, 0.003)
-    assert not judge(falling[:5]).stop
-    judgement = judge(falling)
-    assert judgement.stop
-    assert judgement.verdict == "overfitting"
-    assert judgement.best == 3
-    assert "step 300" in judgement.message
-
-
-def test_memorising_items_is_told_from_overfitting():
-    results = [
-        *run(0.004, 0.005, 0.006, 0.010),
-        make(0.004, 400, seen=0.009, unseen=0.0),
-        make(0.003, 500, seen=0.009, unseen=-0.002),
-    ]
-    assert judge(results).verdict == "overfitting-items"
-    assert "+0.0110" in judge(results).message
+    assert "not on unseen items alone" in judge(recorded("overfit-users")).message
 
 
 def test_a_plateau_stops_after_three_flat_evaluations():
-    results = run(0.001, 0.005, 0.012, 0.015, 0.0149, 0.0149, 0.0149, se=0.0005)
-    assert not judge(results[:6]).stop
-    judgement = judge(results)
-    assert judgement.stop
-    assert judgement.verdict == "plateau"
+    judgements = judged(recorded("plateau"))
+    first = [judgement.verdict for judgement in judgements].index("plateau")
+    assert all(judgement.verdict == "plateau" for judgement in judgements[first:])
+    assert "would not show on this split" in judgements[first].message
+    assert judgements[-1].stop
+    assert judgements[-1].reason == "the last 3 snapshots gain less than 0.0008 over the best one before"
+    assert "more of the same adds nothing. Keep the snapshot of step 500." in judgements[-1].message
+
+
+def test_noise_on_a_plateau_is_neither_a_rise_nor_a_fall():
+    # The ten snapshots of the plateau know the same: any order of them is as good as the recorded one.
+    results = recorded("plateau")
+    rise, level = results[:4], results[4:]
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(40):
+        shuffled = [level[index] for index in rng.permutation(len(level))]
+        verdicts.append([judge([*rise, *shuffled[:number]]).verdict for number in range(4, len(level) + 1)])
+    settled = np.array(verdicts) == "plateau"
+    assert settled[:, 2:].mean() > 0.97
 
 
 def test_a_plateau_far_below_the_ceiling_is_model_bound():
-    results = run(0.001, 0.004, 0.005, 0.006, 0.0059, 0.0059, 0.0059, se=0.0005)
-    judgement = judge(results)
-    assert judgement.verdict == "model-bound"
-    assert "the model or its training is the bottleneck" in judgement.message
+    judgement = judge(recorded("model-bound"))
+    assert judgement.stop
+    assert re.search(r"at most 1\d% of the ceiling of pairs is realised, and the gain of the last 3", judgement.message)
+    assert "the model or its training is the bottleneck, not the data" in judgement.message
 
 
-def test_the_ceiling_stops():
-    results = run(0.001, 0.010, 0.015, 0.0199)
-    assert judge(results).verdict == "at-ceiling"
-    assert judge(results).stop
+def test_the_ceiling_stops_and_a_lower_newest_snapshot_does_not_take_it_back():
+    judgements = judged(recorded("at-ceiling"))
+    assert [judgement.stop for judgement in judgements] == [False] * 4 + [True] * 3
+    assert "AIS +0.0262 has reached the ceiling of pairs, +0.0251 [" in judgements[4].message
+    assert judgements[6].message.endswith("Keep the snapshot of step 500. Only better preference data can bring more.")
 
 
 def test_a_ceiling_that_does_not_bind_is_said_and_does_not_stop():
-    judgement = judge(run(0.001, 0.010, 0.015, 0.0400))
-    assert judgement.verdict == "ceiling-not-binding"
+    judgement = judge(recorded("ceiling-not-binding"))
     assert not judgement.stop
+    assert "exceeds the ceiling of pairs, +0.0251 [" in judgement.message
 
 
-def test_a_ceiling_around_zero_is_data_bound():
-    judgement = judge(run(0.0, 0.0, limit=0.0003, limit_se=0.0003, se=0.0003))
-    assert judgement.verdict == "data-bound"
-    assert "+0.0003" in judgement.message
-    assert "more training will not help" in judgement.message
+def test_data_that_cannot_help_is_said_from_the_first_snapshot_on():
+    judgements = judged(recorded("data-bound"))
+    assert {judgement.verdict for judgement in judgements} == {"data-bound"}
+    assert re.fullmatch(
+        r"the ceiling of pairs is \+0.000\d \[-0.000\d, \+0.00\d+\]: more or better preference data is needed; more "
+        r"training will not help\.",
+        judgements[0].message,
+    )
 
 
-def test_a_split_too_small_is_underpowered_and_names_the_events_needed():
-    judgement = judge(run(0.0, limit=0.001, limit_se=0.02, se=0.02))
-    assert judgement.verdict == "underpowered"
-    assert "10000 test events show gains from 0.056 only. About 78" in judgement.message
+def test_a_split_too_small_names_the_events_that_would_do():
+    judgement = judge(recorded("underpowered"))
+    assert re.search(
+        r"it may be nothing, and it may be the \+0.005 that matters. 500 test events cannot tell, about \d+,000 can",
+        judgement.message,
+    )
 
 
-def test_collapse_and_failed_placebo_override():
-    assert judge(run(0.004, rank=1.0)).verdict == "collapsed"
-    off = Estimate(value=0.004, se=0.001, low=0.002, high=0.006)
-    fine = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
-    results = run(0.004, 0.005)
-    marked = [replace(results[0], placebo=Placebo(permuted=off, random=fine)), results[1]]
-    assert judge(marked).verdict == "placebo-failed"
-    assert "+0.0040 (rows permuted)" in judge(marked).message
+def test_with_the_events_asked_for_the_verdict_is_no_longer_underpowered():
+    wide = judge([flat(limit=0.001, limit_se=0.003)])
+    assert wide.verdict == "underpowered"
+    needed = int(re.search(r"about ([\d,]+) can", wide.message)[1].replace(",", ""))
+    for limit in (0.0, 0.001, 0.0025, 0.005):
+        assert judge([flat(limit=limit, limit_se=0.003 * math.sqrt(10_000 / needed))]).verdict != "underpowered"
 
 
-def test_gain_z_is_paired_against_the_best_before():
-    results = run(0.004, 0.006, 0.005)
-    expected = results[2].compare(results[1])
-    assert judge(results).gain_z == expected.z
-    assert abs(expected.z) > 2 * abs((0.005 - 0.006) / np.hypot(results[2].se, results[1].se))
-    assert np.isnan(judge(results[:1]).gain_z)
+def test_without_a_ceiling_ais_itself_is_what_may_be_underpowered():
+    assert judge([flat(0.001, 0.003)]).message.startswith("AIS is +0.0010 [-0.0050, +0.0070]: it may be nothing")
+    assert judge([flat(0.001, 0.001)]).verdict == "warming-up"
 
 
-def test_every_verdict_is_known():
-    assert judge(run(0.001)).verdict in VERDICTS
-    assert len(set(VERDICTS)) == len(VERDICTS) == 12
+def test_one_user_says_nothing():
+    alone = replace(flat(), influence=np.zeros(1))
+    assert judge([alone]).verdict == "underpowered"
+    assert judge([alone]).message == "AIS rests on one user; nothing can be said. Score more users."
 
 
-def test_bad_rules_and_no_results_are_refused():
-    with pytest.raises(ConfigError, match="`falling_patience` of at least 1, got 0"):
-        StopRule(falling_patience=0)
-    with pytest.raises(ConfigError, match="`warmup` of at least 0, got -1"):
-        StopRule(warmup=-1)
+def test_a_clear_ais_is_not_data_bound():
+    assert judge([flat(0.002, 0.0005, limit=0.0015, limit_se=0.001)]).verdict != "data-bound"
+
+
+def test_an_unclear_ceiling_is_not_reached():
+    assert judge([flat(0.01, 0.002, limit=0.01, limit_se=0.003)]).verdict == "warming-up"
+    assert judge([flat(0.01, 0.002, limit=0.01, limit_se=0.0015)]).verdict == "at-ceiling"
+
+
+def test_collapse_says_what_to_go_back_to():
+    message = judge(recorded("collapse")).message
+    assert "effective rank of the representation is 1.1" in message
+    assert "Keep the snapshot of step 300." in message
+
+
+def test_a_failed_placebo_shows_both_arms():
+    results = recorded("placebo-failed")
+    assert {judgement.verdict for judgement in judged(results)} == {"placebo-failed"}
+    permuted = results[0].placebo.permuted
+    assert (
+        f"{permuted.value:+.4f} [{permuted.low:+.4f}, {permuted.high:+.4f}] (rows permuted)" in judge(results).message
+    )
+
+
+def test_a_failed_snapshot_changes_nothing_but_the_words():
+    results = recorded("plateau")
+    failed = replace(results[0], ais=math.nan, influence=np.zeros(0), step=50)
+    whole, holed = judge(results), judge([results[0], failed, *results[1:]])
+    assert (holed.verdict, holed.stop, holed.best, holed.gain_z) == (whole.verdict, whole.stop, 6, whole.gain_z)
+    newest = judge([*results, failed])
+    assert newest.verdict == "plateau"
+    assert newest.message.startswith("the newest snapshot has no score; up to the one before: the gain of the last 3")
+    assert math.isnan(newest.gain_z)
+    assert judge([failed, results[0]]).best == 1
+    assert math.isnan(judge([failed, results[0]]).gain_z)
+
+
+def test_no_score_at_all_is_no_verdict_on_training():
+    judgement = judge([replace(flat(), ais=math.nan)])
+    assert (judgement.verdict, judgement.stop, judgement.best) == ("warming-up", False, 0)
+    assert judgement.message == "no snapshot has a score yet: look at why they failed."
+
+
+def test_gains_are_paired_against_the_best_before():
+    results = recorded("plateau")[:7]
+    gains = gains_over_best(results)
+    assert math.isnan(gains[0].value)
+    assert gains[6] == results[6].compare(results[5])
+    unpaired = (results[6].ais - results[5].ais) / np.hypot(results[6].se, results[5].se)
+    assert abs(gains[6].z) > 5 * abs(unpaired)
+    assert judge(results).gain_z == gains[6].z
+
+
+def test_one_representation_shows_no_trend():
+    assert judge([flat(0.01, limit=0.02)]).message.startswith("one representation shows no trend")
+    assert judge([flat(0.01, limit=0.02, realised_high=0.6)]).verdict == "model-bound"
+    assert "snapshot 1 of at least 6" in judge([flat(0.01, limit=0.02, step=0)]).message
+
+
+def test_results_of_two_splits_are_refused():
+    with pytest.raises(ShapeError, match="'a' with 200 users, the other on 'b'"):
+        judge([flat(split_hash="b"), flat(split_hash="a")])
+
+
+def test_every_verdict_is_known_and_reached():
+    reached = {judgement.verdict for name in ENDS for judgement in judged(recorded(name))}
+    assert reached == set(VERDICTS)
+    assert len(VERDICTS) == 12
+
+
+def test_nothing_to_judge_is_an_error():
     with pytest.raises(ConfigError, match="list of results is empty"):
         judge([])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("falling_patience", 0, "an integer of at least 1, got 0"),
+        ("warmup", -1, "an integer of at least 0, got -1"),
+        ("warmup", 2.0, "an integer of at least 0, got 2.0"),
+        ("plateau_patience", True, "an integer of at least 1, got True"),
+        ("plateau_delta", -0.1, "a number of at least 0, got -0.1"),
+        ("plateau_share", 5, r"a number in \[0, 1\], got 5"),
+        ("falling_z", 1.64, r"a number in \[-8, 0\], got 1.64"),
+        ("rising_z", "2", "a number of at least 0, got '2'"),
+        ("relevant_gain", 0.0, r"a number in \[1e-06, 1\], got 0.0"),
+        ("model_bound_below", math.nan, "a number of at least 0, got nan"),
+        ("collapsed_below", None, "a number of at least 0, got None"),
+    ],
+)
+def test_bad_thresholds_are_refused(name, value, message):
+    with pytest.raises(ConfigError, match=f"Expected `{name}` of the stop rule to be {message}"):
+        StopRule(**{name: value})
+
+
+def test_a_rule_of_ones_own_is_obeyed():
+    results = recorded("plateau")
+    assert judge(results[:3], StopRule(warmup=0, plateau_patience=1, plateau_delta=1.0)).stop
+    assert not judge(results, StopRule(plateau_patience=20)).stop
+    assert judge(results, StopRule(relevant_gain=2e-4)).verdict == "underpowered"
+    assert judge(results, StopRule(plateau_delta=0.0, plateau_share=0.0)).verdict == "overfitting"
