@@ -230,9 +230,9 @@ def _folds_of_rows(split: PreferenceSplit, given: PairTable, pairs: Pairs) -> ND
     if given.holds_no_evaluation_events:
         return None
     raise ConfigError(
-        f"None of the {split.num_users} scored users stands in column {given.user!r} of the pair table: it has "
-        f"{_shown(pairs.user_ids)}, the log {_shown(split.user_ids)}. Use the ids of the log, or the users' own events "
-        "leak; if all rows come from other users, say `holds_no_evaluation_events=True`."
+        f"None of the {split.num_users} scored users stands in column {given.user!r} of the pair table: it has ids "
+        f"such as {_shown(pairs.user_ids)}, the log such as {_shown(split.user_ids)}. Use the ids of the log, or the "
+        "users' own events leak; if all rows come from other users, say `holds_no_evaluation_events=True`."
     )
 
 
@@ -303,8 +303,8 @@ def known_items(split: PreferenceSplit, ids: NDArray[Any], what: str, *, tell: b
         kinds = ["integers" if integer else "text" for integer in numeric]
         hint = f" ({kinds[0]} here, {kinds[1]} in the log: convert them)" if numeric[0] != numeric[1] else ""
         raise ConfigError(
-            f"Only {known} of {ids.size} item ids of {what} are known to the log: they are {_shown(unknown)}, the "
-            f"log's {_shown(split.log_item_ids)}{hint}. Use the item ids of the interaction log."
+            f"Only {known} of {ids.size} item ids of {what} are known to the log: they are such as {_shown(unknown)}, "
+            f"the log's such as {_shown(split.log_item_ids)}{hint}. Use the item ids of the interaction log."
         )
     if unknown.size and tell:
         _warn(
@@ -325,7 +325,7 @@ def _positions(ids: NDArray[Any], among: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _shown(ids: NDArray[Any]) -> str:
-    return ", ".join(map(repr, ids[:5].tolist())) + (", ..." if ids.size > 5 else "")
+    return ", ".join(map(repr, ids[:5].tolist()))
 
 
 def _warn(message: str) -> None:

@@ -155,7 +155,10 @@ def test_a_claim_that_times_speak_against_is_told(split, table):
 
 def test_users_of_another_system_would_leak_and_are_refused(split, table):
     renamed = table.with_columns(user_id=pl.format("u{}", "user_id"))
-    with pytest.raises(ConfigError, match=r"None of the \d+ scored users .*'user_id'.*it has 'u0', .*the log 0, 1"):
+    with pytest.raises(
+        ConfigError,
+        match=r"None of the \d+ scored users .*'user_id'.*it has ids such as 'u0', .*the log such as 0, 1, 2, 3, 4",
+    ):
         source(split, PairTable(renamed, user="user_id"))
     others = source(split, PairTable(renamed, user="user_id", holds_no_evaluation_events=True))
     assert not others.cross_fitted
@@ -185,7 +188,9 @@ def test_items_of_another_system_are_refused(split, table):
         ConfigError, match=r"Only 0 of \d+ item ids of column 'item_a'.*\(text here, integers in the log"
     ):
         source(split, PairTable(text, user="user_id"))
-    with pytest.raises(ConfigError, match=r"Only 0 of 3 item ids of ID embeddings.*they are 1, 2, 3, the log's 10\d\d"):
+    with pytest.raises(
+        ConfigError, match=r"Only 0 of 3 item ids of ID embeddings.*such as 1, 2, 3, the log's such as 10\d\d"
+    ):
         source(split, IdEmbeddings(np.eye(3), [1, 2, 3], holds_no_evaluation_events=True))
     apart = pl.DataFrame({"item_a": [1001, 1002], "item_b": [1001, 1002], "user_id": [1, 2]})
     with pytest.raises(ConfigError, match="None of the 2 rows of the pair table pairs two different items"):
