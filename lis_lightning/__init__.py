@@ -3,11 +3,12 @@
 from lis_lightning.callback import LISMonitor
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.metric import LeakageImpactScore
-from lis_lightning.preference import IdEmbeddings, PairTable
+from lis_lightning.preference import Completed, IdEmbeddings, PairTable
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
 
 __all__ = [
+    "Completed",
     "IdEmbeddings",
     "LISEarlyStopping",
     "LISMonitor",

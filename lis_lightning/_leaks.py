@@ -9,14 +9,24 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from lis_lightning.errors import ConfigError, LisWarning, ShapeError
-from lis_lightning.functional.leak import ItemVectors, cooccurrence_vectors, id_vectors, pair_vectors, rotate_onto
+from lis_lightning.functional.features import place
+from lis_lightning.functional.leak import (
+    ItemVectors,
+    complete_vectors,
+    cooccurrence_vectors,
+    id_vectors,
+    pair_vectors,
+    rotate_onto,
+)
 from lis_lightning.preference import (
     NUM_FOLDS,
     Builder,
+    Completed,
     IdEmbeddings,
     Pairs,
     PairTable,
@@ -29,6 +39,7 @@ from lis_lightning.preference import (
 from lis_lightning.split import Log, PreferenceSplit
 
 MIN_KNOWN = 0.01  # share of ids; below it they are those of another system
+CONTENT_DIMS = 64  # principal axes of the content that complete preference data
 _MEAN_ROUNDS = 3
 
 Rows = NDArray[np.bool_]
@@ -81,6 +92,8 @@ def source(split: PreferenceSplit, preference: Preference) -> Source:
         return _of_table(split, preference)
     if isinstance(preference, IdEmbeddings):
         return _of_embeddings(split, preference)
+    if isinstance(preference, Completed):
+        return _completed(split, preference)
     log = split.log
     fold = np.full(log.num_users, -1)
     fold[: split.num_users] = split.user_folds(NUM_FOLDS)["fold"].to_numpy()
@@ -190,6 +203,34 @@ def tied(folds: list[ItemVectors]) -> Leak:
         total = np.sum([fold.vectors for fold in folds], axis=0)
         reference = ItemVectors(total / np.maximum(count, 1)[:, None], count > 0)
     return Leak(reference, [rotate_onto(fold, reference) for fold in folds])
+
+
+def _completed(split: PreferenceSplit, given: Completed) -> Source:
+    """Match preference data and the content that completes it with the split."""
+    inner, log = source(split, given.preference), split.log
+    raw = _vectors(split, given.ids, given.matrix, "the content", tell=True)
+    axes = place(torch.from_numpy(raw.vectors), k=CONTENT_DIMS, present=torch.from_numpy(raw.present))
+    content = ItemVectors(axes.profile.double().numpy(), raw.present)
+    fold = np.full(log.num_users, -1)
+    fold[: split.num_users] = split.user_folds(NUM_FOLDS)["fold"].to_numpy()
+
+    def completed(leak: Leak, rows: Rows) -> Leak:
+        def fill(vectors: ItemVectors, rows: Rows) -> ItemVectors:
+            return complete_vectors(vectors, np.bincount(log.item[rows], minlength=log.num_items), content)
+
+        positive = rows & (log.label == 1)
+        if not inner.cross_fitted:  # counts of the scored events would bring back the labels that the data leaves out
+            reference = fill(leak.reference, positive & (log.window == 0))
+            return Leak(reference, [reference])
+        folds = [fill(part, positive & (fold[log.user] != held)) for held, part in enumerate(leak.folds)]
+        return Leak(fill(leak.reference, positive), folds)
+
+    built_past = inner.past
+    return Source(
+        inner.cross_fitted,
+        lambda: completed(inner.future(), np.ones(log.user.size, bool)),
+        None if built_past is None else lambda: completed(built_past(), log.window < 2),
+    )
 
 
 def _of_table(split: PreferenceSplit, given: PairTable) -> Source:

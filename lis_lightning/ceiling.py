@@ -19,6 +19,7 @@ from lis_lightning._leaks import Leak, Source, source
 from lis_lightning.base import content_key, place_items, prepare, probe_inputs, read_items, user_folds
 from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.leak import ItemVectors
+from lis_lightning.functional.probe import ProbeInputs
 from lis_lightning.preference import NUM_FOLDS, Preference, content, handle
 from lis_lightning.result import Ceiling
 from lis_lightning.split import PreferenceSplit
@@ -75,7 +76,7 @@ def _known(split: PreferenceSplit, preference: Preference, cache_dir: str | Path
     def compute() -> Known:
         # Matched before the cache is asked, so that its warnings are told whoever computed the number.
         matched = source(split, preference)
-        key = _key(split, preference)
+        key = preference_key(split, preference)
         if key is None:
             return _measure(split, matched, cache_dir)
         about = f"ceiling on split {split.hash}"
@@ -83,13 +84,13 @@ def _known(split: PreferenceSplit, preference: Preference, cache_dir: str | Path
             stored(key, lambda: _pack(_measure(split, matched, cache_dir)), cache_dir=cache_dir, about=about)
         )
 
-    return kept(split, ("ceiling", handle(preference)), compute, content=lambda: _key(split, preference))
+    return kept(split, ("ceiling", handle(preference)), compute, content=lambda: preference_key(split, preference))
 
 
-def _key(split: PreferenceSplit, preference: Preference) -> str | None:
-    """Return a digest of all that the ceiling depends on, None if that cannot be known."""
+def preference_key(split: PreferenceSplit, preference: Preference, what: str = "ceiling") -> str | None:
+    """Return a digest of all that the ceiling (or `what`) depends on, None if that cannot be known."""
     data = content(preference)
-    return None if data is None else digest("ceiling", content_key(split), data)
+    return None if data is None else digest(what, content_key(split), data)
 
 
 def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | None) -> Known:
@@ -120,12 +121,33 @@ def leak_arm(
 ) -> tuple[Arm, NDArray[np.bool_]]:
     """Score a leak as if it were a representation.
 
-    Where targets lack an out-of-fold vector, absence itself can be a label (an item bought only inside the held-out
-    fold); a flag in both arms takes that out.
-
     Returns:
         The scored arm, and for each test event whether its target has no vector.
     """
+    reading = read_leak(split, leak, cache_dir=cache_dir)
+    arm = evaluate(split, prepare(split, cache_dir=cache_dir), reading.inputs, reading.base)
+    return arm, reading.missing[~split.events.train]
+
+
+@dataclass(frozen=True, eq=False)
+class LeakReading:
+    """A leak as the probe sees it.
+
+    Attributes:
+        inputs: Its features at every scored event, each user's from the vectors built without that user.
+        base: Logits of the base, with a flag for targets without a vector: where they lack an out-of-fold vector,
+            absence itself can be a label (an item bought only inside the held-out fold), and a flag in both arms takes
+            that out, [E].
+        missing: Whether the target has no vector, [E].
+    """
+
+    inputs: ProbeInputs
+    base: torch.Tensor
+    missing: NDArray[np.bool_]
+
+
+def read_leak(split: PreferenceSplit, leak: Leak, *, cache_dir: str | Path | None = None) -> LeakReading:
+    """Read a leak at every scored event as if it were a representation."""
     prepared, num_items = prepare(split, cache_dir=cache_dir), split.num_items
     axes = place_items(leak.reference, num_items).axes
     items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
@@ -133,8 +155,8 @@ def leak_arm(
     group = torch.from_numpy(fold[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
-    arm = evaluate(split, prepared, probe_inputs(prepared, read_items(prepared.histories, items, group)), base)
-    return arm, missing.numpy()[~split.events.train]
+    inputs = probe_inputs(prepared, read_items(prepared.histories, items, group))
+    return LeakReading(inputs, base, missing.numpy())
 
 
 def _pack(known: Known) -> Arrays:

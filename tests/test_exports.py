@@ -6,6 +6,7 @@ import lis_lightning
 
 def test_public_names_are_frozen():
     assert lis_lightning.__all__ == [
+        "Completed",
         "IdEmbeddings",
         "LISEarlyStopping",
         "LISMonitor",

@@ -122,7 +122,9 @@ def test_ceilings_have_names_that_can_be_logged():
             named({name: table})
     with pytest.raises(ConfigError, match=r"Unknown preference data 'clicks'; expected one of \['ids', 'pairs'\]"):
         named({"mine": "clicks"})
-    with pytest.raises(ConfigError, match=r"a PairTable, IdEmbeddings or a callable, got DataFrame; read a table with"):
+    with pytest.raises(
+        ConfigError, match=r"a PairTable, IdEmbeddings, Completed or a callable, got DataFrame; read a table with"
+    ):
         named({"mine": TABLE})
 
 
