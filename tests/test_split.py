@@ -146,11 +146,12 @@ def test_user_folds_are_equal_parts_of_the_scored_users(split):
     assert split.user_folds(3)["fold"].max() == 2
 
 
-def test_print_says_whether_the_split_is_usable(split):
+def test_print_says_whether_the_split_is_usable(log, split):
     text = str(split)
     for expected in ("w1 probe-train", "smallest detectable gain", "base (built in): AUC"):
         assert expected in text
-    assert "too small to say anything" in text
+    assert "usable for large steps only" in text
+    assert "too small to say anything" in str(PreferenceSplit.from_log(log, max_events=300))
 
 
 def test_a_split_is_never_copied(split):
