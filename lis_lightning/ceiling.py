@@ -96,9 +96,7 @@ def preference_key(split: PreferenceSplit, preference: Preference, what: str = "
 def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | None) -> Known:
     leak = matched.future()
     arm, missing = leak_arm(split, leak, cache_dir=cache_dir)
-    past = math.nan
-    if matched.past is not None:
-        past = leak_arm(split, matched.past(), cache_dir=cache_dir)[0].gain.value
+    past = None if matched.past is None else leak_arm(split, matched.past(), cache_dir=cache_dir)[0].gain
     positive = split.events.label[~split.events.train] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
     return Known(
@@ -106,11 +104,12 @@ def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | No
             value=arm.gain.value,
             low=arm.gain.estimate.low,
             high=arm.gain.estimate.high,
-            past=past,
+            past=math.nan if past is None else past.value,
             missing_positive=float(missing[positive].mean()),
             missing_negative=float(missing[~positive].mean()),
             cross_fitted=matched.cross_fitted,
             influence=arm.gain.influence,
+            past_influence=np.zeros(0) if past is None else past.influence,
         ),
         reference,
     )
@@ -164,6 +163,7 @@ def _pack(known: Known) -> Arrays:
     return {
         "numbers": np.array([float(getattr(limit, name)) for name in _NUMBERS]),
         "influence": limit.influence,
+        "past_influence": limit.past_influence,
         "vectors": known.reference.vectors,
         "present": known.reference.present,
     }
@@ -172,4 +172,5 @@ def _pack(known: Known) -> Arrays:
 def _unpack(arrays: Arrays) -> Known:
     numbers = dict(zip(_NUMBERS, arrays["numbers"].tolist(), strict=True))
     numbers["cross_fitted"] = bool(numbers["cross_fitted"])
-    return Known(Ceiling(**numbers, influence=arrays["influence"]), ItemVectors(arrays["vectors"], arrays["present"]))
+    limit = Ceiling(**numbers, influence=arrays["influence"], past_influence=arrays["past_influence"])
+    return Known(limit, ItemVectors(arrays["vectors"], arrays["present"]))

@@ -27,14 +27,14 @@ class Ceiling:
         low: Lower end of the user-clustered 95 % interval. It takes the leaked vectors as given: the sampling of the
             events that they are built from is not in it.
         high: Upper end of it.
-        past: The same estimate without the events of w2; ``value - past`` is what the future adds. NaN where the data
-            has no time.
+        past: The same estimate without the events of w2; NaN where the data has no time.
         missing_positive: Share of the positive test events whose target has no out-of-fold vector.
         missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
             the estimate is corrected for it by a flag in both arms.
         cross_fitted: Whether each user's events saw vectors built without that user; False where the owner of the data
             says that it holds none of the scored events.
         influence: Per-user sums of influence values, [num_users]; pairs the ceiling with an AIS.
+        past_influence: The same of `past`; empty where there is none.
     """
 
     value: float
@@ -45,6 +45,14 @@ class Ceiling:
     missing_negative: float = 0.0
     cross_fitted: bool = True
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    past_influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+
+    @property
+    def future(self) -> Estimate:
+        """What the future adds: the ceiling less `past`, paired by user; NaN where there is no `past`."""
+        if self.influence.size != self.past_influence.size or not self.influence.size:
+            return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
+        return paired_difference(self.value, self.influence, self.past, self.past_influence)
 
 
 @dataclass(frozen=True, kw_only=True)
