@@ -1,4 +1,4 @@
-"""The command line: ``lis-align`` fine-tunes an item encoder and shows whether the ranker gains."""
+"""The command lines: ``lis-align`` fine-tunes an item encoder, ``lis-audit`` looks at the data before that."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,17 +22,30 @@ from lis_lightning._cache import cache_folder
 from lis_lightning._resources import resource_dir
 from lis_lightning.errors import LisError
 
+if TYPE_CHECKING:
+    from lis_lightning.audit import Audit
+
 
 def main() -> None:
-    """Run ``lis-align``; an error that we raise on purpose is a message and exit status 1, not a traceback."""
+    """Run ``lis-align``."""
+    _run("lis-align", _align)
+
+
+def audit() -> None:
+    """Run ``lis-audit``."""
+    _run("lis-audit", _audit)
+
+
+def _run(name: str, command: Callable[[], Any]) -> None:
+    """Run a command; an error that we raise on purpose is a message and exit status 1, not a traceback."""
     # Hydra cuts tracebacks and swallows types; left alone, errors reach the handler below as they are.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         _hydra.check_choices(sys.argv[1:])
         _hydra.register()
-        _align()
+        command()
     except (LisError, HydraException, OmegaConfBaseException) as error:
-        print(f"lis-align: {_in_words(error)}", file=sys.stderr)  # noqa: T201  # a command's last word
+        print(f"{name}: {_in_words(error)}", file=sys.stderr)  # noqa: T201  # a command's last word
         raise SystemExit(1) from None
 
 
@@ -76,6 +90,33 @@ def _settle_cache(config: DictConfig, run_dir: Path) -> Path:
     folder = cache_folder(config.cache_dir) or run_dir / "cache"
     config.cache_dir = str(folder)
     return folder
+
+
+@hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="audit")
+def _audit(config: DictConfig) -> None:
+    """Run one audit."""
+    audit_config(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def audit_config(config: DictConfig, folder: Path) -> Audit:
+    """Audit what a configuration names.
+
+    Args:
+        config: As composed from ``conf/audit.yaml``.
+        folder: Where the files go.
+    """
+    from lis_lightning.align.audit import audit_data
+
+    return audit_data(
+        instantiate(config.data),
+        split_options=_plain(OmegaConf.to_container(config.lis.split, resolve=True)),
+        preferences=instantiate(config.preferences, _convert_="all"),
+        embeddings=dict(config.embeddings or {}),
+        row_ids=config.row_ids,
+        id_column=config.id_column,
+        aligned_to=config.aligned_to,
+        folder=folder,
+    )
 
 
 def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:

@@ -37,16 +37,28 @@ def write_curve(
         raise ConfigError("Nothing to draw: the list of results is empty.")
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    page = _figure(results, references or {}).to_html(include_plotlyjs=True, full_html=False)
+    figure = _figure(results, references or {}).to_html(include_plotlyjs=True, full_html=False)
     last = judge(results)
-    heading = f"<h1>{html.escape(title)}</h1><p><b>{last.verdict}</b>: {html.escape(last.message)}</p>"
-    style = "body{font:16px system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}"
-    place.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{style}</style></head><body>{heading}{page}</body></html>",
-        encoding="utf-8",
-    )
+    verdict = f"<p><b>{last.verdict}</b>: {html.escape(last.message)}</p>"
+    place.write_text(page(title, verdict + figure), encoding="utf-8")
     return place
+
+
+def page(title: str, body: str) -> str:
+    """Return an HTML document.
+
+    Args:
+        title: Its heading, as text.
+        body: What follows, as HTML.
+    """
+    style = (
+        "body{font:16px system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}"
+        "td,th{padding:.2rem .8rem;text-align:right}td:first-child,th:first-child{text-align:left}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>"
+    )
 
 
 def _figure(results: Sequence[LISResult], references: Mapping[str, float]) -> Any:

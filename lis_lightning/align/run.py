@@ -30,6 +30,11 @@ from lis_lightning.split import PreferenceSplit
 PAIR_OPTIONS = ("batch_size", "count_power", "held_out")
 
 
+def say(text: str) -> None:
+    """Print for people: unwrapped, so that paths and tables survive a narrow or piped output."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @dataclass(frozen=True)
 class Run:
     """What a finished run leaves.
@@ -59,10 +64,11 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> Preference
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
     """
     split = PreferenceSplit.from_log(data.log, **data.columns, **options)
-    _say(f"{data.name}: the validation preference split\n{split}")
+    say(f"{data.name}: the validation preference split\n{split}")
     if data.truth is not None:
-        bayes = data.truth.bayes_auc(start=_test_begin(split))
-        _say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
+        tested = split.log.time[split.log.window == 2]
+        bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
+        say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
     return split
 
 
@@ -138,7 +144,7 @@ def align(
     batches = pair_data(
         split, items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
     )
-    _say(_announcement(encoder, batches))
+    say(_announcement(encoder, batches))
     module = AlignmentModule(encoder, **options)
     # Not prepared anew: with a large processor the images are the long part of the start.
     scored = Subset(batches.items, items.rows(split.item_ids).tolist())
@@ -167,18 +173,8 @@ def align(
         curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
         revealed_gain=revealed,
     )
-    _say(_summary(run, time.perf_counter() - began))
+    say(_summary(run, time.perf_counter() - began))
     return run
-
-
-def _say(text: str) -> None:
-    """Print for people: unwrapped, so that paths and tables survive a narrow or piped output."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _test_begin(split: PreferenceSplit) -> float:
-    """Return the first timestamp of w2."""
-    return float(split.log.time[split.log.window == 2].min())
 
 
 def _checkpoint_of(checkpoint: ModelCheckpoint, best: LISResult) -> Path | None:
