@@ -41,8 +41,9 @@ def rows() -> Iterator[Row]:
         ours()  # allocates the sums
         times = best_times(ours, floor, copies, repeats=7)
         what = f"update, 2e4 items x {DIM}, {str(dtype).removeprefix('torch.')}"
-        yield Row(what=what, ours=times[0], other=times[1], against="bare index_add_ in float64", bar=1.5)
-        yield Row(what=what, ours=times[0], other=times[2], against="copying the sums twice")
+        # It reads what comes twice (once to see that it is finite): 1.3 times the bytes of the two copies.
+        yield Row(what=what, ours=times[0], other=times[2], against="copying the sums twice", bar=2)
+        yield Row(what=what, ours=times[0], other=times[1], against="bare index_add_ in float64")
 
 
 def _split() -> PreferenceSplit:
