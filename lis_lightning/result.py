@@ -102,6 +102,8 @@ class LISResult:
         gauc_gain: Gain of the impression-weighted per-user AUC.
         realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 6 standard errors, or
             where it does not bind.
+        headroom: What leaking the preference data aligned to would still add to a ranker that has this representation.
+            Unlike the ceiling it binds: ``ais`` exceeds ``ais + headroom`` by noise at most.
         gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
         slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
@@ -135,6 +137,9 @@ class LISResult:
     realised: float = NAN
     realised_low: float = NAN
     realised_high: float = NAN
+    headroom: float = NAN
+    headroom_low: float = NAN
+    headroom_high: float = NAN
     gain_z: float = NAN
     aligned_to: str = "pairs"
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
@@ -204,8 +209,8 @@ class LISResult:
     def _own_scalars(self) -> dict[str, float]:
         names = [
             "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "gauc_gain_low",
-            "gauc_gain_high", "realised", "realised_low", "realised_high", "gain_z", "ais_seen", "ais_unseen",
-            "encode_seconds", "score_seconds",
+            "gauc_gain_high", "realised", "realised_low", "realised_high", "headroom", "headroom_low",
+            "headroom_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds",
         ]  # fmt: skip
         if not math.isnan(self.ais_weighted):
             names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
@@ -290,6 +295,7 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
     spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
     rows.append((f"realised of {result.aligned_to}", realised, spread, ""))
+    rows.append(row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
     for name, one in result.tasks.items():
         rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
         rows += [limit_row(f"[{name}] ceiling, {kind}", limit) for kind, limit in one.ceilings.items()]

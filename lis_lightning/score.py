@@ -21,6 +21,7 @@ from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
 from lis_lightning.functional.features import ItemCoordinates, place
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
+from lis_lightning.headroom import headroom
 from lis_lightning.preference import Preference, named
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
@@ -128,6 +129,7 @@ class _Scorer:
         gain, gauc = arm.gain.estimate, _gauc_gain(arm)
         weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
         realised = _realised(arm, limits.get(self.aligned_to))
+        left = self._headroom(split, arm)
         result = LISResult(
             task=split.task,
             ais=gain.value,
@@ -147,6 +149,9 @@ class _Scorer:
             realised=realised.value,
             realised_low=realised.low,
             realised_high=realised.high,
+            headroom=left.value,
+            headroom_low=left.low,
+            headroom_high=left.high,
             aligned_to=self.aligned_to,
             ceilings=limits,
             slices=slices,
@@ -158,6 +163,12 @@ class _Scorer:
         )
         judgement = judge([result])
         return replace(result, verdict=judgement.verdict, message=judgement.message)
+
+    def _headroom(self, split: PreferenceSplit, arm: Arm) -> Estimate:
+        """Return what the preference data would still add to the representation; NaN without any."""
+        if not self.ceilings:
+            return NOTHING
+        return headroom(split, self.ceilings[self.aligned_to], arm, cache_dir=self.cache_dir).estimate
 
     def _placebo(self, split: PreferenceSplit) -> Placebo:
         """Score the same rows in another order, and random ones: neither knows anything of the items."""

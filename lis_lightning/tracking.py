@@ -3,8 +3,8 @@
 The only file that knows W&B; it is imported when a W&B logger is met.
 
 Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``lis/ais_high``, ``lis/ais_geometry``,
-``lis/auc_base``, ``lis/auc``, ``lis/gauc_gain``, ``lis/ceiling_pairs`` and ``lis/ceiling_ids`` (each with ``_low`` and
-``_high``), ``lis/realised`` (with ``_low`` and ``_high``), ``lis/gain_z``, ``lis/ais_seen``, ``lis/ais_unseen``,
+``lis/auc_base``, ``lis/auc``, ``lis/gauc_gain``, ``lis/ceiling_pairs``, ``lis/ceiling_ids``, ``lis/realised`` and
+``lis/headroom`` (these five with ``_low`` and ``_high``), ``lis/gain_z``, ``lis/ais_seen``, ``lis/ais_unseen``,
 ``lis/encode_seconds``, ``lis/score_seconds``, ``lis/slice/...``, ``lis/companion/...`` and ``lis/verdict`` (its place
 in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and ``_high``), one of several labels
 ``lis/task/<name>/...`` for those after the first, and one of rolling windows ``lis/period/<number>/...``.
@@ -39,6 +39,9 @@ COLUMNS = (
     "realised",
     "realised_low",
     "realised_high",
+    "headroom",
+    "headroom_low",
+    "headroom_high",
     "gain_z",
     "ais_seen",
     "ais_unseen",

@@ -128,7 +128,8 @@ def test_without_ceilings_there_is_no_share(split, latents):
 def test_scalars_are_the_logged_keys(result):
     expected = {
         "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "realised", "realised_low",
-        "realised_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds", "ceiling_pairs",
+        "realised_high", "headroom", "headroom_low",
+        "headroom_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds", "ceiling_pairs",
         "ceiling_pairs_low", "ceiling_pairs_high", "ceiling_ids", "ceiling_ids_low", "ceiling_ids_high",
         "companion/pair_auc", "companion/cka", "companion/rankme", "gauc_gain_low", "gauc_gain_high",
     }  # fmt: skip
@@ -148,3 +149,10 @@ def test_a_result_becomes_plain_values(result):
     plain = result.to_dict()
     assert plain["ais"] == result.ais
     assert isinstance(plain["ceilings"]["pairs"]["influence"], list)
+
+
+def test_headroom_is_what_the_data_adds_to_the_representation(split, latents, result):
+    assert result.headroom_low <= result.headroom <= result.headroom_high
+    assert result.headroom < result.ceilings["pairs"].value  # the latents hold part of it already
+    blank = score(split, np.ones((split.num_items, 3)), placebo=False)
+    assert blank.headroom == blank.ceilings["pairs"].value

@@ -24,7 +24,8 @@ FROZEN_KEYS = {
     "lis/gauc_gain_low", "lis/gauc_gain_high",
     "lis/ceiling_pairs", "lis/ceiling_pairs_low", "lis/ceiling_pairs_high",
     "lis/ceiling_ids", "lis/ceiling_ids_low", "lis/ceiling_ids_high",
-    "lis/realised", "lis/realised_low", "lis/realised_high", "lis/gain_z", "lis/ais_seen", "lis/ais_unseen",
+    "lis/realised", "lis/realised_low", "lis/realised_high",
+    "lis/headroom", "lis/headroom_low", "lis/headroom_high", "lis/gain_z", "lis/ais_seen", "lis/ais_unseen",
     "lis/verdict", "lis/encode_seconds", "lis/score_seconds",
     "lis/companion/pair_auc", "lis/companion/cka", "lis/companion/rankme",
 }  # fmt: skip
