@@ -75,7 +75,8 @@ def score(
     reference = reference_vectors(split, preferences[aligned_to], cache_dir=cache_dir) if preferences else None
     scorer = _Scorer(items, k, preferences, aligned_to, companions(split, vectors, reference), cache_dir)
     tasks = {name: scorer.result(task, reading, placebo=placebo) for name, task in split.tasks.items()}
-    periods = tuple(scorer.result(period) for period in split.periods[1:])
+    later = split.periods[1:] if split.period == 0 else ()
+    periods = tuple(scorer.result(period) for period in later)
     result = tasks.pop(split.task)
     return replace(result, tasks=tasks, periods=periods, score_seconds=time.perf_counter() - began)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from lis_lightning._evidence import gap_error, rounded, shown
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
@@ -184,8 +185,8 @@ def underpowered(what: str, estimate: Estimate, num_events: int, relevant_gain: 
     # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
     return (
-        f"{what} is {_shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
-        f"{num_events:,} test events cannot tell, about {_rounded(needed):,} can: more users or a longer log."
+        f"{what} is {shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
+        f"{num_events:,} test events cannot tell, about {rounded(needed):,} can: more users or a longer log."
     )
 
 
@@ -216,8 +217,8 @@ class _Run:
         if placebo is not None and not placebo.passed:
             return _Finding(
                 "placebo-failed",
-                f"vectors that know nothing score {_shown(placebo.permuted)} (rows permuted) and "
-                f"{_shown(placebo.random)} (random): the base lacks structure that any vector brings. Read AIS "
+                f"vectors that know nothing score {shown(placebo.permuted)} (rows permuted) and "
+                f"{shown(placebo.random)} (random): the base lacks structure that any vector brings. Read AIS "
                 "against these, not against 0, or give a better `base_logit`.",
             )
         rank = self.last.companions.get("rankme", math.inf)
@@ -239,7 +240,7 @@ class _Run:
         gap_before, *gaps = (result.ais_seen - result.ais_unseen for result in (self.best, *self.results[-streak:]))
         gap = sum(gaps) / streak
         gap_text = f"the gap between seen and unseen items went from {gap_before:+.4f} to {gap:+.4f}"
-        if gap - gap_before > Z95 * _gap_error(self.last, self.best):
+        if gap - gap_before > Z95 * gap_error(self.last, self.best):
             return _Finding(
                 "overfitting-items",
                 f"{self._drop()}, and {gap_text}: the model memorises the items it is aligned on. {self._keep()}More "
@@ -282,8 +283,8 @@ class _Run:
         if room.z <= -NOT_BINDING_Z and best.ais_low > 0:
             return _Finding(
                 "ceiling-not-binding",
-                f"AIS {best.ais:+.4f} exceeds {name}, {_shown(estimate)}: the content carries more than this "
-                "preference data. No share is printed; watch AIS itself.",
+                f"AIS {best.ais:+.4f} exceeds {name}, {shown(estimate)}: the content carries more than this "
+                f"preference data. No share is printed; watch AIS itself.{self._left()}",
             )
         if estimate.low <= 0:
             if powerless := self._powerless(name, estimate):
@@ -291,15 +292,18 @@ class _Run:
             if best.ais_low <= 0:
                 return _Finding(
                     "data-bound",
-                    f"{name} is {_shown(estimate)}: more or better preference data is needed; more training will not "
+                    f"{name} is {shown(estimate)}: more or better preference data is needed; more training will not "
                     "help.",
                 )
-        if estimate.z > MIN_CEILING_Z and room.value <= room.se:
+        reached = "AIS is within one standard error of the ceiling" if room.value <= room.se else ""
+        if best.headroom_high < self.worth:
+            reached = f"the preference data would add less than {self.worth:.4f} to the representation"
+        if estimate.z > MIN_CEILING_Z and reached:
             return _Finding(
                 "at-ceiling",
-                f"AIS {best.ais:+.4f} has reached {name}, {_shown(estimate)}. {self._keep()}Only better preference "
-                "data can bring more.",
-                "AIS is within one standard error of the ceiling" if self.num_recent else "",
+                f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {shown(estimate)}."
+                f"{self._left()} {self._keep()}Only better preference data can bring more.",
+                reached if self.num_recent else "",
             )
         return None
 
@@ -322,7 +326,7 @@ class _Run:
         if progress is None:
             return None
         recent = "the last snapshot" if self.num_recent == 1 else f"the last {self.num_recent} snapshots"
-        gained = f"the gain of {recent} over the best before is {_shown(progress)}"
+        gained = f"the gain of {recent} over the best before is {shown(progress)}"
         if self._recovers():
             return _Finding(
                 "improving", f"AIS {self.last.ais:+.4f} rises out of a dip; the best is {self.best.ais:+.4f}. Go on."
@@ -365,33 +369,19 @@ class _Run:
         said = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain)
         return None if said is None else _Finding("underpowered", said)
 
+    def _left(self) -> str:
+        """Return what the preference data would still add to the best snapshot, where that is known."""
+        best = self.best
+        if not math.isfinite(best.headroom):
+            return ""
+        left = f"{best.headroom:+.4f} [{best.headroom_low:+.4f}, {best.headroom_high:+.4f}]"
+        return f" Leaked on top of this representation it would still add {left}."
+
     def _drop(self) -> str:
-        return f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {_shown(self.gains[-1])}"
+        return f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {shown(self.gains[-1])}"
 
     def _keep(self) -> str:
         """Return which snapshot to keep, if it is not the newest."""
         if self.best.step is None or self.best is self.last:
             return ""
         return f"Keep the snapshot of step {self.best.step}. "
-
-
-def _shown(estimate: Estimate) -> str:
-    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
-
-
-def _rounded(events: float) -> int:
-    """Round up to two digits: more would pretend to know."""
-    unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
-    return round(math.ceil(events / unit) * unit)
-
-
-def _gap_error(last: LISResult, best: LISResult) -> float:
-    """Return the standard error of how much the gap between seen and unseen items changed between two snapshots.
-
-    Slices carry no influence to be paired by. The errors of two snapshots overlap as much in a slice as in all events,
-    so that the error of the change is that of the gap, times what pairing leaves of the error of AIS.
-    """
-    sides = [result.slices.get(name) for result in (last, best) for name in ("seen items", "unseen items")]
-    gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
-    alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
-    return gap * last.compare(best).se / alone if alone > 0 else 0.0

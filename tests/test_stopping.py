@@ -125,7 +125,7 @@ def test_a_plateau_far_below_the_ceiling_is_model_bound():
 def test_the_ceiling_stops_and_a_lower_newest_snapshot_does_not_take_it_back():
     judgements = judged(recorded("at-ceiling"))
     assert [judgement.stop for judgement in judgements] == [False] * 4 + [True] * 3
-    assert "AIS +0.0262 has reached the ceiling of pairs, +0.0251 [" in judgements[4].message
+    assert "AIS +0.0262 has reached what pairs can teach: the ceiling of pairs is +0.0251 [" in judgements[4].message
     assert judgements[6].message.endswith("Keep the snapshot of step 500. Only better preference data can bring more.")
 
 
@@ -274,3 +274,18 @@ def test_a_rule_of_ones_own_is_obeyed():
     assert not judge(results, StopRule(plateau_patience=20)).stop
     assert judge(results, StopRule(relevant_gain=2e-4)).verdict == "underpowered"
     assert judge(results, StopRule(plateau_delta=0.0, plateau_share=0.0)).verdict == "overfitting"
+
+
+def test_headroom_says_what_is_left_and_ends_a_run_that_has_it_all():
+    results = recorded("ceiling-not-binding")
+    bare = judge(results)
+    assert bare.verdict == "ceiling-not-binding"
+    left = [replace(one, headroom=0.004, headroom_low=0.002, headroom_high=0.006) for one in results]
+    assert "would still add +0.0040 [+0.0020, +0.0060]" in judge(left).message
+    assert not judge(left).stop
+
+
+def test_a_representation_that_has_what_the_data_can_teach_is_at_the_ceiling():
+    short = flat(0.010, limit=0.012, limit_se=0.0005, headroom=0.0, headroom_low=-0.0001, headroom_high=0.0001)
+    assert judge([short]).verdict == "at-ceiling"
+    assert judge([replace(short, headroom=0.001, headroom_high=0.002)]).verdict != "at-ceiling"
