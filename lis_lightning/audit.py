@@ -17,9 +17,9 @@ from lis_lightning.functional.intervals import Estimate, cluster_interval, paire
 from lis_lightning.functional.ranking import Comparison, rank
 from lis_lightning.preference import BUILT_IN, Preference, named
 from lis_lightning.result import Ceiling, LISResult
-from lis_lightning.score import MIN_CEILING_Z, score
+from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import POWER_80, StopRule
+from lis_lightning.stopping import MIN_CEILING_Z, POWER_80, StopRule, underpowered
 from lis_lightning.summary import describe
 
 MISSING_GAP = 0.05  # difference of the shares without a vector, by class, from which absence tells the label
@@ -257,10 +257,11 @@ def judge_ceiling(name: str, limit: Ceiling, num_events: int, rule: StopRule | N
     """
     rule = rule or StopRule()
     estimate = cluster_interval(limit.value, limit.influence)
-    detectable = POWER_80 * estimate.se
-    known = f"the ceiling of {name} is {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]"
-    if limit.low <= 0 and not detectable <= rule.underpowered_above:
-        return Finding(name=name, verdict="underpowered", message=_underpowered(known, detectable, num_events, rule))
+    what = f"the ceiling of {name}"
+    powerless = underpowered(what, estimate, num_events, rule.relevant_gain)
+    if powerless is not None:
+        return Finding(name=name, verdict="underpowered", message=powerless)
+    known = f"{what} is {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]"
     if limit.low <= 0 or limit.high < rule.plateau_delta:
         message = f"{known}: more or better preference data is needed; no training on it will help."
         return Finding(name=name, verdict="data-bound", message=message)
@@ -275,16 +276,6 @@ def judge_ceiling(name: str, limit: Ceiling, num_events: int, rule: StopRule | N
             "events are on items without a vector: on those it says nothing."
         )
     return Finding(name=name, verdict="worth-aligning", message=message)
-
-
-def _underpowered(known: str, detectable: float, num_events: int, rule: StopRule) -> str:
-    if not np.isfinite(detectable):
-        return f"{known}: it rests on fewer than two users, so nothing can be said."
-    needed = int(np.ceil(num_events * (detectable / rule.underpowered_above) ** 2))
-    return (
-        f"{known}: {num_events:,} test events show gains from {detectable:.3f} only. About {needed:,} are needed for "
-        f"{rule.underpowered_above:g}."
-    )
 
 
 def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:

@@ -106,7 +106,7 @@ def limit(value, spread, **fields):
         (limit(0.006, 0.002), "worth-aligning", r"uncertain \(z 3\.0\), so that no share of it is stated"),
         (limit(0.0003, 0.0003), "data-bound", r"\+0\.0003 \[-0\.0003, \+0\.0009\]: more or better preference data"),
         (limit(0.0003, 0.00005), "data-bound", "more or better preference data is needed"),
-        (limit(0.01, 0.01), "underpowered", r"1,000 test events show gains from 0\.028 only\. About 1,968 are needed"),
+        (limit(0.01, 0.01), "underpowered", r"1,000 test events cannot tell, about 62,000 can"),
         (limit(0.02, 0.002, missing_positive=0.5, missing_negative=0.1), "worth-aligning", "50% of the pos.* and 10%"),
         (limit(0.02, 0.002, cross_fitted=False), "worth-aligning", "not cross-fitted"),
     ],
@@ -121,7 +121,7 @@ def test_one_user_is_underpowered_without_a_number():
     alone = Ceiling(value=0.01, low=-math.inf, high=math.inf, influence=np.zeros(1))
     finding = judge_ceiling("clicks", alone, 5)
     assert finding.verdict == "underpowered"
-    assert "fewer than two users" in finding.message
+    assert "rests on one user" in finding.message
 
 
 def test_what_the_future_adds_is_paired_by_user(split):
