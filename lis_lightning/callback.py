@@ -21,6 +21,7 @@ from typing_extensions import override
 from lis_lightning import record, snapshot, tracking
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
 from lis_lightning.metric import LeakageImpactScore
+from lis_lightning.preference import Preference
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
 from lis_lightning.score import score
@@ -60,12 +61,14 @@ class LISMonitor(pl.Callback):
         ceilings: Preference data to compute ceilings for, as :func:`lis_lightning.score.score` takes them.
         aligned_to: The one that the module is aligned to.
         k: Principal axes of the representation that the probe reads.
+        cache_dir: Folder where base and ceilings are kept; see :func:`lis_lightning.score.score`.
         rule: When a run is judged finished.
         strict: Raise where a snapshot, a logger or the record fails, instead of going on.
         progress: Report each snapshot in a line, and all of them in a table at the end.
 
     Raises:
-        ConfigError: If an argument is out of range or the module cannot encode items (when the fit is set up).
+        ConfigError: If an argument is out of range or preference data malformed, or the module cannot encode items
+            (when the fit is set up).
         SnapshotError: If ``items.item_ids`` lacks items of the split (when the fit is set up).
     """
 
@@ -81,9 +84,10 @@ class LISMonitor(pl.Callback):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dirpath: str | Path | None = None,
         placebo: bool = True,
-        ceilings: Sequence[str] | Mapping[str, Any] = ("pairs", "ids"),
+        ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
         aligned_to: str = "pairs",
         k: int = 16,
+        cache_dir: str | Path | None = None,
         rule: StopRule | None = None,
         strict: bool = False,
         progress: bool = True,
@@ -102,11 +106,12 @@ class LISMonitor(pl.Callback):
         self.ceilings = ceilings
         self.aligned_to = aligned_to
         self.k = k
+        self.cache_dir = cache_dir
         self.rule = rule or StopRule()
         self.strict = strict
         self.progress = progress
         self.listeners: list[Listener] = []
-        self._metric = LeakageImpactScore(split)
+        self._metric = LeakageImpactScore(split, ceilings=ceilings, aligned_to=aligned_to, k=k, cache_dir=cache_dir)
         self._reset()
 
     def _reset(self) -> None:
@@ -264,7 +269,8 @@ class LISMonitor(pl.Callback):
                 self._metric.reset()  # its sums are as large as the representations
             encoded = time.perf_counter()
             placebo = self.placebo and not self._results
-            options: dict[str, Any] = {"ceilings": self.ceilings, "aligned_to": self.aligned_to, "k": self.k}
+            names = ("ceilings", "aligned_to", "k", "cache_dir")
+            options: dict[str, Any] = {name: getattr(self, name) for name in names}
             result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
         return record.as_recorded(
             dataclasses.replace(

@@ -50,16 +50,19 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def split():
+def _log():
     rng = np.random.default_rng(0)
     size = 1200
     tastes, contents = rng.normal(size=(NUM_USERS, DIM)), _contents()
     users, items = rng.integers(NUM_USERS, size=size), rng.integers(NUM_ITEMS, size=size)
     logits = (tastes[users] * contents[items].numpy()).sum(axis=1)
     labels = (rng.random(size) < 1 / (1 + np.exp(-logits))).astype(int)
-    log = polars.DataFrame({"user_id": users, "item_id": items, "timestamp": np.arange(size), "label": labels})
-    return PreferenceSplit.from_log(log)
+    return polars.DataFrame({"user_id": users, "item_id": items, "timestamp": np.arange(size), "label": labels})
+
+
+@pytest.fixture(scope="module")
+def split():
+    return PreferenceSplit.from_log(_log())
 
 
 def _contents():
@@ -475,6 +478,26 @@ def test_items_outside_the_split_are_left_out_and_counted(split, tmp_path, caplo
         fit(tmp_path, monitor := monitor_of(split, items=[*(Items()[row] for row in range(NUM_ITEMS)), *extra]))
     assert caplog.text.count("5 of the encoded items are not in the split") == 1
     assert len(monitor.results) == 4
+
+
+def test_preference_data_is_checked_at_once(split):
+    with pytest.raises(ConfigError, match=r"'pears'; expected one of \['ids', 'pairs'\]"):
+        LISMonitor(split, [], ceilings=["pears"], aligned_to="pears")
+    with pytest.raises(ConfigError, match=r"`aligned_to` among the ceilings \['ids'\], got 'pairs'"):
+        LISMonitor(split, [], ceilings=["ids"])
+
+
+def test_several_labels_are_judged_each_and_come_back_from_the_record(tmp_path):
+    log = _log()
+    liked = polars.Series(log["label"].to_numpy() * (np.arange(len(log)) % 3 > 0))
+    both = PreferenceSplit.from_log(log.with_columns(like=liked), label=["label", "like"])
+    monitor = monitor_of(both, ceilings=["ids"], aligned_to="ids")
+    fit(tmp_path, monitor)
+    _, results = Record.read(monitor.record_path)
+    for result in (*monitor.results, *results):
+        assert result.tasks["like"].verdict in VERDICTS
+        assert result.tasks["like"].step == result.step
+    assert len(results) == len(monitor.results) > 1
 
 
 def test_every_n_steps_is_checked(split):

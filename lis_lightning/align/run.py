@@ -150,7 +150,7 @@ def align(
     scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, every_n_steps=every_n_steps, collate_fn=encoder.collate, batch_size=encode_batch_size,
-        dirpath=run_dir,
+        dirpath=run_dir, cache_dir=cache_dir,
     )  # fmt: skip
     checkpoint = ModelCheckpoint(
         run_dir / "checkpoints", filename="best-{step}", monitor="lis/ais", mode="max",
@@ -163,7 +163,9 @@ def align(
         if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise SystemExit(0)
         raise ConfigError(f"No snapshot could be scored: {monitor.last_error}. There is no result to show.")
-    revealed = split.score(data.truth.content_latents[items.rows(split.item_ids)]).ais if data.truth else math.nan
+    revealed = math.nan
+    if data.truth:
+        revealed = split.score(data.truth.content_latents[items.rows(split.item_ids)], ceilings=(), placebo=False).ais
     references = {} if math.isnan(revealed) else {"latents that content reveals": revealed}
     run = Run(
         results=monitor.results,
