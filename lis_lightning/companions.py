@@ -8,38 +8,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
+from lis_lightning.functional.features import ItemCoordinates
 from lis_lightning.functional.leak import ItemVectors
 from lis_lightning.split import PreferenceSplit
 
-NUM_PAIRS = 20_000
-NUM_ITEMS = 8192
+NUM_PAIRS = 10_000
+NUM_ITEMS = 4096
+NUM_WIDE_ITEMS = 512  # of vectors with more dimensions than this
 
 
-def companions(split: PreferenceSplit, vectors: Tensor, reference: ItemVectors | None = None) -> dict[str, float]:
+def companions(
+    split: PreferenceSplit, items: ItemCoordinates, reference: ItemVectors | None = None
+) -> dict[str, float]:
     """Return what conventional metrics say of the vectors: ``pair_auc``, ``rankme``, and ``cka`` where it has a peer.
 
-    RankMe and CKA are taken of at most 8192 evenly spaced items: both cost a product of N x D x D, more than the score.
+    RankMe and CKA are taken of at most 4096 evenly spaced items, of 512 where the vectors have more than 512
+    dimensions: their spectra would take longer than the score. RankMe is then at most 511.
 
     Args:
         split: The split.
-        vectors: One row an item.
+        items: The representation in its frame.
         reference: Vectors of the preference data, to compare with.
     """
+    vectors, device = items.vectors, items.vectors.device
     pairs = successive_pairs(split)
     rng = np.random.default_rng([split.settings["seed"], 11])
     if pairs.shape[0] > NUM_PAIRS:
         pairs = pairs[rng.choice(pairs.shape[0], NUM_PAIRS, replace=False)]
-    found = {"pair_auc": pair_auc(vectors, pairs, rng), "rankme": rankme(_evenly(vectors))}
+    most = NUM_ITEMS if vectors.shape[1] <= NUM_WIDE_ITEMS else NUM_WIDE_ITEMS
+    rows = _evenly(np.arange(split.num_items), most).to(device)
+    found = {"pair_auc": pair_auc(items, pairs, rng), "rankme": rankme(vectors[rows])}
     if reference is not None:
-        rows = _evenly(torch.from_numpy(np.flatnonzero(reference.present[: split.num_items])))
-        others = torch.from_numpy(reference.vectors[rows]).to(vectors.device)
-        found["cka"] = linear_cka(vectors[rows.to(vectors.device)], others)
+        known = _evenly(np.flatnonzero(reference.present[: split.num_items]), most)
+        others = torch.from_numpy(reference.vectors[known.numpy()]).to(device)
+        found["cka"] = linear_cka(vectors[known.to(device)], others)
     return found
 
 
-def _evenly(rows: Tensor) -> Tensor:
-    """Return at most `NUM_ITEMS` evenly spaced rows."""
-    return rows[:: max(1, -(-rows.shape[0] // NUM_ITEMS))]
+def _evenly(rows: NDArray[np.int64], most: int) -> Tensor:
+    """Return at most `most` evenly spaced rows."""
+    return torch.from_numpy(rows[:: max(1, -(-rows.size // most))])
 
 
 def successive_pairs(split: PreferenceSplit) -> NDArray[np.int64]:

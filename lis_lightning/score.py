@@ -19,7 +19,7 @@ from lis_lightning.companions import companions
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
-from lis_lightning.functional.features import ItemCoordinates, place
+from lis_lightning.functional.features import ItemCoordinates, place, working
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.headroom import headroom
 from lis_lightning.preference import Preference, named
@@ -73,7 +73,7 @@ def score(
     items = place(vectors, k=k)
     reading = read_items(prepare(split, vectors.device, cache_dir=cache_dir).histories, [items])
     reference = reference_vectors(split, preferences[aligned_to], cache_dir=cache_dir) if preferences else None
-    scorer = _Scorer(items, k, preferences, aligned_to, companions(split, vectors, reference), cache_dir)
+    scorer = _Scorer(items, k, preferences, aligned_to, companions(split, items, reference), cache_dir)
     tasks = {name: scorer.result(task, reading, placebo=placebo) for name, task in split.tasks.items()}
     later = split.periods[1:] if split.period == 0 else ()
     periods = tuple(scorer.result(period) for period in later)
@@ -199,6 +199,8 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
     if not given.is_floating_point():
         raise ShapeError(f"Expected `embeddings` of a float type, got {given.dtype}; ids are not a representation.")
     vectors = given.detach()
+    if vectors.sum(dtype=working(vectors.dtype)).isfinite():  # a third of the time of looking at each number
+        return vectors
     bad = (~vectors.isfinite()).any(1).nonzero()[:, 0].cpu().numpy()
     if bad.size:
         raise NonFiniteError(

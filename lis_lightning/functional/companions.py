@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vecdot
 
 from lis_lightning.functional.auroc import auroc
+from lis_lightning.functional.features import ItemCoordinates
+
+_CHUNK = 2**20  # floats of item vectors at a time
 
 
 def rankme(vectors: Float[Tensor, "N D"]) -> float:
@@ -32,7 +36,7 @@ def rankme(vectors: Float[Tensor, "N D"]) -> float:
     centered = vectors.double() - vectors.double().mean(0)
     if float(centered.norm()) <= 1e-6 * float(vectors.double().norm()):
         return 0.0
-    strength = torch.linalg.eigvalsh(centered.T @ centered).clamp_min(0).sqrt()
+    strength = torch.linalg.eigvalsh(_small_gram(centered)).clamp_min(0).sqrt()
     share = strength / strength.sum()
     return float(torch.exp(-(share * share.clamp_min(1e-300).log()).sum()))
 
@@ -49,15 +53,15 @@ def linear_cka(vectors: Float[Tensor, "N D"], others: Float[Tensor, "N M"]) -> f
     """
     x = vectors.double() - vectors.double().mean(0)
     y = others.double() - others.double().mean(0)
-    scale = (x.T @ x).norm() * (y.T @ y).norm()
+    scale = _small_gram(x).norm() * _small_gram(y).norm()
     return float((x.T @ y).norm().square() / scale) if float(scale) > 0 else float("nan")
 
 
-def pair_auc(vectors: Float[Tensor, "N D"], pairs: Int[np.ndarray, "p 2"], rng: np.random.Generator) -> float:
+def pair_auc(items: ItemCoordinates, pairs: Int[np.ndarray, "p 2"], rng: np.random.Generator) -> float:
     """Return how often the cosine of a pair exceeds that of a pair with a partner drawn from the other pairs.
 
     Args:
-        vectors: One row an item.
+        items: Item vectors in their frame.
         pairs: Rows of items that were engaged with in succession.
         rng: Draws the partners; they keep the popularity of the true ones.
 
@@ -66,10 +70,21 @@ def pair_auc(vectors: Float[Tensor, "N D"], pairs: Int[np.ndarray, "p 2"], rng: 
     """
     if pairs.shape[0] < 2:
         return float("nan")
-    centered = vectors.double() - vectors.double().mean(0)
-    unit = torch.nn.functional.normalize(centered, dim=1)
     shuffled = np.stack([pairs[:, 0], rng.permutation(pairs[:, 1])], axis=1)
     shuffled = shuffled[shuffled[:, 0] != shuffled[:, 1]]
-    cosines = [(unit[rows[:, 0]] * unit[rows[:, 1]]).sum(1).cpu().numpy() for rows in (pairs, shuffled)]
+    if not shuffled.size:
+        return float("nan")
+    cosines = [_cosines(items, torch.from_numpy(rows).to(items.profile.device)) for rows in (pairs, shuffled)]
     labels = np.repeat([1, 0], [cosine.size for cosine in cosines])
     return auroc(np.concatenate(cosines), labels)
+
+
+def _cosines(items: ItemCoordinates, pairs: Tensor) -> Float[np.ndarray, " p"]:
+    """Return the cosine of the items of each pair, of which some thousand are held at once."""
+    blocks = torch.split(pairs, max(1, _CHUNK // items.vectors.shape[1]))
+    return torch.cat([vecdot(items.unit(rows[:, 0]), items.unit(rows[:, 1])) for rows in blocks]).cpu().numpy()
+
+
+def _small_gram(rows: Tensor) -> Tensor:
+    """Return the Gram matrix of rows or of columns, whichever are fewer: their spectra are the same."""
+    return rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows

@@ -112,14 +112,17 @@ class ProbeInputs:
         """Return the inputs of a ranker that eats cosines and nothing else."""
         return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention)
 
-    def design(self, events: Int[Tensor, " e"] | slice) -> Float[Tensor, "e f"]:
-        """Return the features of some events: vec(m p^T), then attention."""
-        profile, target = self.profile[events], self.target[events]
+    def design(self, events: Int[Tensor, " e"], *more: Float[Tensor, " e"]) -> Float[Tensor, "e columns"]:
+        """Return the features of some events: vec(m p^T), attention, then any more columns that are given."""
+        profile, target, attention = (
+            part.index_select(0, events) for part in (self.profile, self.target, self.attention)
+        )
         num_events, k = profile.shape
-        design = profile.new_empty(num_events, self.num_features)
-        design[:, k * k :] = self.attention[events]
-        if k:
-            torch.mul(profile[:, :, None], target[:, None, :], out=design[:, : k * k].view(num_events, k, k))
+        design = profile.new_empty(num_events, self.num_features + len(more))
+        torch.mul(profile[:, :, None], target[:, None, :], out=design[:, : k * k].view(num_events, k, k))
+        design[:, k * k : self.num_features] = attention
+        for column, values in enumerate(more, start=self.num_features):
+            design[:, column] = values
         return design
 
 
@@ -188,16 +191,12 @@ def fit_probe(
 
 def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:
     """Return ``[F, 1, r]^T [F, 1]`` of some events: Gram matrix, sums, and products with the residual."""
-    width = inputs.num_features
-    moments = residual.new_zeros(width + 2, width + 1)
+    width = inputs.num_features + 2
+    moments = residual.new_zeros(width, width)
     for block in torch.split(events, _BLOCK):
-        design, left = inputs.design(block), residual[block]
-        moments[:width, :width] += design.T @ design
-        moments[width, :width] += design.sum(0)
-        moments[-1, :width] += left.to(design.dtype) @ design
-        moments[-2:, -1] += torch.stack([left.new_tensor(block.numel()), left.sum()])
-    moments[:width, -1] = moments[width, :width]
-    return moments
+        design = inputs.design(block, residual.new_ones(block.numel()), residual[block])
+        moments += design.T @ design
+    return moments[:, :-1]
 
 
 def _standardisation(moments: Tensor, inputs: ProbeInputs) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
+from lis_lightning.functional.features import place
 
 
 def test_rankme_of_equal_directions_is_their_number():
@@ -42,6 +43,6 @@ def test_pair_auc_tells_true_pairs_from_shuffled_ones():
     group = rng.integers(0, 20, 500)
     pairs = np.stack([5 * group + rng.integers(0, 5, 500), 5 * group + rng.integers(0, 5, 500)], 1)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    assert pair_auc(vectors, pairs, np.random.default_rng(1)) > 0.95
+    assert pair_auc(place(vectors), pairs, np.random.default_rng(1)) > 0.95
     noise = torch.from_numpy(rng.standard_normal((100, 8)))
-    assert pair_auc(noise, pairs, np.random.default_rng(1)) == pytest.approx(0.5, abs=0.1)
+    assert pair_auc(place(noise), pairs, np.random.default_rng(1)) == pytest.approx(0.5, abs=0.1)

@@ -70,13 +70,6 @@ def test_attention_equals_a_loop_over_histories(histories, vectors):
         assert float(got[event, 3]) == pytest.approx((residual * z).mean() if z.size else 0.0, abs=1e-9)
 
 
-def test_cosines_of_many_items_equal_those_of_few(histories, vectors, monkeypatch):
-    coordinates = place(vectors, k=3)
-    dense = history_cosines(coordinates, histories)
-    monkeypatch.setattr("lis_lightning.functional.features._DENSE_ITEMS", 0)
-    torch.testing.assert_close(history_cosines(coordinates, histories), dense, equal_nan=True, atol=1e-6, rtol=1e-5)
-
-
 def test_repeats_count_the_target_in_its_own_history(histories):
     got = repeats(histories)
     for event in range(25):

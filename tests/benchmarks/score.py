@@ -1,0 +1,78 @@
+"""One score against the matrix products it cannot do without, and the memory it takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import torch
+from _row import Row, best_times
+
+from lis_lightning import PreferenceSplit
+from lis_lightning.base import prepare
+from lis_lightning.score import score
+
+SIZES = ((50_000, 20_000), (1_000_000, 100_000))
+DIM = 1024
+EVENTS_OF_A_USER = 200  # half of them in w1 and w2, so that histories are full
+
+
+def rows() -> Iterator[Row]:
+    """Yield time and memory of a score at both sizes; the ceilings and the base are computed once a split, not here."""
+    for num_events, num_items in SIZES:
+        what = f"score, {num_events // 1000} K events x {num_items // 1000} K items x {DIM}"
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a process of its own, for its peak of memory
+            seconds, floor, extra = pool.apply(measured, (num_events, num_items, torch.get_num_threads()))
+        yield Row(what=what, ours=seconds, other=floor, against="range finder over R + Gram of F", bar=3)
+        limit = num_items * DIM * 4 / 2**30 + 1
+        yield Row(what=f"{what}: memory beyond R", ours=extra, kind="limit", bar=limit, unit="GiB")
+
+
+def measured(num_events: int, num_items: int, threads: int) -> tuple[float, float, float]:
+    """Return seconds of a score, seconds of its floor, and GiB that a score adds to the peak."""
+    torch.set_num_threads(threads)
+    split, vectors = made(num_events, num_items)
+    prepare(split)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    score(split, vectors, ceilings=(), placebo=False)
+    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20  # kilobytes, on Linux
+    generator = torch.Generator().manual_seed(1)
+    sketch = torch.randn(DIM, 64, generator=generator)
+    features = torch.randn(num_events, 16 * 16 + 4, generator=generator)
+    seconds, floor = best_times(
+        lambda: score(split, vectors, ceilings=(), placebo=False),
+        lambda: (vectors.T @ (vectors @ sketch), features.T @ features),
+        repeats=5 if num_events < 100_000 else 3,
+    )
+    return seconds, floor, extra
+
+
+def made(num_events: int, num_items: int) -> tuple[PreferenceSplit, torch.Tensor]:
+    """Return a split with `num_events` scored events, and vectors that tell a little of its labels."""
+    rng = np.random.default_rng(0)
+    num_rows = 2 * num_events
+    taste, latents = rng.standard_normal((num_rows // EVENTS_OF_A_USER, 8)), rng.standard_normal((num_items, 8))
+    user = np.repeat(np.arange(len(taste)), EVENTS_OF_A_USER)
+    item = (num_items * rng.random(num_rows) ** 2).astype(np.int64)  # popular ones first
+    logit = 0.5 * (taste[user] * latents[item]).sum(1) - 1
+    log = pl.DataFrame(
+        {
+            "user_id": user,
+            "item_id": item,
+            "timestamp": rng.permutation(num_rows),
+            "label": (rng.random(num_rows) < 1 / (1 + np.exp(-logit))).astype(np.int8),
+        }
+    )
+    split = PreferenceSplit.from_log(log, max_events=None)
+    known = torch.from_numpy(latents[split.item_ids]).float()
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(8, DIM, generator=generator)
+    return split, torch.randn(split.num_items, DIM, generator=generator).add_(known @ mixing, alpha=0.5)
+
+
+if __name__ == "__main__":
+    sys.exit("run `python tests/benchmarks --only score`")
