@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import polars as pl_frame
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -17,7 +18,13 @@ from lis_lightning.stopping import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "lis-align " in line]
+COMMANDS = [
+    line
+    for kind, block in BLOCKS
+    if kind == "bash"
+    for line in block.splitlines()
+    if line.startswith(("lis-align ", "lis-audit "))
+]
 
 
 class TwoTower(pl.LightningModule):
@@ -40,20 +47,29 @@ class TwoTower(pl.LightningModule):
 def test_the_python_runs(log, split, latents, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "events").mkdir()
-    log.rename({"label": "clicked"}).write_parquet("events/part-0.parquet")
+    rich = log.rename({"label": "clicked"}).with_columns(
+        liked=pl_frame.col("clicked") * (pl_frame.int_range(pl_frame.len()) % 3 > 0),
+        seconds=1.0 + pl_frame.int_range(pl_frame.len()) % 7,
+        surface=pl_frame.Series(["feed", "search"] * (len(log) // 2)),
+    )
+    rich.write_parquet("events/part-0.parquet")
+    positives = rich.filter(pl_frame.col("clicked") == 1).select("user_id", item_a="item_id")
+    positives.join(positives.rename({"item_a": "item_b"}), on="user_id").write_parquet("pairs.parquet")
     items = [
         {"item_id": int(item), "features": torch.from_numpy(row).float()}
         for item, row in zip(split.item_ids, latents, strict=True)
     ]
-    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    code = "\n".join(block for kind, block in BLOCKS if kind == "python")
     code = code.replace("pl.Trainer(", "pl.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, ")
     assert "max_epochs=1" in code
     loader = DataLoader(items, batch_size=16, generator=torch.Generator())
     with pytest.warns():  # Lightning's advice on loader workers, which readers get too
-        exec(code, {"items": items, "module": TwoTower(), "loader": loader})
+        exec(code, {"items": items, "module": TwoTower(), "loader": loader, "embeddings": latents})
     told = capsys.readouterr().out
     assert "smallest detectable gain" in told
     assert "ceiling, pairs" in told
+    assert "[like] ceiling, mine" in told
+    assert "aging" in told
     assert np.isfinite(float(re.search(r"AIS +([+-][\d.]+)", told)[1]))
 
 
@@ -62,7 +78,7 @@ def test_the_commands_name_options_that_exist(command):
     arguments = [word for word in shlex.split(command, comments=True)[1:] if "=" in word]
     _hydra.check_choices(arguments)
     with initialize_config_dir(str(resource_dir("conf")), version_base="1.3"):
-        compose("align", overrides=arguments)
+        compose(shlex.split(command)[0].removeprefix("lis-"), overrides=arguments)
 
 
 def test_every_verdict_is_explained():
