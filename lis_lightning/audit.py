@@ -285,7 +285,8 @@ def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
     gain = f"AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]"
     if result.ais_low > 0:
         share = "" if np.isnan(result.realised) else f", {result.realised:.0%} of the ceiling of {result.aligned_to}"
-        return Finding(name=name, verdict="gain", message=f"{gain}{share}.")
+        left = "" if np.isnan(result.headroom) else f" {result.aligned_to} would still add {result.headroom:+.4f}."
+        return Finding(name=name, verdict="gain", message=f"{gain}{share}.{left}")
     if result.ais == 0:
         why = "the ranker found no use for it in the training window"
     else:
@@ -310,6 +311,7 @@ def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float
         yield "ais_geometry", name, "", result.ais_geometry, nan, nan
         yield "gauc_gain", name, "", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high
         yield "realised", name, aligned_to, result.realised, result.realised_low, result.realised_high
+        yield "headroom", name, aligned_to, result.headroom, result.headroom_low, result.headroom_high
         if not np.isnan(result.ais_weighted):
             yield "ais_weighted", name, "", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high
         for place, estimate in result.slices.items():

@@ -15,8 +15,9 @@ import polars as pl
 from lis_lightning.audit import Audit, Part
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.functional.ranking import ranking_in_words
+from lis_lightning.result import LISResult
 
-_WIDTH = 120
+_WIDTH = 130
 _LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}
 
 
@@ -124,7 +125,7 @@ def _tables(part: Part, aligned_to: str) -> list[Table]:
     where = f"{part.task}, test window from {part.begins}"
     tables = [_preferences(part, where)]
     if part.results:
-        tables.append(_representations(part, aligned_to, where))
+        tables += [_representations(part, aligned_to, where), *_weighted(part, where)]
     if part.ranking:
         tables.append(_differences(part, where))
     slices = [result.slices for result in part.results.values()]
@@ -145,7 +146,7 @@ def _preferences(part: Part, where: str) -> Table:
         )
         for name, limit in part.ceilings.items()
     ]  # fmt: skip
-    headings = ("preference data", "ceiling", "without the future", "the future adds", "no vector: pos. / neg.")
+    headings = ("preference data", "ceiling", "without future", "the future adds", "no vector: + / -")
     return Table(
         f"What preference data can bring at best, over AUC {part.facts['base_auc']:.4f} ({where})", headings, rows
     )
@@ -162,19 +163,31 @@ def _differences(part: Part, where: str) -> Table:
 
 
 def _representations(part: Part, aligned_to: str, where: str) -> Table:
-    weighted = any(not math.isnan(result.ais_weighted) for result in part.results.values())
-    rows: list[tuple[str, ...]] = []
-    for name, result in sorted(part.results.items(), key=lambda pair: -pair[1].ais):
-        row = [
+    rows: list[tuple[str, ...]] = [
+        (
             name, _cell(result.ais, result.ais_low, result.ais_high), _gain(result.ais_geometry),
             _cell(result.realised, result.realised_low, result.realised_high, _share),
-        ]  # fmt: skip
-        if weighted:
-            row.append(_cell(result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
-        rows.append(tuple(row))
-    headings = ("representation", "AIS", "geometry only", f"realised of {aligned_to}")
-    title = f"What representations bring today ({where})"
-    return Table(title, (*headings, "weighted AIS") if weighted else headings, rows)
+            _cell(result.headroom, result.headroom_low, result.headroom_high),
+        )
+        for name, result in _best_first(part)
+    ]  # fmt: skip
+    headings = ("representation", "AIS", "geometry only", f"realised of {aligned_to}", f"{aligned_to} would still add")
+    return Table(f"What representations bring today ({where})", headings, rows)
+
+
+def _weighted(part: Part, where: str) -> list[Table]:
+    rows: list[tuple[str, ...]] = [
+        (name, _cell(result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
+        for name, result in _best_first(part)
+        if not math.isnan(result.ais_weighted)
+    ]
+    return (
+        [Table(f"The same, of the AUC weighted by what events are worth ({where})", ("", "AIS"), rows)] if rows else []
+    )
+
+
+def _best_first(part: Part) -> list[tuple[str, LISResult]]:
+    return sorted(part.results.items(), key=lambda pair: -pair[1].ais)
 
 
 def _conclusions(part: Part) -> list[str]:

@@ -24,10 +24,12 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_configuration_and_nothing_at_the_top(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert "lis_lightning/conf/align.yaml" in names
+    assert {"lis_lightning/conf/align.yaml", "lis_lightning/conf/audit.yaml"} <= set(names)
     assert "lis_lightning/conf/recipe/infonce.yaml" in names
     assert "lis_lightning/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {"lis_lightning", names[-1].partition("/")[0]}
+    (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
+    assert b"lis-audit = lis_lightning.app:audit" in zipfile.ZipFile(wheel).read(scripts)
     assert not any("__pycache__" in name for name in names)
 
 
