@@ -236,6 +236,8 @@ def profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[Tenso
         histories: The events.
     """
     wanted = vectors.new_empty(histories.start.numel(), vectors.shape[1])
+    if not histories.start.numel():  # a fold of users may have no events
+        return wanted
     for block in torch.split(histories.stop.argsort(stable=True), _BLOCK):
         start, stop = histories.start[block], histories.stop[block]
         first, last = int(start.min()), int(stop.max())

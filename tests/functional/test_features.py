@@ -48,6 +48,12 @@ def test_profiles_equal_a_loop_over_histories(histories, vectors):
         torch.testing.assert_close(got[event], expected / (5 + len(rows(histories, event))))
 
 
+def test_no_events_have_no_profiles(histories, vectors):
+    nobody = histories.select(torch.arange(0))
+    assert profiles(vectors, nobody).shape == (0, 6)
+    assert history_cosines(place(vectors, k=3), nobody).shape == (0, histories.length)
+
+
 def test_attention_equals_a_loop_over_histories(histories, vectors):
     train = torch.arange(25) < 15
     coordinates = place(vectors, k=3)
