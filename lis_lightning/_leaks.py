@@ -105,18 +105,21 @@ def source(split: PreferenceSplit, preference: Preference) -> Source:
     )
 
 
-def cross_fit(build: Callable[[Rows], ItemVectors], rows: Rows, fold: NDArray[np.int64] | None) -> Leak:
+def cross_fit(
+    build: Callable[[Rows], ItemVectors], rows: Rows, fold: NDArray[np.int64] | None, num_folds: int = NUM_FOLDS
+) -> Leak:
     """Build vectors from some rows, leaving out each fold's users in turn.
 
     Args:
         build: Makes vectors from a choice of rows.
         rows: The rows to use.
         fold: Fold of each row's user, -1 for users that are never left out; None builds once.
+        num_folds: Number of folds of ``split.user_folds(num_folds)``.
     """
     reference = build(rows)
     if fold is None:
         return Leak(reference, [reference])
-    return Leak(reference, [rotate_onto(build(rows & (fold != held)), reference) for held in range(NUM_FOLDS)])
+    return Leak(reference, [rotate_onto(build(rows & (fold != held)), reference) for held in range(num_folds)])
 
 
 def build_pairs(log: Log, rows: Rows) -> ItemVectors:

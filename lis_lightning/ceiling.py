@@ -20,7 +20,7 @@ from lis_lightning.base import content_key, place_items, prepare, probe_inputs, 
 from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.leak import ItemVectors
 from lis_lightning.functional.probe import ProbeInputs
-from lis_lightning.preference import NUM_FOLDS, Preference, content, handle
+from lis_lightning.preference import Preference, content, handle
 from lis_lightning.result import Ceiling
 from lis_lightning.split import PreferenceSplit
 
@@ -150,7 +150,7 @@ def read_leak(split: PreferenceSplit, leak: Leak, *, cache_dir: str | Path | Non
     prepared, num_items = prepare(split, cache_dir=cache_dir), split.num_items
     axes = place_items(leak.reference, num_items).axes
     items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
-    fold = user_folds(split, NUM_FOLDS) if len(items) > 1 else np.zeros(split.num_users, np.int64)
+    fold = user_folds(split, len(items)) if len(items) > 1 else np.zeros(split.num_users, np.int64)
     group = torch.from_numpy(fold[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
