@@ -107,11 +107,12 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
     """
     from lis_lightning.align.audit import audit_data
 
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     return audit_data(
         instantiate(config.data),
-        split_options=_plain(OmegaConf.to_container(config.lis.split, resolve=True)),
+        split_options=_plain(plain["lis"]["split"]),
         preferences=instantiate(config.preferences, _convert_="all"),
-        embeddings=dict(config.embeddings or {}),
+        embeddings=plain["embeddings"],
         row_ids=config.row_ids,
         id_column=config.id_column,
         aligned_to=config.aligned_to,

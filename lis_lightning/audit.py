@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from lis_lightning.ceiling import ceiling
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
+from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, paired_difference
 from lis_lightning.functional.ranking import Comparison, rank
 from lis_lightning.preference import BUILT_IN, Preference, named
 from lis_lightning.result import Ceiling, LISResult
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import MIN_CEILING_Z, POWER_80, StopRule, underpowered
+from lis_lightning.stopping import MIN_CEILING_Z, StopRule, underpowered
 from lis_lightning.summary import describe
 
 MISSING_GAP = 0.05  # difference of the shares without a vector, by class, from which absence tells the label
-OF_A_REPRESENTATION = ("ceiling-not-binding", "at-ceiling", "model-bound", "collapsed")
+OF_A_REPRESENTATION = ("ceiling-not-binding", "at-ceiling", "model-bound")
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,7 +35,7 @@ class Finding:
     Attributes:
         name: Its name.
         verdict: ``worth-aligning``, ``data-bound`` or ``underpowered`` of preference data; ``gain``, ``no-gain``,
-            ``ceiling-not-binding``, ``at-ceiling``, ``model-bound`` or ``collapsed`` of a representation.
+            ``ceiling-not-binding``, ``at-ceiling`` or ``model-bound`` of a representation.
         message: The verdict in words to act on.
     """
 
@@ -206,7 +206,10 @@ def _part(
     split: PreferenceSplit, ceilings: Mapping[str, Ceiling], results: Mapping[str, LISResult], blank: LISResult
 ) -> Part:
     facts = describe(split)
-    limits = [judge_ceiling(name, limit, facts["test_events"]) for name, limit in ceilings.items()]
+    limits = [
+        judge_ceiling(name, limit, facts["test_events"], facts["smallest_detectable_gain"])
+        for name, limit in ceilings.items()
+    ]
     found = [_judge_result(name, result, facts["smallest_detectable_gain"]) for name, result in results.items()]
     return Part(
         task=split.task,
@@ -246,36 +249,46 @@ def _begins(split: PreferenceSplit) -> str:
     return datetime.fromtimestamp(float(first) / per_day * 86_400, UTC).date().isoformat()
 
 
-def judge_ceiling(name: str, limit: Ceiling, num_events: int, rule: StopRule | None = None) -> Finding:
+def judge_ceiling(
+    name: str, limit: Ceiling, num_events: int, detectable: float = 0.0, rule: StopRule | None = None
+) -> Finding:
     """Say whether preference data is worth aligning to.
 
     Args:
         name: Of the preference data.
         limit: Its ceiling.
         num_events: Test events that it rests on.
+        detectable: The smallest gain that so many events show.
         rule: Thresholds of what is too little and what is too uncertain; None takes the defaults.
     """
     rule = rule or StopRule()
     estimate = cluster_interval(limit.value, limit.influence)
     what = f"the ceiling of {name}"
-    powerless = underpowered(what, estimate, num_events, rule.relevant_gain)
-    if powerless is not None:
-        return Finding(name=name, verdict="underpowered", message=powerless)
     known = f"{what} is {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]"
-    if limit.low <= 0 or limit.high < rule.plateau_delta:
+    powerless = underpowered(what, estimate, num_events, rule.relevant_gain, detectable)
+    if powerless is not None:
+        verdict, message = "underpowered", powerless
+    elif limit.low <= 0 or limit.high < rule.plateau_delta:
+        verdict = "data-bound"
         message = f"{known}: more or better preference data is needed; no training on it will help."
-        return Finding(name=name, verdict="data-bound", message=message)
-    message = f"{known}: worth aligning to."
-    if estimate.z < MIN_CEILING_Z:
-        message += f" Its size is uncertain (z {estimate.z:.1f}), so that no share of it is stated."
+    else:
+        verdict, message = "worth-aligning", f"{known}: worth aligning to."
+        if estimate.z < MIN_CEILING_Z:
+            message += f" Its size is uncertain (z {estimate.z:.1f}), so that no share of it is stated."
+    return Finding(name=name, verdict=verdict, message=message + _reservations(limit))
+
+
+def _reservations(limit: Ceiling) -> str:
+    """Return what a ceiling does not hold for, whatever it is."""
+    told = ""
     if not limit.cross_fitted:
-        message += " It is not cross-fitted: it holds only if no scored event went into this data."
+        told += " It is not cross-fitted: it holds only if no scored event went into this data."
     if abs(limit.missing_positive - limit.missing_negative) > MISSING_GAP:
-        message += (
+        told += (
             f" {limit.missing_positive:.0%} of the positive and {limit.missing_negative:.0%} of the negative test "
             "events are on items without a vector: on those it says nothing."
         )
-    return Finding(name=name, verdict="worth-aligning", message=message)
+    return told
 
 
 def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
@@ -283,15 +296,16 @@ def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
     if result.verdict in OF_A_REPRESENTATION:
         return Finding(name=name, verdict=result.verdict, message=result.message)
     gain = f"AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]"
+    rank = result.companions.get("rankme", np.inf)
+    alike = f" Its effective rank is {rank:.1f}: it tells few items apart." if rank < StopRule().collapsed_below else ""
     if result.ais_low > 0:
         share = "" if np.isnan(result.realised) else f", {result.realised:.0%} of the ceiling of {result.aligned_to}"
         left = "" if np.isnan(result.headroom) else f" {result.aligned_to} would still add {result.headroom:+.4f}."
-        return Finding(name=name, verdict="gain", message=f"{gain}{share}.{left}")
+        return Finding(name=name, verdict="gain", message=f"{gain}{share}.{left}{alike}")
+    found = f"a gain of about {max(POWER_80 * result.se, detectable):+.4f} would be, 4 times in 5"
     if result.ais == 0:
-        why = "the ranker found no use for it in the training window"
-    else:
-        why = f"a gain of about {max(POWER_80 * result.se, detectable):+.4f} would be found 4 times in 5"
-    return Finding(name=name, verdict="no-gain", message=f"{gain}: none is found; {why}.")
+        found = f"the ranker has no use for it; {found}"
+    return Finding(name=name, verdict="no-gain", message=f"{gain}: none is found; {found}.{alike}")
 
 
 def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float, float, float]]:

@@ -114,6 +114,9 @@ class LISResult:
         tasks: The results of the other labels, by name, where the split has several.
         periods: The same representation on the later pairs of windows, oldest first, where windows are rolling; this
             result is that of the first pair.
+        num_events: Test events that all of this rests on.
+        detectable: Smallest gain that so many events show, where ``ais`` or a ceiling is exactly 0: the ranker found no
+            use for the vectors, which has no interval of its own. NaN elsewhere.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
             [num_users + NUM_GROUPS]; what pairs this result with others.
         step: Optimizer step of the snapshot; None outside a run.
@@ -151,6 +154,7 @@ class LISResult:
     tasks: Mapping[str, LISResult] = field(default_factory=dict)
     periods: tuple[LISResult, ...] = ()
     num_events: int = 0
+    detectable: float = NAN
     split_hash: str = ""
     step: int | None = None
     encode_seconds: float = NAN

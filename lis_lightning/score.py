@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
 from lis_lightning.functional.features import ItemCoordinates, place, working
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.headroom import headroom
+from lis_lightning.power import smallest_detectable_gain
 from lis_lightning.preference import Preference, named
 from lis_lightning.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.split import PreferenceSplit
@@ -70,7 +72,7 @@ def score(
     preferences = chosen_preferences(ceilings, aligned_to)
     began = time.perf_counter()
     vectors = _checked(split, embeddings)
-    items = place(vectors, k=k)
+    items = _placed(vectors, k)
     reading = read_items(prepare(split, vectors.device, cache_dir=cache_dir).histories, [items])
     reference = reference_vectors(split, preferences[aligned_to], cache_dir=cache_dir) if preferences else None
     scorer = _Scorer(items, k, preferences, aligned_to, companions(split, items, reference), cache_dir)
@@ -131,6 +133,7 @@ class _Scorer:
         weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
         realised = _realised(arm, limits.get(self.aligned_to))
         left = self._headroom(split, arm)
+        found_nothing = 0.0 in (gain.value, *(limit.value for limit in limits.values()))
         result = LISResult(
             task=split.task,
             ais=gain.value,
@@ -159,6 +162,7 @@ class _Scorer:
             companions=self.companions,
             placebo=self._placebo(split) if placebo else None,
             num_events=arm.labels.size,
+            detectable=smallest_detectable_gain(split) if found_nothing else math.nan,
             split_hash=split.hash,
             influence=arm.gain.influence,
         )
@@ -208,6 +212,15 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
             f"{split.item_ids[bad[:5]].tolist()}; check the encoder on these items."
         )
     return vectors
+
+
+def _placed(vectors: Tensor, k: int) -> ItemCoordinates:
+    """Return the representation in its frame, at any scale."""
+    items = place(vectors, k=k)
+    if not items.present.any():  # all rows are equal, or so large or small that their squares leave the type's range
+        top = max(abs(float(end)) for end in vectors.aminmax())
+        items = place(vectors.to(working(vectors.dtype)) / top, k=k) if top > 0 else items
+    return items
 
 
 def _slices(arm: Arm, split: PreferenceSplit) -> dict[str, SliceEstimate]:

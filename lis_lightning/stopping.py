@@ -19,7 +19,6 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
 
-POWER_80 = Z95 + NormalDist().inv_cdf(0.8)  # standard errors between zero and a gain that is found 4 times in 5
 MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
 NOT_BINDING_Z = 2.0
 
@@ -164,20 +163,34 @@ def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
     return gains
 
 
-def underpowered(what: str, estimate: Estimate, num_events: int, relevant_gain: float) -> str | None:
+def underpowered(
+    what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
+) -> str | None:
     """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
+
+    An exact 0 has no interval: the ranker found no use for the vectors. It is nothing only where the events are enough
+    to have shown the gain that matters.
 
     Args:
         what: What was estimated, in words.
         estimate: The estimate, in AUC units.
         num_events: Test events it rests on.
         relevant_gain: The smallest gain that matters, in AUC units.
+        detectable: The smallest gain that so many events show.
 
     Example:
         >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
         >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
         '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
     """
+    if estimate.value == 0 and estimate.se == 0 and detectable > relevant_gain:
+        # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
+        needed = num_events * detectable / relevant_gain
+        return (
+            f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
+            f"{detectable:+.4f} only, about {rounded(needed):,} the {relevant_gain:+g} that matters: more users or a "
+            "longer log."
+        )
     if estimate.low > 0 or estimate.high < relevant_gain:
         return None
     if not math.isfinite(estimate.se):
@@ -366,7 +379,7 @@ class _Run:
         return _Finding("warming-up", "one representation shows no trend; score the snapshots of a run to see one.")
 
     def _powerless(self, what: str, estimate: Estimate) -> _Finding | None:
-        said = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain)
+        said = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain, self.best.detectable)
         return None if said is None else _Finding("underpowered", said)
 
     def _left(self) -> str:

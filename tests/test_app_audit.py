@@ -109,6 +109,8 @@ BAD = {
     "preferences=[]": (ConfigError, "no preference data to audit"),
     "aligned_to=mine": (ConfigError, r"`aligned_to` among the preference data \['pairs', 'ids'\], got 'mine'"),
     "lis.split.history=0": (ConfigError, "`history` to be an integer of at least 1, got 0"),
+    "embeddings=text.npy": (ConfigError, r"Expected embeddings=\{name: file\}, as in .*, got 'text\.npy'"),
+    "embeddings={text: null}": (ConfigError, r"Expected embeddings=\{name: file\}, as in .*, got \{'text': None\}"),
     "embeddings={text: gone.npy}": (ConfigError, r"embeddings 'text': gone\.npy: the file gone\.npy does not exist"),
     "embeddings={text: FOLDER/latents.npy}": (ConfigError, r"latents\.npy: its rows have no ids\. Set row_ids=FILE"),
     "embeddings={text: FOLDER/few.parquet}": (ItemError, r"'text': few\.parquet: 57 of 60 item ids have no row in the"),

@@ -109,10 +109,11 @@ def limit(value, spread, **fields):
         (limit(0.01, 0.01), "underpowered", r"1,000 test events cannot tell, about 62,000 can"),
         (limit(0.02, 0.002, missing_positive=0.5, missing_negative=0.1), "worth-aligning", "50% of the pos.* and 10%"),
         (limit(0.02, 0.002, cross_fitted=False), "worth-aligning", "not cross-fitted"),
+        (limit(0.0, 0.0, cross_fitted=False), "underpowered", "from .0.0200 only, about 4,000 .* not cross-f"),
     ],
 )  # fmt: skip
 def test_a_ceiling_is_judged_in_words_to_act_on(given, verdict, words):
-    finding = judge_ceiling("clicks", given, 1000)
+    finding = judge_ceiling("clicks", given, 1000, 0.02)
     assert finding.verdict == verdict
     assert re.search(words, finding.message)
 

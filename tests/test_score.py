@@ -40,6 +40,23 @@ def test_rotation_scale_and_shift_change_nothing(split, latents, result):
     assert moved.ais_geometry == pytest.approx(result.ais_geometry, abs=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e30), (np.float32, 1e-30), (float, 1e200), (float, 1e-200)])
+def test_no_scale_leaves_the_range_of_its_type(split, latents, result, dtype, scale):
+    moved = score(split, (latents * scale).astype(dtype), placebo=False)
+    assert moved.ais == pytest.approx(result.ais, abs=1e-6)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_a_log_of_next_to_nothing_is_underpowered_not_a_crash(log, column):
+    """Two users leave folds without events; one item leaves pairs without a vector."""
+    values = log["user_id"] % 2 if column == "user_id" else pl.lit(1)
+    split = PreferenceSplit.from_log(log.with_columns(values.alias(column)))
+    result = score(split, np.random.default_rng(0).standard_normal((split.num_items, 4)), placebo=False)
+    assert result.ceilings["pairs"].value == 0.0
+    assert result.verdict == {"user_id": "underpowered", "item_id": "collapsed"}[column]
+    assert result.detectable > 0.02
+
+
 def test_a_score_is_a_function(split, latents, result):
     again = split.score(latents)
     assert again.ais == result.ais

@@ -161,6 +161,14 @@ def test_with_the_events_asked_for_the_verdict_is_no_longer_underpowered():
         assert judge([flat(limit=limit, limit_se=0.003 * math.sqrt(10_000 / needed))]).verdict != "underpowered"
 
 
+def test_an_exact_nothing_is_underpowered_where_the_split_would_not_have_shown_more():
+    nothing = replace(flat(limit=0.0, limit_se=0.0), ais=0.0, ais_low=0.0, ais_high=0.0, influence=np.zeros(200))
+    few = replace(nothing, num_events=131, detectable=0.1)
+    assert judge([few]).verdict == "underpowered"
+    assert re.search(r"is 0, .* 131 test events show gains from \+0\.1000 only, about 2,700 the", judge([few]).message)
+    assert judge([replace(nothing, num_events=200_000, detectable=0.0007)]).verdict == "data-bound"
+
+
 def test_without_a_ceiling_ais_itself_is_what_may_be_underpowered():
     assert judge([flat(0.001, 0.003)]).message.startswith("AIS is +0.0010 [-0.0050, +0.0070]: it may be nothing")
     assert judge([flat(0.001, 0.001)]).verdict == "warming-up"

@@ -51,10 +51,11 @@ def audit_data(
         LisError: If anything cannot be read or scored.
     """
     began = time.perf_counter()
+    files = _files(embeddings)
     split = prepare_split(data, split_options)
     vectors = _known_vectors(data, split)
     ids = row_ids if row_ids is not None or data.items is None else data.items.ids
-    for name, path in (embeddings or {}).items():
+    for name, path in files.items():
         try:
             vectors[name] = read_vectors(path, split.item_ids, ids=ids, id_column=id_column)
         except LisError as error:
@@ -65,6 +66,16 @@ def audit_data(
     say(render(found))
     say(f"\n{_write(found, folder, f'Audit of {data.name}')}\ntook {time.perf_counter() - began:.0f} s")
     return found
+
+
+def _files(embeddings: Any) -> dict[str, str | Path]:
+    """Return the file of each representation, or say how to name them."""
+    given = {} if embeddings is None else embeddings
+    if not isinstance(given, Mapping) or not all(isinstance(path, str | Path) for path in given.values()):
+        raise ConfigError(
+            f"Expected embeddings={{name: file}}, as in embeddings={{text: text.parquet}}, got {embeddings!r}."
+        )
+    return {str(name): path for name, path in given.items()}
 
 
 def _known_vectors(data: AlignmentData, split: PreferenceSplit) -> dict[str, Any]:

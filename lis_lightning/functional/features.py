@@ -129,7 +129,7 @@ def _inverse(lengths: Tensor, center: Tensor, present: Tensor) -> Tensor:
     """
     known = torch.where(present, lengths, 0.0)
     typical = (known.double().square().sum() / present.sum().clamp_min(1)).sqrt()
-    floor = torch.maximum(1e-6 * (center.norm() + known.amax()), 1e-9 * typical)
+    floor = torch.maximum(1e-6 * (center.norm() + known.amax(0)), 1e-9 * typical) if known.numel() else typical
     return torch.where(known > floor, 1.0 / lengths, 0.0)
 
 
@@ -239,6 +239,8 @@ def profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[Tenso
     if not histories.start.numel():  # a fold of users may have no events
         return wanted
     for block in torch.split(histories.stop.argsort(stable=True), _BLOCK):
+        if not block.numel():  # with fewer users than folds, a fold has no event
+            continue
         start, stop = histories.start[block], histories.stop[block]
         first, last = int(start.min()), int(stop.max())
         rows = vectors[histories.item[first:last]].double()

@@ -19,6 +19,7 @@ from scipy.stats import norm
 from lis_lightning.errors import ShapeError
 
 Z95 = float(norm.ppf(0.975))
+POWER_80 = Z95 + float(norm.ppf(0.8))  # standard errors between zero and a gain that is found 4 times in 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,11 @@
 import numpy as np
-import pytest
 from scipy.optimize import brentq
 
 from lis_lightning.base import prepare
 from lis_lightning.functional.auroc import auroc, auroc_influence
 from lis_lightning.functional.intervals import Z95, cluster_interval, user_sums
+from lis_lightning.power import smallest_detectable_gain
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.summary import smallest_detectable_gain
 
 
 def test_the_smallest_detectable_gain_is_found_four_times_in_five(split):
@@ -41,8 +40,3 @@ def test_more_events_detect_smaller_gains(log, split):
 
 def test_a_handful_of_events_detects_nothing(log):
     assert smallest_detectable_gain(PreferenceSplit.from_log(log, max_events=60)) > 0.2
-
-
-@pytest.mark.parametrize("key", ["smallest_detectable_gain", "base_auc", "usable"])
-def test_the_description_has_what_an_audit_needs(split, key):
-    assert key in split.describe()
