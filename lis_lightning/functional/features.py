@@ -7,7 +7,7 @@ follows the item vectors: float64 throughout if they are float64, else float32 p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +76,17 @@ class ItemCoordinates:
     def unit(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Return centred rows of length 1, whose inner products are cosines; zeros for rows that are not present."""
         return take(self.vectors, rows).sub_(self.axes.center).mul_(self.inverse[rows][..., None])
+
+
+def join(items: Sequence[ItemCoordinates]) -> ItemCoordinates:
+    """Return several matrices of one space as one, their rows below each other."""
+    return ItemCoordinates(
+        vectors=torch.cat([item.vectors for item in items]),
+        axes=items[0].axes,
+        inverse=torch.cat([item.inverse for item in items]),
+        drift=torch.cat([item.drift for item in items]),
+        profile=torch.cat([item.profile for item in items]),
+    )
 
 
 def place(
@@ -216,6 +227,19 @@ class Histories:
         """Return the same histories with item i called ``items[i]``."""
         return replace(self, item=items[self.item], target=items[self.target])
 
+    def regroup(self, group: Int[Tensor, " E"], num_items: int) -> Histories:
+        """Return the same histories with item i called ``i + g * num_items`` by the events of group g.
+
+        Args:
+            group: Group of each event, [E]; no two groups share a history row, as groups of users do not.
+            num_items: Number of items.
+        """
+        # The events that read a history row are of one group: that of the first event that ends beyond it.
+        order = self.stop.argsort(stable=True)
+        rows = torch.arange(self.item.numel(), device=self.item.device)
+        reader = torch.searchsorted(self.stop[order], rows, right=True).clamp_max_(order.numel() - 1)
+        return replace(self, item=self.item + num_items * group[order][reader], target=self.target + num_items * group)
+
     def padded(self, size: int = _BLOCK) -> Iterator[tuple[slice, Int[Tensor, "e L"], Bool[Tensor, "e L"]]]:
         """Yield blocks of `size` events with their history rows, right-padded, and which of them are real."""
         offsets = torch.arange(self.length, device=self.start.device)
@@ -235,21 +259,21 @@ def profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[Tenso
         vectors: Profile coordinates of the items.
         histories: The events.
     """
-    wanted = vectors.new_empty(histories.start.numel(), vectors.shape[1])
+    k = vectors.shape[1]
+    wanted = vectors.new_empty(histories.start.numel(), k)
     if not histories.start.numel():  # a fold of users may have no events
         return wanted
-    for block in torch.split(histories.stop.argsort(stable=True), _BLOCK):
-        if not block.numel():  # with fewer users than folds, a fold has no event
-            continue
-        start, stop = histories.start[block], histories.stop[block]
+    for events in torch.split(histories.stop.argsort(stable=True), _BLOCK):
+        start, stop, rate = histories.start[events], histories.stop[events], histories.user_rate[events]
         first, last = int(start.min()), int(stop.max())
-        rows = vectors[histories.item[first:last]].double()
-        both = torch.stack([rows, rows * histories.label[first:last, None]])
-        total, positive = torch.nn.functional.pad(both.cumsum(1), (0, 0, 1, 0))
-        start, stop = start - first, stop - first
-        rate = histories.user_rate[block, None]
-        residual = positive[stop] - positive[start] - rate * (total[stop] - total[start])
-        wanted[block] = (residual / (5.0 + stop - start)[:, None]).to(vectors.dtype)
+        rows = vectors.index_select(0, histories.item[first:last])
+        sums = torch.zeros(last - first + 1, 2 * k, dtype=torch.float64, device=vectors.device)
+        sums[1:, :k] = rows
+        torch.mul(rows, histories.label[first:last, None], out=sums[1:, k:])
+        sums.cumsum_(0)
+        own = sums.index_select(0, stop - first) - sums.index_select(0, start - first)
+        residual = own[:, k:] - rate[:, None] * own[:, :k]
+        wanted[events] = (residual / (5.0 + stop - start)[:, None]).to(vectors.dtype)
     return wanted
 
 

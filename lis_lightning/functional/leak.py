@@ -17,12 +17,12 @@ from scipy import sparse
 
 PAIR_DIMS = 32
 ID_DIMS = 16
-_DENSE_ENTRIES = 2**24  # up to 128 MB a dense product beats a sparse one
+_DENSE_ENTRIES = 2**24  # up to 64 MB a dense product beats a sparse one
 COMPLETION_STRENGTH = 30.0
 _RIDGES = tuple(10.0 ** (step / 2) for step in range(-12, 3))  # in units of the strongest direction of the content
 _TRUSTED = 3.0  # an item with this many events has half the say in the regression that one with many has
-_OVERSAMPLING = 16
-_POWER_STEPS = 6
+_OVERSAMPLING = 32
+_POWER_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -89,33 +89,41 @@ def cooccurrence_vectors(together: sparse.csr_matrix, *, dim: int = PAIR_DIMS, s
     ppmi = _ppmi(together, smoothing)
     present = np.asarray(ppmi.sum(axis=1)).ravel() > 0
     vectors = np.zeros((together.shape[0], dim))
-    known = np.flatnonzero(present)
-    if rank := min(dim, known.size - 1) if known.size else 0:
-        vectors[known, :rank] = _truncated_svd(ppmi[known][:, known], rank)[0]
+    if rank := min(dim, int(present.sum()) - 1) if present.any() else 0:
+        vectors[:, :rank] = _truncated_svd(ppmi, rank, _POWER_STEPS)[0] * present[:, None]
     return ItemVectors(vectors, present)
 
 
 def _ppmi(cooccurring: sparse.csr_matrix, smoothing: float) -> sparse.csr_matrix:
-    """Return the positive pointwise mutual information of item pairs, sparse."""
-    together = cooccurring.tocoo()
-    apart = together.row != together.col
-    row, column, value = together.row[apart], together.col[apart], together.data[apart]
-    target = np.bincount(row, weights=value, minlength=together.shape[0])
+    """Return the positive pointwise mutual information of item pairs, with the entries of `cooccurring`."""
+    together = sparse.csr_matrix(cooccurring, dtype=np.float32, copy=True)
+    rows = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
+    value, columns = together.data, together.indices
+    value[rows == columns] = 0.0
+    target = np.asarray(together.sum(axis=1, dtype=np.float64)).ravel()
     context = target**smoothing
-    information = np.log(value * context.sum() / (target[row] * context[column]))
-    kept = information > 0
-    return sparse.csr_matrix((information[kept], (row[kept], column[kept])), shape=together.shape)
+    # An item of no weight has only entries of no weight: any divisor will do.
+    value *= (context.sum() / np.where(target > 0, target, 1.0)).astype(np.float32)[rows]
+    value /= np.where(context > 0, context, 1.0).astype(np.float32)[columns]
+    together.data = np.log(np.maximum(value, 1.0))
+    return together
 
 
-def _truncated_svd(matrix: sparse.csr_matrix, rank: int) -> tuple[Float[ndarray, "n r"], Float[ndarray, "m r"]]:
-    """Return ``U sqrt(S)`` and ``V sqrt(S)`` of the leading components, strongest first (Halko et al. 2011)."""
+def _truncated_svd(
+    matrix: sparse.csr_matrix, rank: int, steps: int
+) -> tuple[Float[ndarray, "n r"], Float[ndarray, "m r"]]:
+    """Return ``U sqrt(S)`` and ``V sqrt(S)`` of the leading components, strongest first (Halko et al. 2011).
+
+    In single precision: the components are then right to 1e-6, and the data says nothing that fine.
+    """
     dense = matrix.shape[0] * matrix.shape[1] <= _DENSE_ENTRIES
+    matrix = matrix.astype(np.float32, copy=False)
     given = torch.from_numpy(matrix.toarray()) if dense else _to_torch(matrix)
     with torch.random.fork_rng(devices=[]):  # equal data must give equal vectors, and nobody's generator may move
         torch.manual_seed(0)
-        left, strength, right = torch.svd_lowrank(given, q=min(rank + _OVERSAMPLING, *matrix.shape), niter=_POWER_STEPS)
+        left, strength, right = torch.svd_lowrank(given, q=min(rank + _OVERSAMPLING, *matrix.shape), niter=steps)
     root = strength[:rank].sqrt()
-    return (left[:, :rank] * root).numpy(), (right[:, :rank] * root).numpy()
+    return (left[:, :rank] * root).double().numpy(), (right[:, :rank] * root).double().numpy()
 
 
 def _to_torch(matrix: sparse.csr_matrix) -> torch.Tensor:
@@ -134,7 +142,7 @@ def id_vectors(
     *,
     dim: int = ID_DIMS,
     penalty: float = 5.0,
-    iterations: int = 8,
+    iterations: int = 5,
 ) -> ItemVectors:
     """Return item vectors as an ID-based ranker would learn them from clicks and non-clicks.
 
@@ -153,18 +161,18 @@ def id_vectors(
     num_users = int(rows.max(initial=-1)) + 1
     residual = _residual(rows, items, labels, num_users, num_items, penalty)
     shape = (num_users, num_items)
-    values = sparse.csr_matrix((residual, (rows, items)), shape=shape)
-    counts = sparse.csr_matrix((np.ones(items.size), (rows, items)), shape=shape)
+    # Entries in single precision, as all that is summed of them below: a rating says nothing that fine.
+    values = sparse.csr_matrix((residual.astype(np.float32), (rows, items)), shape=shape)
+    counts = sparse.csr_matrix((np.ones(items.size, np.float32), (rows, items)), shape=shape)
     present = np.bincount(items, minlength=num_items) > 0
     rank = min(dim, min(shape) - 1)
-    vectors = np.zeros((num_items, dim))
+    vectors = np.zeros((num_items, dim), np.float32)
     if rank >= 1:
-        vectors[:, :rank] = _truncated_svd(values, rank)[1]
+        vectors[:, :rank] = _truncated_svd(values, rank, 1)[1]  # where to start, no more
+        by_item = values.T.tocsr(), counts.T.tocsr()
         for _ in range(iterations):
-            vectors = _solve_vectors(
-                values.T.tocsr(), counts.T.tocsr(), _solve_vectors(values, counts, vectors, penalty), penalty
-            )
-    return ItemVectors(vectors, present)
+            vectors = _solve_vectors(*by_item, _solve_vectors(values, counts, vectors, penalty), penalty)
+    return ItemVectors(vectors.astype(np.float64), present)
 
 
 def _residual(
@@ -183,8 +191,11 @@ def _solve_vectors(
 ) -> Float[ndarray, "n D"]:
     """Return for each row the ridge solution against `other`, over the entries that row has."""
     dim = other.shape[1]
-    outer = (other[:, :, None] * other[:, None, :]).reshape(other.shape[0], dim * dim)
-    gram = (counts @ outer).reshape(-1, dim, dim) + penalty * np.eye(dim)
+    first, second = np.triu_indices(dim)  # a Gram matrix is symmetric: half of the sums will do
+    whole = np.empty((dim, dim), np.int64)
+    whole[first, second] = whole[second, first] = np.arange(first.size)
+    gram = np.take(counts @ (other[:, first] * other[:, second]), whole, axis=1)
+    gram += penalty * np.eye(dim, dtype=other.dtype)
     return np.linalg.solve(gram, (values @ other)[:, :, None])[:, :, 0]
 
 

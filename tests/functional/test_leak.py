@@ -43,7 +43,7 @@ def test_pair_vectors_rebuild_the_information_of_a_double_loop(log):
     found = pair_vectors(users, items, 32, dim=31)
     left, strength, _ = np.linalg.svd(expected)
     approximation = (left[:, :29] * strength[:29]) @ left[:, :29].T
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, approximation, atol=1e-6)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, approximation, atol=1e-5)
     assert not found.present[30:].any()
 
 
@@ -56,7 +56,7 @@ def test_the_scale_and_the_diagonal_of_a_cooccurrence_do_not_matter(log):
     found = cooccurrence_vectors(scaled.tocsr())
     np.testing.assert_array_equal(found.present, expected.present)
     gram = expected.vectors @ expected.vectors.T  # tied components may come in any rotation
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, gram, atol=1e-9)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, gram, atol=2e-5)
 
 
 def test_items_of_one_taste_have_near_vectors(log):
@@ -72,7 +72,7 @@ def test_sparse_and_dense_products_give_the_same_vectors(log, monkeypatch):
     users, items, labels = log
     dense = id_vectors(users, items, labels, 30, dim=4).vectors
     monkeypatch.setattr(leak, "_DENSE_ENTRIES", 0)
-    np.testing.assert_allclose(id_vectors(users, items, labels, 30, dim=4).vectors, dense, atol=1e-8)
+    np.testing.assert_allclose(id_vectors(users, items, labels, 30, dim=4).vectors, dense, atol=1e-5)
 
 
 def test_id_vectors_solve_their_own_ridge(log):
@@ -82,7 +82,9 @@ def test_id_vectors_solve_their_own_ridge(log):
     for index in (users, items):
         values = values - (np.bincount(index, values) / (np.bincount(index) + 5.0))[index]
     found = id_vectors(users, items, labels, 30, dim=3, iterations=1)
-    start = leak._truncated_svd(leak.sparse.csr_matrix((values, (users, items)), shape=(60, 30)), 3)[1]
+    start = leak._truncated_svd(
+        leak.sparse.csr_matrix((values, (users, items)), shape=(60, 30), dtype=np.float32), 3, 1
+    )[1]
     of_users = np.zeros((60, 3))
     for user in range(60):
         own = start[items[users == user]]
@@ -90,7 +92,7 @@ def test_id_vectors_solve_their_own_ridge(log):
     for item in range(30):
         own = of_users[users[items == item]]
         expected = np.linalg.solve(own.T @ own + 5 * np.eye(3), own.T @ values[items == item])
-        np.testing.assert_allclose(found.vectors[item], expected, atol=1e-9)
+        np.testing.assert_allclose(found.vectors[item], expected, atol=1e-5)
 
 
 def test_rotation_onto_a_reference_undoes_a_rotation():
