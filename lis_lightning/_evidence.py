@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lis_lightning.functional.intervals import Estimate, cluster_interval
+from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.result import LISResult
 
 
@@ -29,3 +29,15 @@ def gap_error(last: LISResult, best: LISResult) -> float:
     gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
     alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
     return gap * last.compare(best).se / alone if alone > 0 else 0.0
+
+
+def gain_over(best: LISResult, result: LISResult) -> Estimate:
+    """Return a result's paired difference to the best one before it.
+
+    A result that came from a checkpoint may have lost what pairs it; what it then knows of this pair is its ``gain_z``.
+    """
+    if result.influence.size and best.influence.size:
+        return result.compare(best)
+    value = result.ais - best.ais
+    se = value / result.gain_z if result.gain_z else math.nan
+    return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -20,14 +20,15 @@ from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
+from lis_lightning.history import History, changed
 from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.preference import Preference
-from lis_lightning.record import Record
 from lis_lightning.result import LISResult
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule, judge
 
+Value = TypeVar("Value")
 Listener = Callable[[pl.Trainer, Judgement], None]
 
 
@@ -46,11 +47,17 @@ class LISMonitor(pl.Callback):
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
     for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
 
+    A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
+    judges as if it had never stopped, as long as the record lies where it was. Without (the file is gone), the numbers
+    come back and the rule goes on; only pairs of old snapshots cannot be compared any more. Where the split, the
+    ceilings or the schedule have changed since, a new curve and a new record start, with a warning.
+
     Args:
         split: The preference split to score on.
         items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
             ``item_ids`` only the split's items are read, and missing ones are found before the training starts.
         every_n_steps: Optimizer steps between snapshots.
+        name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
         encode: Called with the module and an item batch; returns [B, D]. Default: the module's ``encode_items(batch)``.
         item_key: Key of the item id in a batch.
         batch_size: Items per batch; a DataLoader keeps its own.
@@ -78,6 +85,7 @@ class LISMonitor(pl.Callback):
         items: snapshot.Items,
         *,
         every_n_steps: int = 200,
+        name: str | None = None,
         encode: snapshot.Encoder | None = None,
         item_key: str = "item_id",
         batch_size: int = 64,
@@ -94,8 +102,12 @@ class LISMonitor(pl.Callback):
     ) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"`every_n_steps` must be at least 1 optimizer step, got {every_n_steps}.")
+        if name is not None and not re.fullmatch(r"[\w-]+", name):
+            raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         self.split = split
         self.items = items
+        self.name = name
+        self._prefix = "lis" if name is None else f"lis/{name}"
         self.every_n_steps = every_n_steps
         self.encode = encode
         self.item_key = item_key
@@ -116,10 +128,11 @@ class LISMonitor(pl.Callback):
 
     def _reset(self) -> None:
         """Forget the runs before."""
-        self._results: list[LISResult] = []
-        self._run_id = uuid.uuid4().hex
+        self._history = History(self.name)
+        self._results = self._history.results
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
-        self._record: Record | None = None
+        self._folder: Path | None = None  # of the record, on the process that writes it
+        self._concluded = False
         self._last_error: str | None = None
         self._warned: set[str] = set()
 
@@ -141,7 +154,8 @@ class LISMonitor(pl.Callback):
     @property
     def record_path(self) -> Path | None:
         """File of the run's record, on the first process; None before the fit, and where it could not be made."""
-        return None if self._record is None else self._record.path
+        record = self._history.record
+        return None if record is None else record.path
 
     @property
     def last_error(self) -> str | None:
@@ -151,17 +165,34 @@ class LISMonitor(pl.Callback):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(split=self.split.hash)
+        return self._generate_state_key(name=self.name)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"run_id": self._run_id, "last_step": self._last_step, "results": record.pack(self._results)}
+        state = self._history.state(self.rule.plateau_patience)
+        return {**state, "last_step": self._last_step, "evaluator": self._evaluator()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._run_id = state_dict["run_id"]
+        if differs := changed(state_dict["evaluator"], self._evaluator()):
+            rank_zero_warn(
+                f"LISMonitor: the checkpoint's curve was measured otherwise: {differs}. Its snapshots "
+                f"stay in {state_dict['record']}; a new curve and a new record start here.",
+                category=LisWarning,
+            )
+            return
         self._last_step = state_dict["last_step"]
-        self._results = record.unpack(state_dict["results"])
+        self._history.load(state_dict)
+
+    def _evaluator(self) -> dict[str, Any]:
+        """Return what makes the points of one curve comparable, in plain values."""
+        return {
+            "split": self.split.hash,
+            "ceilings": sorted(self.ceilings),
+            "aligned_to": self.aligned_to,
+            "k": self.k,
+            "every_n_steps": self.every_n_steps,
+        }
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -186,13 +217,19 @@ class LISMonitor(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._concluded = False
         if not self._dry_run:
             folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
-            self._record = self._open_record(folder) if trainer.is_global_zero else None
-            self._on_record(self._catch_up)
+            self._folder = folder if trainer.is_global_zero else None
+            if self._folder is not None:
+                self._history.recover(self._folder)
+            self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
+            self._write()
             self._on_loggers(trainer, tracking.start, self.split.describe())
         if self._results:
-            tracking.publish(trainer, self._results[-1])  # a stock EarlyStopping raises where its metric is missing
+            tracking.publish(
+                trainer, self._results[-1], self._prefix
+            )  # a stock EarlyStopping raises where its metric is missing
         else:
             self._snapshot(trainer, pl_module)
 
@@ -212,30 +249,38 @@ class LISMonitor(pl.Callback):
             return
         if trainer.global_step > self._last_step:
             self._snapshot(trainer, pl_module)
+        self._conclude(trainer)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._folder is not None and self._results and not self._concluded:
+            self.strict = False  # the error that ends the run is the one to see
+            self._conclude(trainer, type(exception).__name__)
+
+    def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
+        """Say what the run has come to, once, whether it reached its end or not."""
+        self._concluded = True
         best = self.best
         if best is None:
             return
         self._on_loggers(trainer, tracking.finish, self._results)
-        verdict = self._results[-1].verdict
-        self._on_record(lambda record: record.status("end", best_step=best.step, verdict=verdict))
+        if self._history.record is not None:
+            said = {"best_step": best.step, "verdict": self._results[-1].verdict, "cut_short_by": cut_short_by}
+            self._survived("record", partial(self._history.record.status, "end", **said))
         if self.progress and trainer.is_global_zero:
             rank_zero_info(tracking.summary(self._results, best, self.record_path, trainer.loggers))
 
     def _snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Measure, and tell everybody; None where it failed."""
         self._last_step = trainer.global_step
-        try:
-            result = self._measure(trainer, pl_module)
-        except Exception as error:
-            if self.strict or self._dry_run:
-                raise
-            self._failed("snapshot", f"{type(error).__name__}: {error}")
+        result = self._survived("snapshot", partial(self._measure, trainer, pl_module))
+        if result is None:
             return None
         judgement, result = self._judged(result)
         self._results.append(result)
-        tracking.publish(trainer, result)
+        tracking.publish(trainer, result, self._prefix)
         if not self._dry_run:
-            self._on_record(lambda record: record.append(result))
+            self._write()
             self._on_loggers(trainer, tracking.log_result, result, self._results[judgement.best])
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
@@ -293,49 +338,28 @@ class LISMonitor(pl.Callback):
                 "`items` saves encoding them."
             )
 
-    def _open_record(self, folder: Path) -> Record | None:
-        """Continue this run's record, or start one under a name that is free."""
+    def _write(self) -> None:
+        """Make the record hold the run so far, on the process that writes it."""
+        if self._folder is not None:
+            config = {"every_n_steps": self.every_n_steps, "placebo": self.placebo, "rule": vars(self.rule)}
+            identity = {"split_hash": self.split.hash, "split": self.split.describe(), "config": config}
+            self._survived("record", partial(self._history.write, self._folder, **identity))
+
+    def _survived(self, what: str, action: Callable[[], Value]) -> Value | None:
+        """Return what an action returns, None where it fails and the training is to go on."""
         try:
-            path = Record.find(folder, self._run_id)
-            if path is not None:
-                return Record.open(path, split_hash=self.split.hash)
-            names = (f"record-v{number}.jsonl" if number else record.FILENAME for number in count())
-            return Record.create(
-                next(folder / name for name in names if not (folder / name).exists()),
-                run_id=self._run_id,
-                split_hash=self.split.hash,
-                split=self.split.describe(),
-                config={"every_n_steps": self.every_n_steps, "placebo": self.placebo, "rule": vars(self.rule)},
-            )
-        except (RecordError, OSError) as error:
-            if self.strict:
+            return action()
+        except Exception as error:
+            if self.strict or self._dry_run:
                 raise
-            self._failed("record", f"{type(error).__name__}: {error}")
+            self._failed(what, f"{type(error).__name__}: {error}")
             return None
-
-    def _catch_up(self, record: Record) -> None:
-        """Make a record that was found say what the checkpoint says."""
-        record.rewind(self._last_step)
-        for result in self._results:
-            if result.step not in record.steps:
-                record.append(result)
-
-    def _on_record(self, action: Callable[[Record], None]) -> None:
-        """Do something with the record, if this process has one."""
-        if self._record is None:
-            return
-        try:
-            action(self._record)
-        except RecordError as error:
-            if self.strict:
-                raise
-            self._failed("record", f"{type(error).__name__}: {error}")
 
     def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
         """Do something with the loggers on the first process."""
         if not trainer.is_global_zero:
             return
-        for failure in action(trainer.loggers, *args):
+        for failure in action(trainer.loggers, *args, prefix=self._prefix):
             if self.strict:
                 raise RecordError(f"{failure}. Mend or remove this logger.")
             self._failed("logger", failure)
@@ -344,9 +368,9 @@ class LISMonitor(pl.Callback):
         """Survive a failure: remember it, record it, and warn once for each kind."""
         self._last_error = error
         step = max(self._last_step, 0)
-        if self._record is not None:
+        if self._history.record is not None:
             with contextlib.suppress(RecordError):
-                self._record.status("failure", step=step, what=what, error=error)
+                self._history.record.status("failure", step=step, what=what, error=error)
         kind = f"{what} {error.split(':')[0]}"
         if kind not in self._warned:
             self._warned.add(kind)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from lis_lightning._evidence import gap_error, rounded, shown
+from lis_lightning._evidence import gain_over, gap_error, rounded, shown
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
@@ -157,7 +157,7 @@ def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
     best: LISResult | None = None
     for result in results:
         known = math.isfinite(result.ais)
-        gains.append(result.compare(best) if known and best is not None else nothing)
+        gains.append(gain_over(best, result) if known and best is not None else nothing)
         if known and (best is None or result.ais > best.ais):
             best = result
     return gains

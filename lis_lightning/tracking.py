@@ -8,6 +8,7 @@ Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``li
 ``lis/encode_seconds``, ``lis/score_seconds``, ``lis/slice/...``, ``lis/companion/...`` and ``lis/verdict`` (its place
 in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and ``_high``), one of several labels
 ``lis/task/<name>/...`` for those after the first, and one of rolling windows ``lis/period/<number>/...``.
+A monitor with a name puts it after ``lis/`` in all of these.
 W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
 ``lis/best_realised``, the config ``lis`` (the split), and at the end the table ``lis/snapshots``.
 """
@@ -52,8 +53,8 @@ COLUMNS = (
 Loggers = Iterable[Any]
 
 
-def metrics(result: LISResult) -> dict[str, float]:
-    """Return what is logged of a result: every scalar under its ``lis/`` key, the verdict as its place in VERDICTS.
+def metrics(result: LISResult, prefix: str = "lis") -> dict[str, float]:
+    """Return what is logged of a result: every scalar under its key, the verdict as its place in VERDICTS.
 
     Example:
         >>> from lis_lightning.result import LISResult
@@ -63,15 +64,16 @@ def metrics(result: LISResult) -> dict[str, float]:
     """
     values = result.scalars() | {"verdict": float(VERDICTS.index(result.verdict))}
     values |= {f"task/{name}/verdict": float(VERDICTS.index(task.verdict)) for name, task in result.tasks.items()}
-    return {f"lis/{name}": value for name, value in values.items()}
+    return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def start(loggers: Loggers, config: Mapping[str, Any]) -> list[str]:
+def start(loggers: Loggers, config: Mapping[str, Any], *, prefix: str = "lis") -> list[str]:
     """Tell W&B loggers the x-axis of our curves, and the split they are measured on.
 
     Args:
         loggers: The Trainer's loggers.
-        config: Plain values, shown under ``lis`` in the run's config.
+        config: Plain values, shown under `prefix` in the run's config.
+        prefix: What the keys start with.
 
     Returns:
         What failed, a sentence for each logger.
@@ -81,41 +83,42 @@ def start(loggers: Loggers, config: Mapping[str, Any]) -> list[str]:
         if _is_wandb(logger):
             # A glob may set the x-axis only: a summary kind in it would be applied to tables too, and corrupt them.
             logger.experiment.define_metric("lis/*", step_metric=STEP)
-            logger.experiment.config.update({"lis": dict(config)}, allow_val_change=True)
+            logger.experiment.config.update({prefix: dict(config)}, allow_val_change=True)
 
     return _each(loggers, begin)
 
 
-def log_result(loggers: Loggers, result: LISResult, best: LISResult) -> list[str]:
+def log_result(loggers: Loggers, result: LISResult, best: LISResult, *, prefix: str = "lis") -> list[str]:
     """Log a snapshot to every logger, at its own step.
 
     Args:
         loggers: The Trainer's loggers.
         result: The snapshot; its step is set.
         best: The best snapshot so far, for W&B's summary.
+        prefix: What the keys start with.
 
     Returns:
         What failed, a sentence for each logger; a logger that raises keeps no other from being written.
     """
 
     def log(logger: Any) -> None:
-        logger.log_metrics(metrics(result), step=result.step)
+        logger.log_metrics(metrics(result, prefix), step=result.step)
         logger.save()
         if _is_wandb(logger):
             logger.experiment.summary.update(
                 {
-                    "lis/verdict": result.verdict,
-                    "lis/message": result.message,
-                    "lis/best_step": best.step,
-                    "lis/best_ais": best.ais,
-                    "lis/best_realised": best.realised,
+                    f"{prefix}/verdict": result.verdict,
+                    f"{prefix}/message": result.message,
+                    f"{prefix}/best_step": best.step,
+                    f"{prefix}/best_ais": best.ais,
+                    f"{prefix}/best_realised": best.realised,
                 }
             )
 
     return _each(loggers, log)
 
 
-def finish(loggers: Loggers, results: Sequence[LISResult]) -> list[str]:
+def finish(loggers: Loggers, results: Sequence[LISResult], *, prefix: str = "lis") -> list[str]:
     """Log the table ``lis/snapshots`` to W&B loggers; once, when the run ends.
 
     Returns:
@@ -127,14 +130,14 @@ def finish(loggers: Loggers, results: Sequence[LISResult]) -> list[str]:
             import wandb
 
             rows = [[getattr(result, column) for column in COLUMNS] for result in results]
-            logger.experiment.log({"lis/snapshots": wandb.Table(columns=list(COLUMNS), data=rows)})
+            logger.experiment.log({f"{prefix}/snapshots": wandb.Table(columns=list(COLUMNS), data=rows)})
 
     return _each(loggers, end)
 
 
-def publish(trainer: pl.Trainer, result: LISResult) -> None:
+def publish(trainer: pl.Trainer, result: LISResult, prefix: str = "lis") -> None:
     """Put a result where stock EarlyStopping and ModelCheckpoint look for what they monitor."""
-    for name, value in metrics(result).items():
+    for name, value in metrics(result, prefix).items():
         trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float32)
 
 

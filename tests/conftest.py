@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -78,3 +79,12 @@ def movielens_folder():
 @pytest.fixture(scope="session")
 def log_maker():
     return make_log
+
+
+@pytest.fixture(scope="session")
+def small_run():
+    """The module small_run.py beside this file."""
+    spec = importlib.util.spec_from_file_location("small_run", Path(__file__).with_name("small_run.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

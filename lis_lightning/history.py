@@ -1,0 +1,145 @@
+"""The past of a run: a little in each checkpoint, the rest in its record; and the two made to agree.
+
+A result holds a number for each user, and a curve of hundreds of them would outgrow the checkpoint of a small model. A
+checkpoint keeps every number that is logged, and the users' numbers only of those results that the stop rule will look
+at again; :func:`recovered` reads the others back from the record, to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lis_lightning import record
+from lis_lightning.errors import RecordError
+from lis_lightning.record import FILENAME, Record
+from lis_lightning.result import LISResult
+
+NO_USERS = np.zeros(0)
+
+
+class History:
+    """The results of one run and its record, which may come into being late, fail, or be found again.
+
+    Attributes:
+        results: The results so far, by step.
+        run_id: Names the run, through all its resumes.
+        record: The record, on the process that writes it; None before :meth:`open`.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.results: list[LISResult] = []
+        self.run_id = uuid.uuid4().hex
+        self.record: Record | None = None
+        self._stem = Path(FILENAME).stem + (f"-{name}" if name else "")
+        self._found: Path | None = None
+
+    def state(self, patience: int) -> dict[str, Any]:
+        """Return what a checkpoint keeps, in plain values; see :func:`packed`."""
+        path = None if self.record is None else str(self.record.path.absolute())
+        return {"run_id": self.run_id, "record": path, "results": packed(self.results, patience)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self.run_id = state["run_id"]
+        self.results[:] = record.unpack(state["results"])
+        self._found = state["record"] and Path(state["record"])
+
+    def recover(self, folder: Path) -> None:
+        """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
+        self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._found)
+
+    def write(self, folder: Path, **identity: Any) -> None:
+        """Make the record hold what the run holds: its newest result, and those that the disk refused before.
+
+        Args:
+            folder: Where the record lies, or will lie.
+            **identity: ``split_hash``, ``split`` and ``config``, as :meth:`Record.create` takes them.
+
+        Raises:
+            RecordError: If the record cannot be read or written.
+        """
+        if self.record is None:
+            self.record = self._open(folder, identity)
+        known = set(self.record.steps)
+        for result in self.results:
+            if result.step not in known:
+                self.record.append(result)
+
+    def _open(self, folder: Path, identity: Mapping[str, Any]) -> Record:
+        """Continue the run's record up to where it says the same, or start one under a name that is free."""
+        path = Record.find(folder, self.run_id)
+        if path is None:
+            names = (f"{self._stem}-v{number}.jsonl" if number else f"{self._stem}.jsonl" for number in count())
+            free = next(folder / name for name in names if not (folder / name).exists())
+            return Record.create(free, run_id=self.run_id, **identity)
+        found = Record.open(path, split_hash=identity["split_hash"])
+        recorded = {result.step: result for result in Record.read(path)[1]}
+        kept = -1
+        for result in self.results:
+            if not _same(result, recorded.get(result.step)):
+                break
+            kept = result.step if result.step is not None else kept
+        found.rewind(kept)  # the rest belongs to abandoned weights
+        return found
+
+
+def packed(results: Sequence[LISResult], patience: int) -> list[str]:
+    """Return results for a checkpoint: without the users' numbers where no later judgement reads them.
+
+    What stays whole are the last `patience` results and the best before them, of each task.
+
+    Args:
+        results: The results of a run, by step.
+        patience: How many of the last results the stop rule compares with the newest.
+    """
+    before = results[: max(len(results) - patience, 0)]
+    whole = set(range(len(before), len(results)))
+    for task in [None, *(results[-1].tasks if results else ())]:
+        gains = [result.ais if task is None else result.tasks[task].ais for result in before]
+        if gains and not np.isnan(gains).all():
+            whole.add(int(np.nanargmax(gains)))
+    return record.pack(result if index in whole else without_users(result) for index, result in enumerate(results))
+
+
+def without_users(result: LISResult) -> LISResult:
+    """Return a result without what pairs it with others; its ceilings stay, as all results of a run share them."""
+    return dataclasses.replace(
+        result,
+        influence=NO_USERS,
+        tasks={name: without_users(task) for name, task in result.tasks.items()},
+        periods=tuple(without_users(period) for period in result.periods),
+    )
+
+
+def recovered(results: Sequence[LISResult], path: Path | None) -> list[LISResult]:
+    """Return results of a checkpoint whole, where the record at `path` holds the same ones.
+
+    Args:
+        results: What :func:`packed` kept.
+        path: The run's record; None, or one that is gone or damaged, changes nothing.
+    """
+    try:
+        recorded = {} if path is None else {result.step: result for result in Record.read(path)[1]}
+    except RecordError:
+        return list(results)
+    return [recorded[one.step] if _same(one, recorded.get(one.step)) else one for one in results]
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return how two evaluators differ, in words; empty if they do not."""
+    names = [name for name in now if before.get(name) != now[name]]
+    return ", ".join(f"{name} {before.get(name)!r} became {now[name]!r}" for name in names)
+
+
+def _same(one: LISResult, other: LISResult | None) -> bool:
+    """Whether two results are of one snapshot: every number that is logged is the same, timings included."""
+    return other is not None and {name: repr(value) for name, value in one.scalars().items()} == {
+        name: repr(value) for name, value in other.scalars().items()
+    }
