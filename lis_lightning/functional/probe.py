@@ -159,7 +159,8 @@ def fit_probe(
     from cross-validation over folds of users, then one slope a >= 0 by logistic regression on the out-of-fold
     predictions with offset b. The Gram matrix is summed per group of users: cross-validation, whose folds are sums of
     groups, and the fits without one group each, which tell what the sampling of training users does, solve and never
-    pass over the events again. Those fits keep penalty and slope: the AUC hardly depends on either.
+    pass over the events again. Those fits choose their own penalty, by the errors on the groups that are left, and keep
+    the slope, on which the AUC hardly depends.
 
     Args:
         inputs: Features of all events.
@@ -174,19 +175,24 @@ def fit_probe(
     parts = torch.stack([_moments(inputs, residual, events) for events in members])
     mean, gain = _standardisation(parts.sum(0), inputs)
     grams, crosses = _standardise(parts, mean, gain)
-    penalty, by_fold = _cross_validate(grams, crosses, penalties)
-    without = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, penalty)
-    everyone = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), penalty)
+    by_fold, errors = _cross_validate(grams, crosses, penalties)
+    choices, choice = (errors.sum(1, keepdim=True) - errors).argmin(0), int(errors.sum(1).argmin())
+    strength = grams.new_tensor(penalties)
+    without = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, strength[choices])
+    everyone = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), strength[[choice]])
     # A training event is predicted by the weights that its fold of users had no part in.
     train = torch.cat(members)
     out_of_fold = torch.cat(
-        [_predict(inputs, mean, gain, by_fold[[g % NUM_FOLDS]], events)[:, 0] for g, events in enumerate(members)]
+        [
+            _predict(inputs, mean, gain, by_fold[choice, [g % NUM_FOLDS]], events)[:, 0]
+            for g, events in enumerate(members)
+        ]
     )
     slope = fit_slope(out_of_fold, labels[train], base[train])
     predicted = slope * _predict(inputs, mean, gain, torch.cat([everyone, without]), test)
     score = torch.zeros_like(base)
     score[train], score[test] = slope * out_of_fold, predicted[:, 0]
-    return ProbeFit(score, predicted[:, 1:], slope, penalty)
+    return ProbeFit(score, predicted[:, 1:], slope, penalties[choice])
 
 
 def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:
@@ -222,20 +228,24 @@ def _standardise(parts: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Ten
     return gain[:, None] * gram * gain, gain * cross
 
 
-def _cross_validate(grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]) -> tuple[float, Tensor]:
-    """Return the penalty with the least squared error on held-out users, and its weights without each fold, [F, f]."""
+def _cross_validate(grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Return the weights without each fold of users, [P, F, f], and the error they make on each group, [P, G].
+
+    Errors are squared errors of the residual, less a constant of the group.
+    """
     fold = torch.arange(grams.shape[0], device=grams.device) % NUM_FOLDS
     gram, cross = (torch.stack([part[fold == f].sum(0) for f in range(NUM_FOLDS)]) for part in (grams, crosses))
-    weights = [_ridge(gram.sum(0) - gram, cross.sum(0) - cross, penalty) for penalty in penalties]
-    errors = torch.stack([torch.einsum("vf,vfg,vg->", w, gram, w) - 2 * (w * cross).sum() for w in weights])
-    choice = int(errors.argmin())
-    return penalties[choice], weights[choice]
+    rest = gram.sum(0) - gram, cross.sum(0) - cross
+    weights = torch.stack([_ridge(*rest, penalty) for penalty in grams.new_tensor(penalties)])
+    own = weights[:, fold]
+    errors = torch.einsum("pgv,gvw,pgw->pg", own, grams, own) - 2 * torch.einsum("pgv,gv->pg", own, crosses)
+    return weights, errors
 
 
-def _ridge(grams: Float[Tensor, "b f f"], crosses: Float[Tensor, "b f"], penalty: float) -> Float[Tensor, "b f"]:
-    """Return the ridge solution of each pair of moments."""
+def _ridge(grams: Float[Tensor, "b f f"], crosses: Float[Tensor, "b f"], penalty: Tensor) -> Float[Tensor, "b f"]:
+    """Return the ridge solution of each pair of moments, of one penalty or of one each."""
     # Not `linalg.solve`: of a batch, on several threads, it fails in MKL (github.com/pytorch/pytorch/issues/142815).
-    ridge = penalty * torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
+    ridge = penalty[..., None, None] * torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
     factors = torch.linalg.cholesky(grams + ridge)
     solutions: Tensor = torch.cholesky_solve(crosses[:, :, None], factors)[:, :, 0]
     return solutions

@@ -82,9 +82,8 @@ def test_id_vectors_solve_their_own_ridge(log):
     for index in (users, items):
         values = values - (np.bincount(index, values) / (np.bincount(index) + 5.0))[index]
     found = id_vectors(users, items, labels, 30, dim=3, iterations=1)
-    start = leak._truncated_svd(
-        leak.sparse.csr_matrix((values, (users, items)), shape=(60, 30), dtype=np.float32), 3, 1
-    )[1]
+    given = leak.sparse.csr_matrix((values, (users, items)), shape=(60, 30), dtype=np.float32)
+    start = leak._truncated_svd(given, 3, leak._POWER_STEPS)[1]
     of_users = np.zeros((60, 3))
     for user in range(60):
         own = start[items[users == user]]

@@ -1,0 +1,155 @@
+"""Do the intervals hold? Draw users over and over from worlds whose items are fixed: `python coverage.py [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from lis_lightning import PreferenceSplit
+from lis_lightning.align.world import simulate_world
+from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
+from lis_lightning.result import LISResult
+from lis_lightning.stopping import judge
+
+NUM_USERS = 200  # of each draw
+POPULATION = 20  # times as many users to draw from
+EQUALS = 5  # equally good snapshots, as of a run on a plateau
+WORLDS: dict[str, dict[str, float]] = {
+    "dense": {"num_items": 150, "num_events": 16_000},
+    "sparse": {"num_items": 800, "num_events": 10_000, "late_items": 0.5},
+    "rare clicks": {"num_items": 250, "num_events": 20_000, "click_rate": 0.1},
+}
+Row = tuple[str, int, str, float, float, float, float, float]
+COLUMNS = ("world", "draw", "what", "value", "low", "high", "low_test", "high_test")
+
+
+@cache
+def population(world: str) -> tuple[pl.DataFrame, dict[str, NDArray[Any]]]:
+    """Return the events of all users of a world, and its truth."""
+    params = WORLDS[world]
+    return simulate_world(
+        **params | {"num_users": NUM_USERS * POPULATION, "num_events": int(params["num_events"]) * POPULATION}
+    )
+
+
+def representations(item_ids: NDArray[Any], truth: dict[str, NDArray[Any]], draw: int) -> dict[str, NDArray[Any]]:
+    """Return snapshots by name: the same at every draw, but for the `equal` ones, whose noise is fresh."""
+    row = item_ids - 1
+    content, fixed = truth["content_latents"].astype(float), np.random.default_rng(5)
+    noise = content.std() * fixed.standard_normal((3, *content.shape))
+    found = {"content": content, "noisy": content + noise[0], "noisier": content + 2 * noise[1], "nothing": noise[2]}
+    fresh = content.std() * np.random.default_rng([draw, 6]).standard_normal((EQUALS, *content.shape))
+    return {name: x[row] for name, x in found.items()} | {f"equal {i}": content[row] + x[row] for i, x in enumerate(fresh)}
+
+
+def one_draw(world: str, draw: int) -> list[Row]:
+    """Score one draw of users: windows, base, ceilings and probe are all made anew."""
+    log, truth = population(world)
+    chosen = np.random.default_rng([draw, 7]).choice(NUM_USERS * POPULATION, NUM_USERS, replace=False) + 1
+    log = log.filter(pl.col("user_id").is_in(chosen))
+    split = PreferenceSplit.from_log(log, label="clicked")
+    found = representations(split.item_ids, truth, draw)
+    results = {n: split.score(x, placebo=False, cache_dir="off") for n, x in found.items()}
+    return [(world, draw, *measured) for measured in quantities(results, split.num_users)]
+
+
+def quantities(results: dict[str, LISResult], num_users: int) -> Iterator[tuple[str, float, float, float, float, float]]:
+    """Yield estimates with their intervals: as they are, and as they were if only test users were drawn."""
+    known = {f"AIS {n}": (r.ais, r.influence) for n, r in results.items() if not n.startswith("equal")}
+    pairs, ids = (results["content"].ceilings[name] for name in ("pairs", "ids"))
+    known |= {"ceiling pairs": (pairs.value, pairs.influence), "ceiling ids": (ids.value, ids.influence)}
+    for name, (value, influence) in known.items():
+        yield name, *_bounds(cluster_interval(value, influence), cluster_interval(value, influence[:num_users]))
+    for first, second in (("AIS content", "AIS noisy"), ("AIS noisy", "AIS noisier"), ("ceiling pairs", "AIS content")):
+        (a, influence_a), (b, influence_b) = known[first], known[second]
+        parts = a, influence_a[:num_users], b, influence_b[:num_users]
+        yield f"{first} - {second}", *_bounds(paired_difference(a, influence_a, b, influence_b), paired_difference(*parts))
+    for part in ("AIS content", "AIS noisy"):
+        (a, influence_a), (b, influence_b) = known[part], known["ceiling pairs"]
+        parts = a, influence_a[:num_users], b, influence_b[:num_users]
+        yield f"{part} / ceiling pairs", *_bounds(fieller_ratio(a, influence_a, b, influence_b), fieller_ratio(*parts))
+    plateau = [result for name, result in results.items() if name.startswith("equal")]
+    change = plateau[1].compare(plateau[0])
+    yield "null: one equal - another", change.value, change.low, change.high, np.nan, np.nan
+    yield "null: verdict improving", float(judge(plateau).verdict == "improving"), *[np.nan] * 4
+
+
+def _bounds(whole: Estimate, test: Estimate) -> tuple[float, float, float, float, float]:
+    return whole.value, whole.low, whole.high, test.low, test.high
+
+
+def table(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return for each world and quantity how often the intervals hold the mean over draws; nulls: how often they miss."""
+    rows = rows.with_columns(truth=pl.col("value").mean().over("world", "what"))
+    null = pl.col("what").str.starts_with("null")
+    center = pl.when(null).then(0.0).otherwise(pl.col("truth"))
+    inside = pl.col("low").le(center) & pl.col("high").ge(center)
+    inside_test = pl.col("low_test").le(center) & pl.col("high_test").ge(center)
+    verdict = pl.col("what").str.contains("verdict")
+    return (
+        rows.with_columns(hit=pl.when(verdict).then(1.0 - pl.col("value")).otherwise(inside.cast(pl.Float64)))
+        .group_by("world", "what", maintain_order=True)
+        .agg(
+            draws=pl.len(),
+            mean=pl.col("value").mean(),
+            sd=pl.col("value").std(),
+            width=((pl.col("high") - pl.col("low")) / 2 / 1.96).median() / pl.col("value").std(),
+            zero=(pl.col("high") == pl.col("low")).mean(),
+            coverage=pl.col("hit").mean(),
+            test_users_only=inside_test.mean(),
+        )
+        .with_columns(
+            pl.struct("coverage", "draws")
+            .map_elements(lambda x: _binomial(x["coverage"], x["draws"]), return_dtype=pl.String)
+            .alias("95 % of it")
+        )
+    )
+
+
+def _binomial(share: float, draws: int) -> str:
+    """Return Clopper and Pearson's interval of a share."""
+    hits = round(share * draws)
+    low = beta.ppf(0.025, hits, draws - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, draws - hits) if hits < draws else 1.0
+    return f"{low:.3f} to {high:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=200, help="draws of users in each world")
+    parser.add_argument("--quick", action="store_true", help="20 draws")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS), help="which worlds")
+    parser.add_argument("--out", type=Path, default=Path("coverage.csv"), help="rows; what is there is not done again")
+    args = parser.parse_args()
+    rows = pl.read_csv(args.out).rows() if args.out.exists() else []
+    done = {row[:2] for row in rows}
+    draws = 20 if args.quick else args.draws
+    todo = [job for job in itertools.product(args.worlds, range(draws)) if job not in done]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for count, future in enumerate(as_completed([pool.submit(one_draw, *job) for job in todo]), 1):
+            rows += future.result()
+            if count % 10 == 0 or count == len(todo):
+                pl.DataFrame(rows, COLUMNS, orient="row").write_csv(args.out)
+                print(f"{count} of {len(todo)} draws", file=sys.stderr, flush=True)
+    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(pl.col("world").is_in(args.worlds), pl.col("draw") < draws)
+    plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=4, fmt_str_lengths=40, **plain):
+        print(table(found))
+
+
+if __name__ == "__main__":
+    main()
