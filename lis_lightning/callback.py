@@ -19,6 +19,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
+from lis_lightning.batches import Items, make_batches
+from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
 from lis_lightning.history import History, changed
 from lis_lightning.metric import LeakageImpactScore
@@ -58,7 +60,9 @@ class LISMonitor(pl.Callback):
             ``item_ids`` only the split's items are read, and missing ones are found before the training starts.
         every_n_steps: Optimizer steps between snapshots.
         name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
-        encode: Called with the module and an item batch; returns [B, D]. Default: the module's ``encode_items(batch)``.
+        encode: Called with the module and an item batch; returns [B, D]. Or an :class:`Encode`: a submodule of any
+            module, with pooling (``Encode("model.text_model", pooling="last")``); its name alone for the mean. Default:
+            the module's ``encode_items(batch)``.
         item_key: Key of the item id in a batch.
         batch_size: Items per batch; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
@@ -82,11 +86,11 @@ class LISMonitor(pl.Callback):
     def __init__(
         self,
         split: PreferenceSplit,
-        items: snapshot.Items,
+        items: Items,
         *,
         every_n_steps: int = 200,
         name: str | None = None,
-        encode: snapshot.Encoder | None = None,
+        encode: Encoder | Encode | str | None = None,
         item_key: str = "item_id",
         batch_size: int = 64,
         collate_fn: Callable[[list[Any]], Any] | None = None,
@@ -104,6 +108,7 @@ class LISMonitor(pl.Callback):
             raise ConfigError(f"`every_n_steps` must be at least 1 optimizer step, got {every_n_steps}.")
         if name is not None and not re.fullmatch(r"[\w-]+", name):
             raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
+        check_encode(encode)
         self.split = split
         self.items = items
         self.name = name
@@ -191,6 +196,7 @@ class LISMonitor(pl.Callback):
             "ceilings": sorted(self.ceilings),
             "aligned_to": self.aligned_to,
             "k": self.k,
+            "encode": repr(self.encode) if isinstance(self.encode, Encode | str) else None,
             "every_n_steps": self.every_n_steps,
         }
 
@@ -200,20 +206,25 @@ class LISMonitor(pl.Callback):
             return
         if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
-        if self.encode is None and not callable(getattr(pl_module, "encode_items", None)):
-            raise ConfigError(
-                f"{type(pl_module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
-                "`LISMonitor(encode=...)`, a function of the module and a batch."
-            )
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
-        self._batches = snapshot.make_loader(
+        # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
+        share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
+        share |= getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
+        self._batches = make_batches(
             self.items,
             self.split.item_ids,
             batch_size=self.batch_size,
             collate_fn=self.collate_fn,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            item_key=self.item_key,
+            rank=share["rank"],
+            world_size=share["num_replicas"],
         )
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not in `setup`, after which a module may still make its submodules.
+        self._encoder = resolve(self.encode, pl_module, self.item_key)
+        snapshot.check(self._encoder, pl_module, self._batches)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -328,9 +339,8 @@ class LISMonitor(pl.Callback):
 
     def _encode(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Feed this process's share of the items to the metric."""
-        encode = self.encode or (lambda module, batch: module.encode_items(batch))
         self._metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
-        encoded = snapshot.encode_items(trainer, pl_module, self._batches, encode, self.item_key)
+        encoded = snapshot.encode_items(trainer, pl_module, self._batches, self._encoder, self.item_key)
         skipped = snapshot.collect(encoded, self._metric, self.split.item_ids)
         if skipped and not self._results:
             rank_zero_info(

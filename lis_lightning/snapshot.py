@@ -11,24 +11,23 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset
 
-from lis_lightning.errors import ConfigError, ShapeError, SnapshotError
+from lis_lightning import _sharding
+from lis_lightning.batches import SEED, Batches, Chunk, item_ids_of
+from lis_lightning.encoding import BoundEncode, Encoder
+from lis_lightning.errors import LisWarning, ShapeError, SnapshotError
 from lis_lightning.metric import LeakageImpactScore
 
-SEED = 0  # random draws while encoding (noise in a dataset, say) are the same at every snapshot, so that they pair
-
 Value = TypeVar("Value")
-Encoder = Callable[[Any, Any], Any]
-Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
 
 
 @contextlib.contextmanager
@@ -67,51 +66,15 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         _restore_random_state(state)
 
 
-def make_loader(
-    items: Items,
-    item_ids: Iterable[Any],
-    *,
-    batch_size: int = 64,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterable[Any]:
-    """Return batches of this rank's share of the items; all ranks together give every item.
-
-    Args:
-        items: Dicts of one item each (a map-style or iterable dataset, or a list), or a DataLoader of item batches. If
-            it has an attribute ``item_ids``, in the order of its rows, then only rows of `item_ids` are read.
-        item_ids: Ids of the items that must be encoded.
-        batch_size: Items per batch; a DataLoader keeps its own.
-        collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
-        rank: Rank of this process.
-        world_size: Number of processes. A DataLoader is shared out by batches, or not at all where a
-            DistributedSampler does so already.
-
-    Raises:
-        SnapshotError: If ``items.item_ids`` shows that items are missing; the count and the first five are named.
-        ConfigError: If `items` is neither a dataset nor a DataLoader, or `batch_size` is below 1.
-    """
-    if isinstance(items, IterableDataset):
-        items = _loader(items, batch_size, collate_fn)
-    if isinstance(items, DataLoader):
-        return items if isinstance(items.sampler, DistributedSampler) else _EveryNth(items, rank, world_size)
-    if not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
-        raise ConfigError(
-            f"`items` must be a Dataset or DataLoader of dicts that hold an item id, got {type(items).__name__}."
-        )
-    rows = _rows(items, item_ids)[rank::world_size]
-    return _loader(Subset(items, rows), batch_size, collate_fn)  # type: ignore[arg-type]  # a list indexes as well
-
-
 def encode_items(
-    trainer: pl.Trainer, module: pl.LightningModule, batches: Iterable[Any], encode: Encoder, item_key: str = "item_id"
+    trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encode: Encoder, item_key: str = "item_id"
 ) -> Generator[tuple[list[Any], Tensor], None, None]:
     """Yield the ids and representations of item batches, computed as the Trainer computes.
 
     Batches are converted by the precision plugin and moved by the strategy; the encode runs in the plugin's forward
     context (autocast as in training) while the Trainer is in its validation stage, so that hooks that augment training
-    batches stay quiet. Call it within :func:`undisturbed`.
+    batches stay quiet. A batch that does not fit into memory is encoded in halves, and later ones are no larger. Where
+    a forward needs the other processes (FSDP), all make equally many. Call it within :func:`undisturbed`.
 
     Args:
         trainer: The Trainer in charge.
@@ -127,13 +90,37 @@ def encode_items(
         SnapshotError: If a batch is no dict or has no `item_key`.
         ShapeError: If `encode` returns no tensor, or not one row an item.
     """
-    with _own_generators_kept(batches):
-        for batch in batches:
-            ids = _ids(batch, item_key)
-            with _validation_stage(trainer), trainer.precision_plugin.forward_context():
-                moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-                output = encode(module, moved)
-            yield ids, _checked(output, ids)
+
+    def encoded(chunk: Chunk) -> tuple[list[Any], Tensor]:
+        batch = chunk.batch()
+        ids = item_ids_of(batch, item_key)
+        with _validation_stage(trainer), trainer.precision_plugin.forward_context():
+            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+            return ids, _checked(encode(module, moved), ids)
+
+    with batches.generators_kept(), _sharding.ready(module):
+        if _sharding.sharded(trainer, module):
+            for chunk, ours in _in_step(trainer, batches):
+                result = encoded(chunk)
+                if ours:
+                    yield result
+        else:
+            for chunk in batches.chunks():
+                yield from _fitting(encoded, chunk, batches)
+
+
+def check(encode: Encoder, module: nn.Module, batches: Batches) -> None:
+    """Look at one item, before the training, whether its batch holds what the encoder needs.
+
+    Raises:
+        ConfigError: If it does not; see :class:`lis_lightning.encoding.Encode`.
+    """
+    if isinstance(encode, BoundEncode):
+        batch = None
+        with undisturbed(module), batches.generators_kept(), contextlib.suppress(Exception):
+            batch = batches.first()  # an item that cannot be read is the first snapshot's to report
+        if isinstance(batch, Mapping):
+            encode.check(batch)
 
 
 def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
@@ -175,61 +162,57 @@ def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
     raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error
 
 
-class _EveryNth:
-    """Every n-th batch of a loader: one rank's share. The ranks see one order, since the seed is fixed."""
-
-    def __init__(self, loader: DataLoader[Any], rank: int, world_size: int) -> None:
-        self.loader = loader
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self.loader, self.rank, None, self.world_size)
-
-
-def _loader(items: Dataset[Any], batch_size: int, collate_fn: Callable[[list[Any]], Any] | None) -> DataLoader[Any]:
-    """Return a loader in the order of the items, with a generator of its own."""
-    if batch_size < 1:
-        raise ConfigError(f"`batch_size` must be at least 1 item, got {batch_size}.")
-    generator = torch.Generator().manual_seed(SEED)
-    return DataLoader(items, batch_size=batch_size, shuffle=False, collate_fn=collate_fn, generator=generator)
-
-
-def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
-    """Return the rows of a dataset to encode: those of `item_ids` if it can say, else all."""
-    offered = getattr(items, "item_ids", None)
-    if offered is None:
-        return list(range(len(items)))
-    offered = np.asarray(offered).tolist()
-    if len(offered) != len(items):
-        raise SnapshotError(
-            f"`items.item_ids` holds {len(offered)} ids for {len(items)} rows; one is needed for each row, in order."
-        )
-    wanted = np.asarray(item_ids).tolist()
-    present = set(offered)
-    missing = [item for item in wanted if item not in present]
-    if missing:
-        raise SnapshotError(
-            f"{len(missing)} of the split's {len(wanted)} items are not among the {len(offered)} of `items`: "
-            f"{missing[:5]}{' ...' if len(missing) > 5 else ''}. `items` starts with {offered[:5]}. Add the items, or "
-            "leave their events out of the log."
-        )
-    known = set(wanted)
-    return [row for row, item in enumerate(offered) if item in known]
+def _fitting(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -> Iterator[Value]:
+    """Encode a chunk, in smaller ones where it does not fit into memory, as if it had never been tried whole."""
+    pending = [chunk]
+    while pending:
+        part = pending.pop(0)
+        state = _random_state()
+        try:
+            result = encode(part)
+        except Exception as error:
+            if len(part) < 2 or not _out_of_memory(error):
+                raise
+        else:
+            yield result
+            continue
+        # Not in the handler: there the error still holds the frames, and with them the tensors, of the attempt.
+        _restore_random_state(state)
+        garbage_collection_cuda()
+        first = batches.limit is None
+        batches.limit = (len(part) + 1) // 2
+        pending = [*part.split(batches.limit), *pending]
+        if first:
+            warnings.warn(
+                f"LISMonitor: {len(part)} items did not fit into memory together. They are encoded in halves, and "
+                f"later batches are no larger; set `batch_size={batches.limit}` or less to save the attempt.",
+                LisWarning,
+                stacklevel=2,
+            )
 
 
-def _ids(batch: Any, item_key: str) -> list[Any]:
-    """Return the ids of a batch as plain values."""
-    if not isinstance(batch, Mapping):
-        raise SnapshotError(
-            f"An item batch must be a dict with the key {item_key!r}, got {type(batch).__name__}. Let the dataset "
-            "return dicts, or pass a `collate_fn` that makes one."
-        )
-    if item_key not in batch:
-        raise SnapshotError(f"An item batch has no key {item_key!r}, only {sorted(map(str, batch))}; set `item_key`.")
-    ids = batch[item_key]
-    plain: list[Any] = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
-    return plain
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; Lightning does not know all the words for it."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or is_oom_error(error) or "not enough memory" in str(error)
+
+
+def _in_step(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk, bool]]:
+    """Yield this process's chunks, then others to drop until all processes are through; False for the latter."""
+    chunks = batches.chunks()
+    while True:
+        chunk, error = None, None
+        try:
+            chunk = next(chunks, None)
+        except Exception as caught:
+            error = caught
+        told = torch.tensor([chunk is not None, error is not None], dtype=torch.float32)
+        left, failed = trainer.strategy.reduce(told.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        if failed:
+            raise error or SnapshotError("another process could not read its items")
+        if not left:
+            return
+        yield (batches.spare(), False) if chunk is None else (chunk, True)
 
 
 def _checked(output: Any, ids: list[Any]) -> Tensor:
@@ -253,20 +236,6 @@ def _validation_stage(trainer: pl.Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.state.stage = stage
-
-
-@contextlib.contextmanager
-def _own_generators_kept(batches: Iterable[Any]) -> Iterator[None]:
-    """Restore a loader's own generators: the training may draw from them too."""
-    loader = batches.loader if isinstance(batches, _EveryNth) else batches
-    owned = [getattr(owner, "generator", None) for owner in (loader, getattr(loader, "sampler", None))]
-    generators = [generator for generator in owned if isinstance(generator, torch.Generator)]
-    states = [generator.get_state() for generator in generators]
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 def _eager() -> contextlib.AbstractContextManager[Any]:

@@ -7,6 +7,7 @@ import lis_lightning
 def test_public_names_are_frozen():
     assert lis_lightning.__all__ == [
         "Completed",
+        "Encode",
         "IdEmbeddings",
         "LISEarlyStopping",
         "LISMonitor",

@@ -11,11 +11,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
-from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError, SnapshotError
+from lis_lightning.batches import Loaded, make_batches
+from lis_lightning.errors import LisWarning, NonFiniteError, ShapeError, SnapshotError
 from lis_lightning.metric import LeakageImpactScore
-from lis_lightning.snapshot import collect, encode_items, make_loader, together, undisturbed
+from lis_lightning.snapshot import collect, encode_items, together, undisturbed
 from lis_lightning.split import PreferenceSplit
 
 
@@ -32,15 +33,6 @@ class Items(Dataset):
     def __getitem__(self, row):
         self.read.append(self.item_ids[row])
         return {"item_id": self.item_ids[row], "x": torch.full((3,), float(row))}
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from ({"item_id": item, "x": torch.zeros(3)} for item in range(5))
-
-
-def ids_of(batches):
-    return [item for batch in batches for item in list(batch["item_id"])]
 
 
 def everything_random():
@@ -133,96 +125,6 @@ def test_compiled_modules_get_no_new_graphs():
     assert len(graphs) > compiled, "this is what is avoided"
 
 
-# --- loaders --------------------------------------------------------------------------------------------------------
-
-
-def test_only_items_of_the_split_are_read():
-    items = Items(range(100))
-    assert ids_of(make_loader(items, np.array([7, 3, 50]), batch_size=2)) == [3, 7, 50]
-    assert items.read == [3, 7, 50]
-
-
-def test_a_dataset_that_cannot_say_its_ids_is_read_whole():
-    items = [{"item_id": f"i{row}"} for row in range(5)]
-    assert ids_of(make_loader(items, ["i1"], batch_size=2)) == ["i0", "i1", "i2", "i3", "i4"]
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda: Items(range(5)), id="dataset"),
-        pytest.param(lambda: [{"item_id": item} for item in range(5)], id="list"),
-        pytest.param(lambda: DataLoader(Items(range(5)), batch_size=2), id="loader"),
-        pytest.param(Stream, id="stream"),
-    ],
-)
-def test_ranks_share_the_items(make, world_size):
-    """Uneven shares, and with 8 ranks empty ones."""
-    shares = [
-        ids_of(make_loader(make(), range(5), batch_size=2, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
-    assert sorted(int(item) for share in shares for item in share) == list(range(5))
-
-
-def test_ranks_share_a_shuffled_loader():
-    """Its order comes from the global generator, which is seeded alike on all ranks while a snapshot is taken."""
-    items = Items(range(20))
-    shares = []
-    for rank in range(2):
-        torch.manual_seed(rank)
-        with undisturbed(nn.Identity()):
-            shares += ids_of(make_loader(DataLoader(items, 3, shuffle=True), range(20), rank=rank, world_size=2))
-    assert sorted(int(item) for item in shares) == list(range(20))
-
-
-def test_a_loader_that_shares_by_itself_is_not_shared_again():
-    items = Items(range(6))
-    shares = []
-    for rank in range(2):
-        loader = DataLoader(items, 2, sampler=DistributedSampler(items, num_replicas=2, rank=rank, shuffle=False))
-        shares += ids_of(make_loader(loader, range(6), rank=rank, world_size=2))
-    assert sorted(int(item) for item in shares) == list(range(6))
-
-
-def test_a_collate_function_is_used():
-    def collate(items):
-        return {"item_id": [item["item_id"] for item in items], "longest": max(len(item["text"]) for item in items)}
-
-    items = [{"item_id": 1, "text": "ab"}, {"item_id": 2, "text": "abcd"}]
-    (batch,) = make_loader(items, [1, 2], collate_fn=collate)
-    assert batch == {"item_id": [1, 2], "longest": 4}
-
-
-def test_missing_items_are_counted_and_the_first_five_named():
-    with pytest.raises(SnapshotError, match=r"7 of the split's 9 items are not among the 3 .*\[2, 3, 4, 5, 6\] \.\.\."):
-        make_loader(Items(range(-1, 2)), range(9))
-
-
-def test_ids_of_another_kind_are_shown():
-    with pytest.raises(SnapshotError, match=r"2 of the split's 2 .*: \[1, 2\]\. `items` starts with \['1', '2'\]"):
-        make_loader(Items(["1", "2"]), [1, 2])
-
-
-def test_item_ids_must_match_the_rows():
-    items = Items(range(4))
-    items.item_ids = range(4)
-    items.__class__ = type("Odd", (Items,), {"__len__": lambda self: 5})
-    with pytest.raises(SnapshotError, match="holds 4 ids for 5 rows"):
-        make_loader(items, range(4))
-
-
-def test_what_is_no_dataset_is_refused():
-    with pytest.raises(ConfigError, match=r"Dataset or DataLoader of dicts.*got generator"):
-        make_loader((item for item in range(3)), range(3))
-
-
-def test_batch_size_is_checked():
-    with pytest.raises(ConfigError, match="`batch_size` must be at least 1 item, got 0"):
-        make_loader(Items(range(3)), range(3), batch_size=0)
-
-
 # --- encoding -------------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +171,7 @@ def encode(
 
 
 def test_ids_and_rows_come_in_batches(attached):
-    encoded = encode(attached, make_loader(Items(range(5)), range(5), batch_size=2))
+    encoded = encode(attached, make_batches(Items(range(5)), range(5), batch_size=2))
     assert [ids for ids, _ in encoded] == [[0, 1], [2, 3], [4]]
     assert torch.cat([rows for _, rows in encoded])[:, 0].tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]
 
@@ -283,7 +185,7 @@ def test_the_stage_is_validation_inside_and_training_again_afterwards(attached):
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011  # raised above, without words
-        list(encode_items(trainer, module, [{"item_id": [1], "x": torch.ones(1, 3)}], look))
+        list(encode_items(trainer, module, Loaded([{"item_id": [1], "x": torch.ones(1, 3)}], "item_id"), look))
     assert seen == [(False, True)]
     assert trainer.training
 
@@ -304,14 +206,14 @@ def test_encodes_in_the_precision_of_the_training_and_returns_float32(attached, 
         seen.append(module.encode_items(batch).dtype)
         return module.encode_items(batch)
 
-    ((_, rows),) = encode(attached, make_loader(Items(range(2)), range(2)), look, precision)
+    ((_, rows),) = encode(attached, make_batches(Items(range(2)), range(2)), look, precision)
     assert seen == [inside]
     assert rows.dtype == torch.float32
     assert not rows.requires_grad
 
 
 def test_item_key_is_used(attached):
-    ((ids, _),) = encode(attached, [{"sku": ["a", "b"], "x": torch.ones(2, 3)}], item_key="sku")
+    ((ids, _),) = encode(attached, Loaded([{"sku": ["a", "b"], "x": torch.ones(2, 3)}], "sku"), item_key="sku")
     assert ids == ["a", "b"]
 
 
@@ -320,7 +222,7 @@ def test_a_loaders_own_generators_are_restored(attached):
     generator = torch.Generator().manual_seed(5)
     loader = DataLoader(Items(range(9)), batch_size=2, shuffle=True, generator=generator)
     before = generator.get_state()
-    for batches in (loader, make_loader(loader, range(9))):
+    for batches in (Loaded(loader, "item_id"), make_batches(loader, range(9))):
         encode(attached, batches)
         assert torch.equal(generator.get_state(), before)
     list(loader)
@@ -336,7 +238,7 @@ def test_a_loaders_own_generators_are_restored(attached):
 )
 def test_a_batch_without_ids_is_refused(attached, batch, message):
     with pytest.raises(SnapshotError, match=message):
-        encode(attached, [batch])
+        encode(attached, Loaded([batch], "item_id"))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +253,92 @@ def test_a_batch_without_ids_is_refused(attached, batch, message):
 )
 def test_a_wrong_output_is_refused(attached, output, message):
     with pytest.raises(ShapeError, match=message):
-        encode(attached, [{"item_id": [1, 2], "x": torch.ones(2, 3)}], lambda module, batch: output)
+        encode(attached, Loaded([{"item_id": [1, 2], "x": torch.ones(2, 3)}], "item_id"), lambda module, batch: output)
+
+
+# --- out of memory --------------------------------------------------------------------------------------------------
+
+
+OUT_OF_MEMORY = [
+    pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), id="cuda"),
+    pytest.param(torch.OutOfMemoryError("XPU out of memory."), id="another-device"),
+    pytest.param(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), id="linux"),
+    pytest.param(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), id="windows"),
+    pytest.param(MemoryError("Unable to allocate 9 GiB for an array"), id="numpy"),
+]
+
+
+class Small:
+    """A device on which no more than so many items fit; it draws before it finds out."""
+
+    def __init__(self, room, error):
+        self.room, self.error, self.sizes = room, error, []
+
+    def __call__(self, module, batch):
+        noise = torch.rand(1) + random.random() + np.random.rand()
+        self.sizes.append(len(batch["x"]))
+        if len(batch["x"]) > self.room:
+            raise self.error
+        return module.encode_items(batch) + 0 * noise
+
+
+def share_of(kind, size=8, number=20):
+    items = Items(range(number))
+    if kind == "dataset":
+        return items, make_batches(items, range(number), batch_size=size)
+    return items, make_batches(DataLoader(items, batch_size=size), range(number))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize("kind", ["dataset", "loader"])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(attached, kind, error):
+    expected = encode(attached, share_of(kind)[1])
+    items, share = share_of(kind)
+    small = Small(3, error)
+    with pytest.warns(LisWarning, match=r"8 items did not fit.*set `batch_size=4`") as caught:
+        got = encode(attached, share, small)
+    assert len([one for one in caught if one.category is LisWarning]) == 1
+    assert [item for ids, _ in got for item in ids] == list(range(20))
+    torch.testing.assert_close(torch.cat([rows for _, rows in got]), torch.cat([rows for _, rows in expected]))
+    assert items.read == list(range(20)), "nothing is read twice"
+    assert share.limit == 2
+    assert small.sizes[:3] == [8, 4, 2]
+    assert max(small.sizes[3:]) == 4  # what was cut already is tried once
+    again = Small(3, error)
+    encode(attached, share, again)
+    assert set(again.sizes) == {2}, "later snapshots know"
+
+
+def test_an_attempt_that_did_not_fit_leaves_no_trace(attached):
+    """What an encoder draws is what it draws in batches that fit at once."""
+
+    def noisy(size):
+        small = Small(4, torch.OutOfMemoryError("CUDA out of memory."))
+        share = share_of("dataset", size, number=8)[1]
+        rows = encode(attached, share, lambda module, batch: small(module, batch) + torch.rand(1) + np.random.rand())
+        assert small.sizes == ([8, 4, 4] if size == 8 else [4, 4])
+        return torch.cat([row for _, row in rows])
+
+    with pytest.warns(LisWarning, match="did not fit"):
+        halved = noisy(8)
+    assert torch.equal(halved, noisy(4))
+
+
+@pytest.mark.filterwarnings("ignore:.*did not fit into memory together")
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_other_errors_and_one_item_alone_are_raised(attached, error):
+    small = Small(0, error)
+    with pytest.raises(RuntimeError, match=str(error)):
+        encode(attached, share_of("dataset")[1], small)
+    assert small.sizes == ([8] if "shapes" in str(error) else [8, 4, 2, 1])
+
+
+def test_a_loaders_batch_whose_rows_are_no_items_cannot_be_split(attached):
+    """As the patches of all images of a batch in one tensor."""
+    batch = {"item_id": [1, 2], "x": torch.ones(2, 3), "patches": torch.ones(7, 2)}
+    with pytest.raises(SnapshotError, match=r"batch of 2 items .* 'patches' has shape \[7, 2\]"):
+        encode(attached, Loaded([batch], "item_id"), Small(1, torch.OutOfMemoryError("CUDA out of memory.")))
 
 
 # --- collecting -----------------------------------------------------------------------------------------------------
