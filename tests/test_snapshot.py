@@ -259,13 +259,21 @@ def test_a_wrong_output_is_refused(attached, output, message):
 # --- out of memory --------------------------------------------------------------------------------------------------
 
 
-OUT_OF_MEMORY = [
-    pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), id="cuda"),
-    pytest.param(torch.OutOfMemoryError("XPU out of memory."), id="another-device"),
-    pytest.param(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), id="linux"),
-    pytest.param(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), id="windows"),
-    pytest.param(MemoryError("Unable to allocate 9 GiB for an array"), id="numpy"),
-]
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), id="cuda"),
+        pytest.param(torch.OutOfMemoryError("XPU out of memory."), id="another-device"),
+        pytest.param(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), id="linux"),
+        pytest.param(
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), id="windows"
+        ),
+        pytest.param(MemoryError("Unable to allocate 9 GiB for an array"), id="numpy"),
+    ],
+)
+def test_each_way_to_run_out_of_memory_is_known(attached, error):
+    with pytest.warns(LisWarning, match=r"2 items did not fit.*set `batch_size=1`"):
+        assert len(encode(attached, share_of("dataset", size=2, number=2)[1], Small(1, error))) == 2
 
 
 class Small:
@@ -290,11 +298,11 @@ def share_of(kind, size=8, number=20):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.parametrize("error", OUT_OF_MEMORY)
 @pytest.mark.parametrize("kind", ["dataset", "loader"])
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(attached, kind, error):
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(attached, kind):
     expected = encode(attached, share_of(kind)[1])
     items, share = share_of(kind)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     small = Small(3, error)
     with pytest.warns(LisWarning, match=r"8 items did not fit.*set `batch_size=4`") as caught:
         got = encode(attached, share, small)
