@@ -37,14 +37,16 @@ def audit() -> None:
 
 
 def _run(name: str, command: Callable[[], Any]) -> None:
-    """Run a command; an error that we raise on purpose is a message and exit status 1, not a traceback."""
+    """Run a command; an error that names what to mend is a message and exit status 1, not a traceback."""
     # Hydra cuts tracebacks and swallows types; left alone, errors reach the handler below as they are.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         _hydra.check_choices(sys.argv[1:])
         _hydra.register()
         command()
-    except (LisError, HydraException, OmegaConfBaseException) as error:
+    except (LisError, HydraException, OmegaConfBaseException, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # it does not say which file: its place may
         print(f"{name}: {_in_words(error)}", file=sys.stderr)  # noqa: T201  # a command's last word
         raise SystemExit(1) from None
 

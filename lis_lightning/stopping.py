@@ -19,7 +19,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
 
-MIN_CEILING_Z = 6.0  # below this a share of the ceiling is noise over noise
+MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
 NOT_BINDING_Z = 2.0
 
 VERDICTS = (

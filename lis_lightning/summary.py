@@ -116,5 +116,5 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
         "coarse": "usable for large steps only; raise `max_events` or use a longer log for smaller ones",
         "no": "too small to say anything; use more users or a longer log",
     }[facts["usable"]]
-    lines.append(f"smallest detectable gain: {detectable:+.4f} AUC at 80 % power -> {advice}")
+    lines.append(f"smallest detectable gain: {detectable:+.4f} AUC or more, at 80 % power -> {advice}")
     return lines

@@ -159,6 +159,9 @@ def test_the_command_fails_with_a_message(files):
         unknown.stderr
         == "lis-audit: ConfigError: There is no data 'logs'; there are log, movielens, world. Did you mean 'log'?\n"
     )
+    taken = lis_audit("out=events.parquet", folder=files)
+    assert taken.returncode == 1
+    assert taken.stderr == "lis-audit: FileExistsError: [Errno 17] File exists: 'events.parquet'\n"
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ def representations(item_ids: NDArray[Any], truth: dict[str, NDArray[Any]], draw
     noise = content.std() * fixed.standard_normal((3, *content.shape))
     found = {"content": content, "noisy": content + noise[0], "noisier": content + 2 * noise[1], "nothing": noise[2]}
     fresh = content.std() * np.random.default_rng([draw, 6]).standard_normal((EQUALS, *content.shape))
-    return {name: x[row] for name, x in found.items()} | {f"equal {i}": content[row] + x[row] for i, x in enumerate(fresh)}
+    return {name: x[row] for name, x in found.items()} | {
+        f"equal {i}": content[row] + x[row] for i, x in enumerate(fresh)
+    }
 
 
 def one_draw(world: str, draw: int) -> list[Row]:
@@ -65,7 +67,9 @@ def one_draw(world: str, draw: int) -> list[Row]:
     return [(world, draw, *measured) for measured in quantities(results, split.num_users)]
 
 
-def quantities(results: dict[str, LISResult], num_users: int) -> Iterator[tuple[str, float, float, float, float, float]]:
+def quantities(
+    results: dict[str, LISResult], num_users: int
+) -> Iterator[tuple[str, float, float, float, float, float]]:
     """Yield estimates with their intervals: as they are, and as they were if only test users were drawn."""
     known = {f"AIS {n}": (r.ais, r.influence) for n, r in results.items() if not n.startswith("equal")}
     pairs, ids = (results["content"].ceilings[name] for name in ("pairs", "ids"))
@@ -75,7 +79,10 @@ def quantities(results: dict[str, LISResult], num_users: int) -> Iterator[tuple[
     for first, second in (("AIS content", "AIS noisy"), ("AIS noisy", "AIS noisier"), ("ceiling pairs", "AIS content")):
         (a, influence_a), (b, influence_b) = known[first], known[second]
         parts = a, influence_a[:num_users], b, influence_b[:num_users]
-        yield f"{first} - {second}", *_bounds(paired_difference(a, influence_a, b, influence_b), paired_difference(*parts))
+        yield (
+            f"{first} - {second}",
+            *_bounds(paired_difference(a, influence_a, b, influence_b), paired_difference(*parts)),
+        )
     for part in ("AIS content", "AIS noisy"):
         (a, influence_a), (b, influence_b) = known[part], known["ceiling pairs"]
         parts = a, influence_a[:num_users], b, influence_b[:num_users]
@@ -91,7 +98,7 @@ def _bounds(whole: Estimate, test: Estimate) -> tuple[float, float, float, float
 
 
 def table(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return for each world and quantity how often the intervals hold the mean over draws; nulls: how often they miss."""
+    """Return for each world and quantity how often the intervals hold the mean over draws; of nulls, 0."""
     rows = rows.with_columns(truth=pl.col("value").mean().over("world", "what"))
     null = pl.col("what").str.starts_with("null")
     center = pl.when(null).then(0.0).otherwise(pl.col("truth"))
