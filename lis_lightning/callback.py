@@ -19,16 +19,18 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
+from lis_lightning._stock import warn_of_stale_scores
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
-from lis_lightning.history import History, changed
+from lis_lightning.history import History, changed, judged
 from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.preference import Preference
 from lis_lightning.result import LISResult
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule, judge
+from lis_lightning.storage import Retention
 
 Value = TypeVar("Value")
 Listener = Callable[[pl.Trainer, Judgement], None]
@@ -42,9 +44,9 @@ class LISMonitor(pl.Callback):
     logged as ``lis/...`` to the Trainer's loggers at the snapshot's own step, and put into
     ``trainer.callback_metrics``, where stock ``EarlyStopping(monitor="lis/ais", mode="max")`` and
     ``ModelCheckpoint(monitor="lis/ais", mode="max", every_n_train_steps=...)`` find them. Give the ModelCheckpoint our
-    `every_n_steps`, so that a score is never stored with later weights, and a `filename` without a metric in it (the
-    slash would make a folder). ``Trainer(fast_dev_run=True)`` takes the raw snapshot, raises if it fails, and writes
-    nothing.
+    `every_n_steps` and ``save_on_train_epoch_end=False``, so that a score is never stored with later weights (other
+    steps are warned of), and a `filename` without a metric in it (the slash would make a folder).
+    ``Trainer(fast_dev_run=True)`` takes the raw snapshot, raises if it fails, and writes nothing.
 
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
     for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
@@ -66,6 +68,9 @@ class LISMonitor(pl.Callback):
         item_key: Key of the item id in a batch.
         batch_size: Items per batch; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
+        save: Which snapshots to keep on disk beside the record, ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
+            :mod:`lis_lightning.storage`. Default: none.
+        save_dtype: Their precision, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             else ``trainer.default_root_dir``.
         placebo: Also score representations that know nothing at the first snapshot.
@@ -94,6 +99,8 @@ class LISMonitor(pl.Callback):
         item_key: str = "item_id",
         batch_size: int = 64,
         collate_fn: Callable[[list[Any]], Any] | None = None,
+        save: str | None = None,
+        save_dtype: str = "float32",
         dirpath: str | Path | None = None,
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
@@ -118,6 +125,9 @@ class LISMonitor(pl.Callback):
         self.item_key = item_key
         self.batch_size = batch_size
         self.collate_fn = collate_fn
+        self.save = save
+        self.save_dtype = save_dtype
+        self._retention = None if save is None else Retention(save, save_dtype)
         self.dirpath = dirpath
         self.placebo = placebo
         self.ceilings = ceilings
@@ -133,7 +143,7 @@ class LISMonitor(pl.Callback):
 
     def _reset(self) -> None:
         """Forget the runs before."""
-        self._history = History(self.name)
+        self._history = History(self.name, self._retention)
         self._results = self._history.results
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
         self._folder: Path | None = None  # of the record, on the process that writes it
@@ -189,6 +199,10 @@ class LISMonitor(pl.Callback):
         self._last_step = state_dict["last_step"]
         self._history.load(state_dict)
 
+    @override
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._history.checkpointed()
+
     def _evaluator(self) -> dict[str, Any]:
         """Return what makes the points of one curve comparable, in plain values."""
         return {
@@ -207,6 +221,7 @@ class LISMonitor(pl.Callback):
         if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
+        warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self.every_n_steps)
         # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
         share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
         share |= getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
@@ -287,7 +302,7 @@ class LISMonitor(pl.Callback):
         result = self._survived("snapshot", partial(self._measure, trainer, pl_module))
         if result is None:
             return None
-        judgement, result = self._judged(result)
+        judgement, result = judged(self._results, result, self.rule)
         self._results.append(result)
         tracking.publish(trainer, result, self._prefix)
         if not self._dry_run:
@@ -296,22 +311,6 @@ class LISMonitor(pl.Callback):
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
         return judgement
-
-    def _judged(self, result: LISResult) -> tuple[Judgement, LISResult]:
-        """Return what the run says so far, and the result with its verdict and those of its other tasks."""
-
-        def judged(results: list[LISResult]) -> tuple[Judgement, LISResult]:
-            said = judge(results, self.rule)
-            return said, dataclasses.replace(
-                results[-1], verdict=said.verdict, message=said.message, gain_z=said.gain_z
-            )
-
-        tasks = {}
-        for name, task in result.tasks.items():
-            before = [earlier.tasks[name] for earlier in self._results if name in earlier.tasks]
-            tasks[name] = judged([*before, dataclasses.replace(task, step=result.step)])
-        result = dataclasses.replace(result, tasks={name: task for name, (_, task) in tasks.items()})
-        return judged([*self._results, result])
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LISResult:
         """Encode all items and score them; every process takes part and ends with the same result."""
@@ -328,14 +327,14 @@ class LISMonitor(pl.Callback):
             names = ("ceilings", "aligned_to", "k", "cache_dir")
             options: dict[str, Any] = {name: getattr(self, name) for name in names}
             result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
-        return record.as_recorded(
-            dataclasses.replace(
-                result,
-                step=trainer.global_step,
-                encode_seconds=encoded - started,
-                score_seconds=time.perf_counter() - encoded,
-            )
+        result = dataclasses.replace(
+            result,
+            step=trainer.global_step,
+            encode_seconds=encoded - started,
+            score_seconds=time.perf_counter() - encoded,
         )
+        self._survived("file", partial(self._history.keep, self.split, result, embeddings, type(pl_module)))
+        return record.as_recorded(result)
 
     def _encode(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Feed this process's share of the items to the metric."""

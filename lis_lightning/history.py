@@ -8,6 +8,7 @@ at again; :func:`recovered` reads the others back from the record, to the bit.
 from __future__ import annotations
 
 import dataclasses
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lis_lightning import record
 from lis_lightning.errors import RecordError
 from lis_lightning.record import FILENAME, Record
 from lis_lightning.result import LISResult
+from lis_lightning.split import PreferenceSplit
+from lis_lightning.stopping import Judgement, StopRule, judge
+from lis_lightning.storage import Retention, Store
 
 NO_USERS = np.zeros(0)
 
@@ -27,17 +32,25 @@ NO_USERS = np.zeros(0)
 class History:
     """The results of one run and its record, which may come into being late, fail, or be found again.
 
+    Snapshots on disk lie beside the record, in a folder that is named like it.
+
+    Args:
+        name: Of the monitor.
+        retention: Which snapshots to keep on disk; None keeps none.
+
     Attributes:
         results: The results so far, by step.
         run_id: Names the run, through all its resumes.
         record: The record, on the process that writes it; None before :meth:`open`.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, retention: Retention | None = None) -> None:
         self.results: list[LISResult] = []
         self.run_id = uuid.uuid4().hex
         self.record: Record | None = None
         self._stem = Path(FILENAME).stem + (f"-{name}" if name else "")
+        self._retention = retention
+        self._checkpointed: set[int] = set()
         self._found: Path | None = None
 
     def state(self, patience: int) -> dict[str, Any]:
@@ -56,7 +69,7 @@ class History:
         self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._found)
 
     def write(self, folder: Path, **identity: Any) -> None:
-        """Make the record hold what the run holds: its newest result, and those that the disk refused before.
+        """Make the disk hold what the run holds: its newest result, and those that the disk refused before.
 
         Args:
             folder: Where the record lies, or will lie.
@@ -71,6 +84,46 @@ class History:
         for result in self.results:
             if result.step not in known:
                 self.record.append(result)
+
+        store = self._store
+        if store is not None:
+            store.prune(self.results, self._best_step, self._checkpointed)
+
+    def keep(self, split: PreferenceSplit, result: LISResult, embeddings: Tensor, model: type) -> None:
+        """Put a snapshot on disk, if it is one to keep and there is a record to keep it by.
+
+        Args:
+            split: The split it was scored on.
+            result: Its score, with its step; not yet among the results.
+            embeddings: The representations, rows as ``split.item_ids``.
+            model: Class of the module.
+
+        Raises:
+            OSError: If the disk refuses.
+            ConfigError: If the precision cannot hold the representations.
+        """
+        store = self._store
+        best = math.isfinite(result.ais) and all(not one.ais >= result.ais for one in self.results)
+        if store is not None and (store.retention.keep != "best" or best):
+            about = {"model": f"{model.__module__}.{model.__qualname__}", "run_id": self.run_id}
+            store.write(embeddings, split, result, about)
+
+    def checkpointed(self) -> None:
+        """Keep the snapshots wanted now until the next checkpoint: a run that is killed goes on from this one."""
+        if self._retention is not None:
+            self._checkpointed = self._retention.wanted(self.results, self._best_step)
+
+    @property
+    def _store(self) -> Store | None:
+        if self._retention is None or self.record is None:
+            return None
+        path = self.record.path
+        return Store(path.with_name(path.stem.replace("record", "snapshots", 1)), self._retention)
+
+    @property
+    def _best_step(self) -> int | None:
+        scored = [result for result in self.results if math.isfinite(result.ais)]
+        return max(scored, key=lambda result: result.ais).step if scored else None
 
     def _open(self, folder: Path, identity: Mapping[str, Any]) -> Record:
         """Continue the run's record up to where it says the same, or start one under a name that is free."""
@@ -130,6 +183,20 @@ def recovered(results: Sequence[LISResult], path: Path | None) -> list[LISResult
     except RecordError:
         return list(results)
     return [recorded[one.step] if _same(one, recorded.get(one.step)) else one for one in results]
+
+
+def judged(past: Sequence[LISResult], result: LISResult, rule: StopRule) -> tuple[Judgement, LISResult]:
+    """Return what a run says so far, and its newest result with its verdict and those of its other tasks."""
+
+    def said(results: list[LISResult]) -> tuple[Judgement, LISResult]:
+        one = judge(results, rule)
+        return one, dataclasses.replace(results[-1], verdict=one.verdict, message=one.message, gain_z=one.gain_z)
+
+    tasks = {}
+    for name, task in result.tasks.items():
+        before = [earlier.tasks[name] for earlier in past if name in earlier.tasks]
+        tasks[name] = said([*before, dataclasses.replace(task, step=result.step)])[1]
+    return said([*past, dataclasses.replace(result, tasks=tasks)])
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ class Record:
         """
         path = Path(path)
         identity = {"kind": "header", "format": FORMAT, "run_id": run_id, "split_hash": split_hash}
-        header = {**identity, "split": dict(split or {}), "config": dict(config or {}), "versions": _versions()}
+        header = {**identity, "split": dict(split or {}), "config": dict(config or {}), "versions": versions()}
         try:
             if path.exists():
                 raise RecordError(f"{path} exists: open it to continue it, or write to another folder.")
@@ -297,7 +297,7 @@ def _intact(line: bytes) -> dict[str, Any] | None:
     return payload
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Return the versions of the packages that can change a number."""
     found = {}
     for package in _PACKAGES:
