@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lis_lightning import callback as callback_module
+from lis_lightning import history
 from lis_lightning.callback import LISMonitor
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
@@ -583,7 +584,7 @@ def _judge_stops_after(number):
 
 @pytest.mark.parametrize("order", [1, -1], ids=["after-the-monitor", "before-it"])
 def test_stops_at_the_snapshot_that_says_so(split, tmp_path, monkeypatch, caplog, order):
-    monkeypatch.setattr(callback_module, "judge", _judge_stops_after(2))
+    monkeypatch.setattr(history, "judge", _judge_stops_after(2))
     stop, monitor = LISEarlyStopping(), monitor_of(split)
     with caplog.at_level(logging.INFO):
         trainer, _ = fit(tmp_path, *[monitor, stop][::order], steps=20)
@@ -595,7 +596,7 @@ def test_stops_at_the_snapshot_that_says_so(split, tmp_path, monkeypatch, caplog
 
 
 def test_failed_snapshots_do_not_count(split, tmp_path, monkeypatch):
-    monkeypatch.setattr(callback_module, "judge", _judge_stops_after(2))
+    monkeypatch.setattr(history, "judge", _judge_stops_after(2))
 
     def encode(module, batch):
         if module.trainer.global_step == 4:
