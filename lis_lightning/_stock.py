@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
+from lis_lightning.schedule import EveryEpochs, EverySteps, EveryValidation, Schedule
 
 FAMILIES = {"slice", "companion", "task", "period"}  # keys with a slash of their own
 
 
-def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, every_n_steps: int) -> None:
+def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Sequence[Schedule]) -> None:
     """Warn of each ModelCheckpoint that ranks by one of our keys but saves at other steps than a snapshot's.
 
     ``trainer.callback_metrics`` keeps the last snapshot's score until the next one. A checkpoint saved in between is
@@ -21,20 +22,29 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, every_n_steps:
     Args:
         checkpoints: The checkpoint callbacks of a Trainer.
         prefix: What our keys start with.
-        every_n_steps: Optimizer steps between snapshots.
+        schedules: When snapshots are taken.
     """
+    spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
+    before_validation = any(isinstance(one, EveryEpochs | EveryValidation) and one.n == 1 for one in schedules)
     for checkpoint in checkpoints:
         monitored = getattr(checkpoint, "monitor", None) or ""
-        family, _, rest = monitored.removeprefix(f"{prefix}/").partition("/")
-        ours = monitored.startswith(f"{prefix}/") and (not rest or family in FAMILIES)  # else of a named monitor
         # Lightning has no public way to ask when a checkpoint is due.
         every = getattr(checkpoint, "_every_n_train_steps", 0) or 0
-        if ours and (not every or every % every_n_steps):
+        matches = any(every % n == 0 for n in spacings) if every else before_validation
+        if is_ours(monitored, prefix) and not matches:
             when = f"every {every} steps" if every else "by epochs or by the clock"
+            taken = f"every {spacings[0]} steps" if spacings else f"by {', '.join(map(repr, schedules))}"
+            timing = f"every_n_train_steps={spacings[0]}, save_on_train_epoch_end=False, " if spacings else ""
             rank_zero_warn(
-                f"ModelCheckpoint(monitor={monitored!r}) saves {when}, snapshots are taken every {every_n_steps} "
-                "steps: it will store later weights under the score of an earlier snapshot. Use ModelCheckpoint("
-                f"monitor={monitored!r}, mode='max', every_n_train_steps={every_n_steps}, "
-                "save_on_train_epoch_end=False, filename='best-{step}').",
+                f"ModelCheckpoint(monitor={monitored!r}) saves {when}, snapshots are taken {taken}: it will store later "
+                "weights under the score of an earlier snapshot. Use "
+                f"{'' if spacings else 'LISMonitor(schedule=EveryValidation()) and '}ModelCheckpoint("
+                f"monitor={monitored!r}, mode='max', {timing}filename='best-{{step}}').",
                 category=LisWarning,
             )
+
+
+def is_ours(key: str, prefix: str) -> bool:
+    """Whether a key is one of the monitor whose keys start with a prefix, not of one with a longer name."""
+    family, _, rest = key.removeprefix(f"{prefix}/").partition("/")
+    return key.startswith(f"{prefix}/") and (not rest or family in FAMILIES)

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
+from lis_lightning._agenda import agenda
 from lis_lightning._stock import warn_of_stale_scores
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
@@ -27,6 +28,7 @@ from lis_lightning.history import History, changed, judged
 from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.preference import Preference
 from lis_lightning.result import LISResult
+from lis_lightning.schedule import Schedule
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule, judge
@@ -39,9 +41,9 @@ Listener = Callable[[pl.Trainer, Judgement], None]
 class LISMonitor(pl.Callback):
     """Score the item representations of the module in training, without disturbing the training.
 
-    A snapshot is taken of the raw module before the first step, every `every_n_steps` optimizer steps, and at the end:
-    all items of the split are encoded, scored, compared with the snapshots before, written to the run's record,
-    logged as ``lis/...`` to the Trainer's loggers at the snapshot's own step, and put into
+    A snapshot is taken of the raw module before the first step, whenever the schedule says so, and at the end: all
+    items of the split are encoded, scored, compared with the snapshots before, written to the run's record, logged as
+    ``lis/...`` to the Trainer's loggers at the snapshot's own step, and put into
     ``trainer.callback_metrics``, where stock ``EarlyStopping(monitor="lis/ais", mode="max")`` and
     ``ModelCheckpoint(monitor="lis/ais", mode="max", every_n_train_steps=...)`` find them. Give the ModelCheckpoint our
     `every_n_steps` and ``save_on_train_epoch_end=False``, so that a score is never stored with later weights (other
@@ -60,7 +62,9 @@ class LISMonitor(pl.Callback):
         split: The preference split to score on.
         items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
             ``item_ids`` only the split's items are read, and missing ones are found before the training starts.
-        every_n_steps: Optimizer steps between snapshots.
+        every_n_steps: Optimizer steps between snapshots; 200 where there is no `schedule`.
+        schedule: When snapshots are due, instead of or besides `every_n_steps`: one or several of
+            :mod:`lis_lightning.schedule`, as in ``[LogSpaced(10, per_decade=4), OnFile()]``.
         name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
         encode: Called with the module and an item batch; returns [B, D]. Or an :class:`Encode`: a submodule of any
             module, with pooling (``Encode("model.text_model", pooling="last")``); its name alone for the mean. Default:
@@ -93,7 +97,8 @@ class LISMonitor(pl.Callback):
         split: PreferenceSplit,
         items: Items,
         *,
-        every_n_steps: int = 200,
+        every_n_steps: int | None = None,
+        schedule: Schedule | Sequence[Schedule] | None = None,
         name: str | None = None,
         encode: Encoder | Encode | str | None = None,
         item_key: str = "item_id",
@@ -111,8 +116,7 @@ class LISMonitor(pl.Callback):
         strict: bool = False,
         progress: bool = True,
     ) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(f"`every_n_steps` must be at least 1 optimizer step, got {every_n_steps}.")
+        agenda(every_n_steps, schedule)
         if name is not None and not re.fullmatch(r"[\w-]+", name):
             raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         check_encode(encode)
@@ -121,6 +125,7 @@ class LISMonitor(pl.Callback):
         self.name = name
         self._prefix = "lis" if name is None else f"lis/{name}"
         self.every_n_steps = every_n_steps
+        self.schedule = schedule
         self.encode = encode
         self.item_key = item_key
         self.batch_size = batch_size
@@ -145,6 +150,7 @@ class LISMonitor(pl.Callback):
         """Forget the runs before."""
         self._history = History(self.name, self._retention)
         self._results = self._history.results
+        self._agenda = agenda(self.every_n_steps, self.schedule)
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
@@ -185,7 +191,8 @@ class LISMonitor(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         state = self._history.state(self.rule.plateau_patience)
-        return {**state, "last_step": self._last_step, "evaluator": self._evaluator()}
+        state |= {"last_step": self._last_step, "agenda": self._agenda.state_dict()}
+        return {**state, "evaluator": self._evaluator()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -197,6 +204,7 @@ class LISMonitor(pl.Callback):
             )
             return
         self._last_step = state_dict["last_step"]
+        self._agenda.load_state_dict(state_dict["agenda"])
         self._history.load(state_dict)
 
     @override
@@ -211,7 +219,7 @@ class LISMonitor(pl.Callback):
             "aligned_to": self.aligned_to,
             "k": self.k,
             "encode": repr(self.encode) if isinstance(self.encode, Encode | str) else None,
-            "every_n_steps": self.every_n_steps,
+            "schedule": self._agenda.describe(),
         }
 
     @override
@@ -221,7 +229,7 @@ class LISMonitor(pl.Callback):
         if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
-        warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self.every_n_steps)
+        warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._agenda.schedules)
         # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
         share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
         share |= getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
@@ -252,17 +260,34 @@ class LISMonitor(pl.Callback):
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
             self._write()
             self._on_loggers(trainer, tracking.start, self.split.describe())
+            self._agenda.start(
+                folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
+            )
         if self._results:
-            tracking.publish(
-                trainer, self._results[-1], self._prefix
-            )  # a stock EarlyStopping raises where its metric is missing
+            # A stock EarlyStopping raises where its metric is missing.
+            tracking.publish(trainer, self._results[-1], self._prefix)
         else:
             self._snapshot(trainer, pl_module)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        due = (self._last_step // self.every_n_steps + 1) * self.every_n_steps
-        if trainer.global_step < due or self._dry_run:
+        self._take_if_due(trainer, pl_module)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._take_if_due(trainer, pl_module, validation=True)
+
+    def _take_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, validation: bool = False) -> None:
+        """Take a snapshot if a schedule says so, and let the listeners know."""
+        if self._dry_run:
+            return
+
+        def decide(due: bool) -> bool:
+            return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
+
+        epochs = trainer.current_epoch + trainer.is_last_batch
+        if not self._agenda.due(trainer.global_step, epochs, decide, validation=validation):
             return
         judgement = self._snapshot(trainer, pl_module)
         if judgement is not None:
@@ -279,9 +304,15 @@ class LISMonitor(pl.Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._agenda.stop()
         if self._folder is not None and self._results and not self._concluded:
             self.strict = False  # the error that ends the run is the one to see
             self._conclude(trainer, type(exception).__name__)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._agenda.stop()
 
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Say what the run has come to, once, whether it reached its end or not."""
@@ -299,6 +330,10 @@ class LISMonitor(pl.Callback):
     def _snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Measure, and tell everybody; None where it failed."""
         self._last_step = trainer.global_step
+        with self._agenda.taking(trainer.global_step):
+            return self._attempt(trainer, pl_module)
+
+    def _attempt(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         result = self._survived("snapshot", partial(self._measure, trainer, pl_module))
         if result is None:
             return None
@@ -350,7 +385,7 @@ class LISMonitor(pl.Callback):
     def _write(self) -> None:
         """Make the record hold the run so far, on the process that writes it."""
         if self._folder is not None:
-            config = {"every_n_steps": self.every_n_steps, "placebo": self.placebo, "rule": vars(self.rule)}
+            config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
             identity = {"split_hash": self.split.hash, "split": self.split.describe(), "config": config}
             self._survived("record", partial(self._history.write, self._folder, **identity))
 

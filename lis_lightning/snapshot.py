@@ -58,7 +58,8 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         for child, _ in modes:
             child.training = False
         _seed(SEED)
-        with torch.no_grad(), _eager():
+        # A hook of the validation runs in inference mode, whose tensors a cache in the module must not keep.
+        with torch.inference_mode(False), torch.no_grad(), _eager():
             yield
     finally:
         for child, mode in modes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from _training import DIM, NUM_ITEMS, Items, Tower, contents, fails_after_drawing, fit, make_log, monitor_of
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lis_lightning import callback as callback_module
 from lis_lightning import history
@@ -28,8 +26,6 @@ from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotE
 from lis_lightning.record import Record
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import VERDICTS, Judgement
-
-NUM_ITEMS, NUM_USERS, DIM = 30, 40, 4
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),  # Lightning 2.6 with torch 2.13
@@ -50,172 +46,14 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _log():
-    rng = np.random.default_rng(0)
-    size = 1200
-    tastes, contents = rng.normal(size=(NUM_USERS, DIM)), _contents()
-    users, items = rng.integers(NUM_USERS, size=size), rng.integers(NUM_ITEMS, size=size)
-    logits = (tastes[users] * contents[items].numpy()).sum(axis=1)
-    labels = (rng.random(size) < 1 / (1 + np.exp(-logits))).astype(int)
-    return polars.DataFrame({"user_id": users, "item_id": items, "timestamp": np.arange(size), "label": labels})
-
-
 @pytest.fixture(scope="module")
 def split():
-    return PreferenceSplit.from_log(_log())
-
-
-def _contents():
-    return torch.randn(NUM_ITEMS, DIM, generator=torch.Generator().manual_seed(1))
-
-
-class Items(Dataset):
-    """Item dicts; noise from all three global generators, as an augmentation would draw it."""
-
-    def __init__(self, item_ids=range(NUM_ITEMS)):
-        self.item_ids = list(item_ids)
-
-    def __len__(self):
-        return len(self.item_ids)
-
-    def __getitem__(self, row):
-        noise = torch.rand(DIM) * 0.1 + random.random() * 0.01 + np.random.rand() * 0.01
-        return {"item_id": self.item_ids[row], "x": _contents()[self.item_ids[row]] + noise}
-
-
-class Tower(pl.LightningModule):
-    """Dropout, trainable BatchNorm, frozen BatchNorm, Adam; the loss pulls items towards their contents."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, DIM))
-        self.frozen = nn.BatchNorm1d(DIM)
-        self.encoded = 0
-
-    def encode_items(self, batch):
-        self.encoded += 1
-        return self.frozen(self.net(batch["x"]))
-
-    def on_fit_start(self):
-        self.frozen.eval()
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.mse_loss(self.frozen(self.net(batch["x"])), batch["x"])
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-2)
-
-
-def fit(tmp_path, *callbacks, module=None, steps=6, ckpt_path=None, trainer_cls=pl.Trainer, seed=7, **options):
-    pl.seed_everything(seed, verbose=False)
-    module = module or Tower()
-    options = {"logger": False, "enable_checkpointing": False} | options
-    trainer = trainer_cls(
-        max_steps=steps, callbacks=list(callbacks), default_root_dir=tmp_path, accelerator="cpu",
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, **options,
-    )  # fmt: skip
-    trainer.fit(module, DataLoader(Items(), batch_size=10, shuffle=True), ckpt_path=ckpt_path)
-    return trainer, module
-
-
-def monitor_of(split, **options):
-    return LISMonitor(split, options.pop("items", Items()), **({"every_n_steps": 2, "batch_size": 7} | options))
-
-
-def fingerprint(trainer, module):
-    """Every bit that the next training step depends on."""
-    optimizer = trainer.optimizers[0].state_dict()["state"]
-    return {
-        "weights": {name: value.clone() for name, value in module.state_dict().items()},
-        "optimizer": {f"{key}.{name}": value for key, state in optimizer.items() for name, value in state.items()},
-        "modes": [child.training for child in module.modules()],
-        "torch": torch.get_rng_state(),
-        "numpy": [*np.random.get_state()[1].tolist(), np.random.get_state()[2]],
-        "python": random.getstate(),
-    }
-
-
-def same(one, other):
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    return PreferenceSplit.from_log(make_log())
 
 
 def scalars(results):
     """Every number of the results, so that NaN equals NaN."""
     return [{name: repr(value) for name, value in result.scalars().items()} for result in results]
-
-
-class NaiveCallback(Callback):
-    """What one writes first."""
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        if trainer.global_step % 2 == 0:
-            pl_module.eval()
-            with torch.no_grad():
-                for batch in DataLoader(Items(), batch_size=7):
-                    pl_module.encode_items(batch)
-            pl_module.train()
-
-
-# --- the training is not disturbed ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}], ids=str)
-def test_training_is_the_same_to_the_bit(split, tmp_path, options):
-    alone = fingerprint(*fit(tmp_path / "alone", **options))
-    trainer, module = fit(tmp_path / "with", monitor := monitor_of(split), **options)
-    assert module.encoded > 0
-    assert len(monitor.results) == 4
-    watched = fingerprint(trainer, module)
-    different = [name for name in alone if not same(alone[name], watched[name])]
-    assert different == []
-
-
-def test_a_naive_callback_changes_the_training(tmp_path):
-    alone = fingerprint(*fit(tmp_path))
-    disturbed = fingerprint(*fit(tmp_path, NaiveCallback()))
-    different = [name for name in alone if not same(alone[name], disturbed[name])]
-    assert different == ["weights", "optimizer", "modes", "torch", "numpy", "python"]
-
-
-def test_training_is_the_same_to_the_bit_when_snapshots_fail(split, tmp_path):
-    alone = fingerprint(*fit(tmp_path / "alone"))
-    with pytest.warns(LisWarning, match="the snapshot of step 0 failed"):
-        trained = fit(tmp_path / "with", monitor_of(split, encode=_fails_after_drawing))
-    assert same(alone, fingerprint(*trained))
-
-
-def _fails_after_drawing(module, batch):
-    torch.rand(3), random.random(), np.random.rand()
-    raise ValueError("no picture")
-
-
-def test_works_in_a_trainer_of_lightning_pytorch(split, tmp_path):
-    import lightning.pytorch
-
-    class OtherTower(lightning.pytorch.LightningModule):
-        __init__, encode_items, on_fit_start = Tower.__init__, Tower.encode_items, Tower.on_fit_start
-        training_step, configure_optimizers = Tower.training_step, Tower.configure_optimizers
-
-    OtherTower.__init__ = lambda self: (lightning.pytorch.LightningModule.__init__(self), _fill(self))[0]
-    stop = EarlyStopping("lis/ais", mode="max", patience=9)
-    monitor = monitor_of(split)
-    trainer = lightning.pytorch.Trainer
-    alone = fingerprint(*fit(tmp_path / "alone", module=_seeded(OtherTower), trainer_cls=trainer))
-    other = fit(tmp_path / "with", monitor, stop, LISEarlyStopping(), module=_seeded(OtherTower), trainer_cls=trainer)
-    assert [result.step for result in monitor.results] == [0, 2, 4, 6]
-    assert same(alone, fingerprint(*other))
-
-
-def _fill(module):
-    tower = Tower()
-    module.net, module.frozen, module.encoded = tower.net, tower.frozen, 0
-
-
-def _seeded(cls):
-    pl.seed_everything(7, verbose=False)
-    return cls()
 
 
 # --- when a snapshot is taken ---------------------------------------------------------------------------------------
@@ -280,7 +118,7 @@ def test_fast_dev_run_takes_one_snapshot_and_writes_nothing(split, tmp_path):
 
 def test_fast_dev_run_shows_failures(split, tmp_path):
     with pytest.raises(ValueError, match="no picture"):
-        fit(tmp_path, monitor_of(split, encode=_fails_after_drawing), steps=-1, fast_dev_run=True)
+        fit(tmp_path, monitor_of(split, encode=fails_after_drawing), steps=-1, fast_dev_run=True)
 
 
 def test_a_reused_monitor_starts_a_new_curve(split, tmp_path):
@@ -301,7 +139,7 @@ def test_record_holds_what_the_monitor_holds(split, tmp_path):
     assert monitor.record_path == tmp_path / "record.jsonl"
     header, results = Record.read(monitor.record_path)
     assert header["split_hash"] == split.hash
-    assert header["config"]["every_n_steps"] == 2
+    assert header["config"]["schedule"] == ["EverySteps(n=2)"]
     assert scalars(results) == scalars(monitor.results)
     assert results[-1].compare(results[0]) == monitor.results[-1].compare(monitor.results[0])
     end = Record.statuses(monitor.record_path)[-1]
@@ -364,9 +202,9 @@ def test_scores_are_those_of_the_split(split, tmp_path):
         def encode_items(self, batch):
             return batch["x"]
 
-    items = [{"item_id": item, "x": _contents()[item]} for item in reversed(range(NUM_ITEMS))]
+    items = [{"item_id": item, "x": contents()[item]} for item in reversed(range(NUM_ITEMS))]
     fit(tmp_path, monitor := monitor_of(split, items=items), module=Plain(), steps=2)
-    expected = split.score(_contents()[split.item_ids].numpy(), placebo=False)
+    expected = split.score(contents()[split.item_ids].numpy(), placebo=False)
     assert [result.ais for result in monitor.results] == pytest.approx([expected.ais] * 2, abs=1e-9)
 
 
@@ -403,7 +241,7 @@ def test_warns_once_for_each_kind(split, tmp_path):
 
 def test_strict_raises(split, tmp_path):
     with pytest.raises(ValueError, match="no picture"):
-        fit(tmp_path, monitor_of(split, encode=_fails_after_drawing, strict=True))
+        fit(tmp_path, monitor_of(split, encode=fails_after_drawing, strict=True))
 
 
 def test_a_failing_score_is_survived(split, tmp_path, monkeypatch):
@@ -488,7 +326,7 @@ def test_preference_data_is_checked_at_once(split):
 
 
 def test_several_labels_are_judged_each_and_come_back_from_the_record(tmp_path):
-    log = _log()
+    log = make_log()
     liked = polars.Series(log["label"].to_numpy() * (np.arange(len(log)) % 3 > 0))
     both = PreferenceSplit.from_log(log.with_columns(like=liked), label=["label", "like"])
     monitor = monitor_of(both, ceilings=["ids"], aligned_to="ids")
