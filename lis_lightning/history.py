@@ -63,6 +63,7 @@ class History:
         self.run_id = state["run_id"]
         self.results[:] = record.unpack(state["results"])
         self._found = state["record"] and Path(state["record"])
+        self.checkpointed()
 
     def recover(self, folder: Path) -> None:
         """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""

@@ -17,6 +17,7 @@ Arrays lose digits below float32; every other number comes back bit for bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -297,7 +298,8 @@ def _intact(line: bytes) -> dict[str, Any] | None:
     return payload
 
 
-def versions() -> dict[str, str]:
+@functools.cache  # asking takes longer than writing a record
+def versions() -> Mapping[str, str]:
     """Return the versions of the packages that can change a number."""
     found = {}
     for package in _PACKAGES:
