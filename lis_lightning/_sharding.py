@@ -66,7 +66,7 @@ def caller(module: nn.Module, part: nn.Module) -> Callable[..., Any]:
 def _through(around: Sequence[nn.Module], part: nn.Module) -> Callable[..., Any]:
     """Return a function that calls a part from within the forwards of the modules around it."""
     if not around:
-        return part
+        return part.__call__  # not the module: as an attribute it would become a child
     outer, *inner = around
     return _with_forward(outer, _through(inner, part))
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda
+from lis_lightning._processes import on_first, together
 from lis_lightning._stock import warn_of_stale_scores
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
@@ -258,8 +259,8 @@ class LISMonitor(pl.Callback):
             if self._folder is not None:
                 self._history.recover(self._folder)
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
-            self._write()
-            self._on_loggers(trainer, tracking.start, self.split.describe())
+            log = partial(self._on_loggers, trainer, tracking.start, self.split.describe())
+            on_first(trainer, self._write, log, strict=self.strict)
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
             )
@@ -320,10 +321,9 @@ class LISMonitor(pl.Callback):
         best = self.best
         if best is None:
             return
-        self._on_loggers(trainer, tracking.finish, self._results)
-        if self._history.record is not None:
-            said = {"best_step": best.step, "verdict": self._results[-1].verdict, "cut_short_by": cut_short_by}
-            self._survived("record", partial(self._history.record.status, "end", **said))
+        said = {"best_step": best.step, "verdict": self._results[-1].verdict, "cut_short_by": cut_short_by}
+        log = partial(self._on_loggers, trainer, tracking.finish, self._results)
+        on_first(trainer, log, partial(self._end, said), strict=self.strict)
         if self.progress and trainer.is_global_zero:
             rank_zero_info(tracking.summary(self._results, best, self.record_path, trainer.loggers))
 
@@ -341,8 +341,9 @@ class LISMonitor(pl.Callback):
         self._results.append(result)
         tracking.publish(trainer, result, self._prefix)
         if not self._dry_run:
-            self._write()
-            self._on_loggers(trainer, tracking.log_result, result, self._results[judgement.best])
+            best = self._results[judgement.best]
+            log = partial(self._on_loggers, trainer, tracking.log_result, result, best)
+            on_first(trainer, self._write, log, strict=self.strict)
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
         return judgement
@@ -352,7 +353,7 @@ class LISMonitor(pl.Callback):
         started = time.perf_counter()
         with snapshot.undisturbed(pl_module):
             try:
-                snapshot.together(trainer, lambda: self._encode(trainer, pl_module))
+                together(trainer, lambda: self._encode(trainer, pl_module))
                 with self._metric.sync_context():
                     embeddings = self._metric.embeddings()
             finally:
@@ -361,15 +362,15 @@ class LISMonitor(pl.Callback):
             placebo = self.placebo and not self._results
             names = ("ceilings", "aligned_to", "k", "cache_dir")
             options: dict[str, Any] = {name: getattr(self, name) for name in names}
-            result = snapshot.together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
+            result = together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
+        scored = time.perf_counter()
         result = dataclasses.replace(
-            result,
-            step=trainer.global_step,
-            encode_seconds=encoded - started,
-            score_seconds=time.perf_counter() - encoded,
+            result, step=trainer.global_step, encode_seconds=encoded - started, score_seconds=scored - encoded
         )
-        self._survived("file", partial(self._history.keep, self.split, result, embeddings, type(pl_module)))
-        return record.as_recorded(result)
+        keep = partial(self._history.keep, self.split, result, embeddings, type(pl_module))
+        on_first(trainer, partial(self._survived, "file", keep), strict=self.strict)
+        # Another machine may round otherwise, and all must judge alike.
+        return trainer.strategy.broadcast(record.as_recorded(result))
 
     def _encode(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Feed this process's share of the items to the metric."""
@@ -388,6 +389,11 @@ class LISMonitor(pl.Callback):
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
             identity = {"split_hash": self.split.hash, "split": self.split.describe(), "config": config}
             self._survived("record", partial(self._history.write, self._folder, **identity))
+
+    def _end(self, said: Mapping[str, Any]) -> None:
+        """Close the record."""
+        if self._history.record is not None:
+            self._survived("record", partial(self._history.record.status, "end", **said))
 
     def _survived(self, what: str, action: Callable[[], Value]) -> Value | None:
         """Return what an action returns, None where it fails and the training is to go on."""

@@ -143,26 +143,6 @@ def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactS
     return skipped
 
 
-def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
-    """Do something on every process; where it fails on one it fails on all, so that none waits for the others.
-
-    Raises:
-        SnapshotError: With several processes, naming those that failed and why. A single one raises its own error.
-    """
-    error: Exception | None = None
-    try:
-        value = action()
-    except Exception as caught:
-        error = caught
-    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
-        return value
-    if trainer.world_size == 1 and error is not None:
-        raise error
-    texts: list[str | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(texts, error and f"{type(error).__name__}: {error}")
-    raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error
-
-
 def _fitting(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -> Iterator[Value]:
     """Encode a chunk, in smaller ones where it does not fit into memory, as if it had never been tried whole."""
     pending = [chunk]

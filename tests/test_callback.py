@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -455,24 +453,3 @@ def test_early_stopping_state_round_trips():
     stop = LISEarlyStopping()
     stop.load_state_dict({"stopped_step": 8, "reason": "flat"})
     assert (stop.stopped_step, stop.reason) == (8, "flat")
-
-
-# --- several processes ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow  # two processes, each of which imports torch and Lightning
-def test_two_processes_see_one_curve_and_survive_a_failure_of_one(tmp_path):
-    script = Path(__file__).with_name("ddp_fit.py")
-    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=300, capture_output=True)
-    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
-    assert first["steps"] == second["steps"] == [0, 4, 6]
-    assert first["ais"] == second["ais"]
-    assert first["ais"] == pytest.approx([first["expected"]] * 3, abs=1e-9)
-    assert first["global_step"] == second["global_step"] == first["stopped"] == second["stopped"] == 6
-    assert first["metric"] == second["metric"] == pytest.approx(first["ais"][-1])
-    assert first["error"] == second["error"] == "SnapshotError: process 1: OSError: only here"
-    assert (len(first["warnings"]), second["warnings"]) == (1, [])
-    assert (first["record"], second["record"]) == ("record.jsonl", None)
-    header, results = Record.read(tmp_path / "record.jsonl")
-    assert [result.step for result in results] == [0, 4, 6]
-    assert header["config"]["rule"]["plateau_patience"] == 2

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lis_lightning._processes import together
 from lis_lightning.batches import Loaded, make_batches
 from lis_lightning.errors import LisWarning, NonFiniteError, ShapeError, SnapshotError
 from lis_lightning.metric import LeakageImpactScore
-from lis_lightning.snapshot import collect, encode_items, together, undisturbed
+from lis_lightning.snapshot import collect, encode_items, undisturbed
 from lis_lightning.split import PreferenceSplit
 
 
