@@ -7,9 +7,10 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lis_lightning.errors import LisWarning
+from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.schedule import EveryEpochs, EverySteps, EveryValidation, Schedule
 
+AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}  # of pytorch_lightning or lightning.pytorch
 FAMILIES = {"slice", "companion", "task", "period"}  # keys with a slash of their own
 
 
@@ -36,11 +37,34 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
             taken = f"every {spacings[0]} steps" if spacings else f"by {', '.join(map(repr, schedules))}"
             timing = f"every_n_train_steps={spacings[0]}, save_on_train_epoch_end=False, " if spacings else ""
             rank_zero_warn(
-                f"ModelCheckpoint(monitor={monitored!r}) saves {when}, snapshots are taken {taken}: it will store later "
-                "weights under the score of an earlier snapshot. Use "
+                f"ModelCheckpoint(monitor={monitored!r}) saves {when}, snapshots are taken {taken}: it will store "
+                "later weights under the score of an earlier snapshot. Use "
                 f"{'' if spacings else 'LISMonitor(schedule=EveryValidation()) and '}ModelCheckpoint("
                 f"monitor={monitored!r}, mode='max', {timing}filename='best-{{step}}').",
                 category=LisWarning,
+            )
+
+
+def check_averaging(callbacks: Sequence[Any], monitor: Any) -> None:
+    """Refuse weight averaging that would end the training before the monitor's last snapshot.
+
+    Snapshots are of the weights in training. At the end an averaging callback puts its average into the module; a
+    monitor behind it would score that one last, and its curve would be of two kinds of weights.
+
+    Args:
+        callbacks: The callbacks of a Trainer, in their order.
+        monitor: One of them.
+
+    Raises:
+        ConfigError: If a WeightAveraging stands before the monitor.
+    """
+    for callback in callbacks[: list(callbacks).index(monitor)]:
+        if any(cls.__name__ in AVERAGING for cls in type(callback).__mro__):
+            name = type(callback).__name__
+            raise ConfigError(
+                f"Expected LISMonitor before {name} among the Trainer's callbacks, got it behind: {name} ends the "
+                "training by replacing the weights, and the last snapshot would be of others than those before. Use "
+                f"Trainer(callbacks=[LISMonitor(...), {name}(...)])."
             )
 
 

@@ -21,7 +21,7 @@ from typing_extensions import override
 from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda
 from lis_lightning._processes import on_first, together
-from lis_lightning._stock import warn_of_stale_scores
+from lis_lightning._stock import check_averaging, warn_of_stale_scores
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
@@ -53,6 +53,8 @@ class LISMonitor(pl.Callback):
 
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
     for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
+
+    Scored are the weights in training, not an average of them: callbacks that average weights stand behind the monitor.
 
     A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
     judges as if it had never stopped, as long as the record lies where it was. Without (the file is gone), the numbers
@@ -230,6 +232,8 @@ class LISMonitor(pl.Callback):
         if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
+        check_averaging(callbacks, self)
         warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._agenda.schedules)
         # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
         share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}

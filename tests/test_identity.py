@@ -1,75 +1,95 @@
-"""The training is not disturbed: the same bits with a monitor and without."""
+"""The training is not disturbed: the same bits with monitors and without, in each kind of training of the matrix."""
 
 from __future__ import annotations
 
-import pytest
-import pytorch_lightning as pl
-from _training import NaiveCallback, Tower, fails_after_drawing, fingerprint, fit, make_log, monitor_of, same
-from pytorch_lightning.callbacks import EarlyStopping
+import copy
+import subprocess
+import sys
+from pathlib import Path
 
-from lis_lightning.early_stopping import LISEarlyStopping
-from lis_lightning.errors import LisWarning
-from lis_lightning.split import PreferenceSplit
+import pytest
+import torch
+from _cases import CASES, run, split
+from _training import NaiveCallback, differences, fingerprint, fit, monitor_of
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+
+from lis_lightning.errors import ConfigError
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode:UserWarning"),  # the frozen BatchNorm, on purpose
+    pytest.mark.filterwarnings("ignore:Found [0-9]+ module.s. in eval mode:UserWarning"),  # frozen, on purpose
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),  # in what torch.compile imports
+    pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning"),
 ]
 
-
-@pytest.fixture(scope="module")
-def split():
-    return PreferenceSplit.from_log(make_log())
+PARAMETERS = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in CASES]
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}], ids=str)
-def test_training_is_the_same_to_the_bit(split, tmp_path, options):
-    alone = fingerprint(*fit(tmp_path / "alone", **options))
-    trainer, module = fit(tmp_path / "with", monitor := monitor_of(split), **options)
-    assert module.encoded > 0
-    assert len(monitor.results) == 4
-    watched = fingerprint(trainer, module)
-    different = [name for name in alone if not same(alone[name], watched[name])]
-    assert different == []
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_monitors_change_no_bit_and_a_naive_callback_does(case):
+    outcome = run(case)
+    assert outcome.compared == ["weights", "optimizer", "modes", "torch", "numpy", "python", "data"]
+    assert outcome.watched == []
+    assert outcome.snapshots == -1 or outcome.snapshots >= 4
+    assert {"weights", "optimizer", "torch", "numpy", "python", "data"} <= set(outcome.naive)
 
 
-def test_a_naive_callback_changes_the_training(tmp_path):
-    alone = fingerprint(*fit(tmp_path))
-    disturbed = fingerprint(*fit(tmp_path, NaiveCallback()))
-    different = [name for name in alone if not same(alone[name], disturbed[name])]
-    assert different == ["weights", "optimizer", "modes", "torch", "numpy", "python"]
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_monitors_change_no_bit_on_a_gpu(case):
+    assert run(case, "gpu").watched == []
 
 
-def test_training_is_the_same_to_the_bit_when_snapshots_fail(split, tmp_path):
-    alone = fingerprint(*fit(tmp_path / "alone"))
-    with pytest.warns(LisWarning, match="the snapshot of step 0 failed"):
-        trained = fit(tmp_path / "with", monitor_of(split, encode=fails_after_drawing))
-    assert same(alone, fingerprint(*trained))
+def test_what_is_compared_can_differ_one_by_one(tmp_path):
+    """The matrix would not see a difference that its fingerprint does not hold."""
+    disturbances = {
+        "torch": lambda trainer, module: torch.rand(1),
+        "modes": lambda trainer, module: module.train(),
+        "weights": lambda trainer, module: module.net[0].bias.data.add_(1e-7),
+        "optimizer": lambda trainer, module: trainer.optimizers[0].state_dict()["state"][0]["exp_avg"].mul_(1 + 1e-6),
+    }
+    for name, disturb in disturbances.items():
+        one = copy.deepcopy(fingerprint(*(trained := fit(tmp_path, steps=2))))
+        disturb(*trained)
+        assert differences(one, fingerprint(*trained)) == [name]
 
 
-def test_works_in_a_trainer_of_lightning_pytorch(split, tmp_path):
-    import lightning.pytorch
-
-    class OtherTower(lightning.pytorch.LightningModule):
-        __init__, encode_items, on_fit_start = Tower.__init__, Tower.encode_items, Tower.on_fit_start
-        training_step, configure_optimizers = Tower.training_step, Tower.configure_optimizers
-
-    OtherTower.__init__ = lambda self: (lightning.pytorch.LightningModule.__init__(self), _fill(self))[0]
-    stop = EarlyStopping("lis/ais", mode="max", patience=9)
-    monitor = monitor_of(split)
-    trainer = lightning.pytorch.Trainer
-    alone = fingerprint(*fit(tmp_path / "alone", module=_seeded(OtherTower), trainer_cls=trainer))
-    other = fit(tmp_path / "with", monitor, stop, LISEarlyStopping(), module=_seeded(OtherTower), trainer_cls=trainer)
-    assert [result.step for result in monitor.results] == [0, 2, 4, 6]
-    assert same(alone, fingerprint(*other))
+@pytest.mark.slow  # all cases in another process
+def test_the_command_prints_a_table_and_succeeds():
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("identity")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(case.name in done.stdout for case in CASES)
+    assert "≠" not in done.stdout
 
 
-def _fill(module):
-    tower = Tower()
-    module.net, module.frozen, module.encoded = tower.net, tower.frozen, 0
+# --- averaged weights ------------------------------------------------------------------------------------------------
 
 
-def _seeded(cls):
-    pl.seed_everything(7, verbose=False)
-    return cls()
+def test_the_weights_in_training_are_scored_beside_an_average_of_them(tmp_path):
+    seen = {"training": [], "scored": []}
+
+    def encode(module, batch):
+        if len(batch["item_id"]) < 7:  # the last batch
+            seen["scored"].append(module.net[0].weight.clone())
+        return module.encode_items(batch)
+
+    class Watch(NaiveCallback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step % 2 == 0:
+                seen["training"].append(pl_module.net[0].weight.detach().clone())
+
+    monitor = monitor_of(split(), encode=encode, every_n_steps=2, progress=False)
+    _, module = fit(tmp_path, monitor, EMAWeightAveraging(decay=0.5), Watch(), steps=5)
+    *before, last = seen["scored"][1:]
+    assert all(torch.equal(one, other) for one, other in zip(before, seen["training"], strict=True))
+    assert not torch.equal(last, module.net[0].weight), "Lightning has put the average there at the end"
+
+
+@pytest.mark.parametrize("averaging", [EMAWeightAveraging(), StochasticWeightAveraging(1e-2)], ids=["ema", "swa"])
+def test_averaging_before_the_monitor_is_refused(tmp_path, averaging):
+    name = type(averaging).__name__
+    with pytest.raises(ConfigError, match=f"Expected LISMonitor before {name} among"):
+        fit(tmp_path, averaging, monitor_of(split()))

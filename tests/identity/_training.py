@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
@@ -45,27 +46,58 @@ class Items(Dataset):
         return {"item_id": self.item_ids[row], "x": contents()[self.item_ids[row]] + noise}
 
 
-class Tower(pl.LightningModule):
-    """Dropout, trainable BatchNorm, frozen BatchNorm, Adam; the loss pulls items towards their contents."""
+class Body:
+    """What a module of any Lightning does: it pulls items towards their contents, and notes what each step starts from.
 
-    def __init__(self):
+    Dropout, trainable BatchNorm, frozen BatchNorm and Adam, unless another net is given.
+    """
+
+    def __init__(self, net=None):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, DIM))
-        self.frozen = nn.BatchNorm1d(DIM)
+        self.net = net or nn.Sequential(
+            nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, DIM)
+        )
+        self.frozen = nn.BatchNorm1d(DIM) if net is None else nn.Identity()
         self.encoded = 0
+        self.streams = {"torch": [], "numpy": [], "python": [], "data": []}
 
     def encode_items(self, batch):
         self.encoded += 1
         return self.frozen(self.net(batch["x"]))
 
     def on_fit_start(self):
-        self.frozen.eval()
+        if isinstance(self.frozen, nn.BatchNorm1d):
+            self.frozen.eval()
+
+    def loss(self, batch):
+        return nn.functional.mse_loss(self.frozen(self.net(batch["x"])), batch["x"])
 
     def training_step(self, batch, batch_idx):
-        return nn.functional.mse_loss(self.frozen(self.net(batch["x"])), batch["x"])
+        self.note(batch["x"])
+        return self.loss(batch)
+
+    def note(self, *data):
+        for name, state in random_states().items():
+            self.streams[name].append(state)
+        self.streams["data"].append(tuple(part.tolist() for part in data))
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+class Tower(Body, pl.LightningModule):
+    """The body in a LightningModule of pytorch_lightning."""
+
+
+def random_states():
+    """Digest of each random state that a training step may read."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = {
+        "torch": [state.tolist() for state in (torch.get_rng_state(), *cuda)],
+        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+        "python": random.getstate(),
+    }
+    return {name: hashlib.sha256(repr(state).encode()).hexdigest() for name, state in states.items()}
 
 
 def fit(
@@ -73,10 +105,10 @@ def fit(
 ):
     pl.seed_everything(seed, verbose=False)
     module = module or Tower()
-    options = {"logger": False, "enable_checkpointing": False} | options
+    options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"} | options
     trainer = trainer_cls(
-        max_steps=steps, callbacks=list(callbacks), default_root_dir=tmp_path, accelerator="cpu",
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, **options,
+        max_steps=steps, callbacks=list(callbacks), default_root_dir=tmp_path, enable_progress_bar=False,
+         enable_model_summary=False, log_every_n_steps=1, **options,
     )  # fmt: skip
     loader = DataLoader(Items(), batch_size=10, shuffle=True) if loader is None else loader
     trainer.fit(module, loader, ckpt_path=ckpt_path)
@@ -88,15 +120,13 @@ def monitor_of(split, **options):
 
 
 def fingerprint(trainer, module):
-    """Every bit that the next training step depends on."""
+    """Every bit that the training depended on at each step, and that the next one would depend on."""
     optimizer = trainer.optimizers[0].state_dict()["state"]
     return {
         "weights": {name: value.clone() for name, value in module.state_dict().items()},
         "optimizer": {f"{key}.{name}": value for key, state in optimizer.items() for name, value in state.items()},
         "modes": [child.training for child in module.modules()],
-        "torch": torch.get_rng_state(),
-        "numpy": [*np.random.get_state()[1].tolist(), np.random.get_state()[2]],
-        "python": random.getstate(),
+        **{name: [*steps, random_states().get(name)] for name, steps in module.streams.items()},
     }
 
 
@@ -104,6 +134,11 @@ def same(one, other):
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def differences(one, other):
+    """Names of what is not the same to the bit."""
+    return [name for name in one if not same(one[name], other[name])]
 
 
 class NaiveCallback(Callback):
@@ -114,7 +149,7 @@ class NaiveCallback(Callback):
             pl_module.eval()
             with torch.no_grad():
                 for batch in DataLoader(Items(), batch_size=7):
-                    pl_module.encode_items(batch)
+                    pl_module.encode_items({**batch, "x": batch["x"].to(pl_module.device)})
             pl_module.train()
 
 
