@@ -5,37 +5,36 @@ How to encode, to score, to judge, to record and to log is said elsewhere.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda
+from lis_lightning._failures import Failures
 from lis_lightning._processes import on_first, together
 from lis_lightning._stock import check_averaging, warn_of_stale_scores
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
-from lis_lightning.errors import ConfigError, LisWarning, RecordError
-from lis_lightning.history import History, changed, judged
+from lis_lightning.errors import ConfigError
+from lis_lightning.history import History, judged
 from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.preference import Preference
 from lis_lightning.result import LISResult
 from lis_lightning.schedule import Schedule
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import Judgement, StopRule, judge
+from lis_lightning.stopping import Judgement, StopRule
 from lis_lightning.storage import Retention
 
-Value = TypeVar("Value")
 Listener = Callable[[pl.Trainer, Judgement], None]
 
 
@@ -157,8 +156,7 @@ class LISMonitor(pl.Callback):
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
-        self._last_error: str | None = None
-        self._warned: set[str] = set()
+        self._failures = Failures(self._history.note)
 
     @property
     def results(self) -> list[LISResult]:
@@ -168,12 +166,12 @@ class LISMonitor(pl.Callback):
     @property
     def best(self) -> LISResult | None:
         """The best snapshot so far, None before the first."""
-        return self._results[judge(self._results, self.rule).best] if self._results else None
+        return self._history.best
 
     @property
     def best_step(self) -> int | None:
         """Optimizer step of the best snapshot so far."""
-        return None if self.best is None else self.best.step
+        return self._history.best_step
 
     @property
     def record_path(self) -> Path | None:
@@ -184,7 +182,7 @@ class LISMonitor(pl.Callback):
     @property
     def last_error(self) -> str | None:
         """The last failure that the training survived, in words."""
-        return self._last_error
+        return self._failures.last
 
     @property
     @override
@@ -199,16 +197,9 @@ class LISMonitor(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if differs := changed(state_dict["evaluator"], self._evaluator()):
-            rank_zero_warn(
-                f"LISMonitor: the checkpoint's curve was measured otherwise: {differs}. Its snapshots "
-                f"stay in {state_dict['record']}; a new curve and a new record start here.",
-                category=LisWarning,
-            )
-            return
-        self._last_step = state_dict["last_step"]
-        self._agenda.load_state_dict(state_dict["agenda"])
-        self._history.load(state_dict)
+        if self._history.load(state_dict, self._evaluator()):
+            self._last_step = state_dict["last_step"]
+            self._agenda.load_state_dict(state_dict["agenda"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -234,6 +225,7 @@ class LISMonitor(pl.Callback):
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
         check_averaging(callbacks, self)
+        self._failures.strict = self.strict or self._dry_run
         warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._agenda.schedules)
         # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
         share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
@@ -264,7 +256,7 @@ class LISMonitor(pl.Callback):
                 self._history.recover(self._folder)
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
             log = partial(self._on_loggers, trainer, tracking.start, self.split.describe())
-            on_first(trainer, self._write, log, strict=self.strict)
+            on_first(trainer, self._write, log, strict=self._failures.strict)
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
             )
@@ -311,7 +303,7 @@ class LISMonitor(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._agenda.stop()
         if self._folder is not None and self._results and not self._concluded:
-            self.strict = False  # the error that ends the run is the one to see
+            self._failures.strict = False  # the error that ends the run is the one to see
             self._conclude(trainer, type(exception).__name__)
 
     @override
@@ -327,27 +319,28 @@ class LISMonitor(pl.Callback):
             return
         said = {"best_step": best.step, "verdict": self._results[-1].verdict, "cut_short_by": cut_short_by}
         log = partial(self._on_loggers, trainer, tracking.finish, self._results)
-        on_first(trainer, log, partial(self._end, said), strict=self.strict)
+        on_first(trainer, log, partial(self._end, said), strict=self._failures.strict)
         if self.progress and trainer.is_global_zero:
-            rank_zero_info(tracking.summary(self._results, best, self.record_path, trainer.loggers))
+            show = partial(tracking.summary, self._results, best, self.record_path, trainer.loggers)
+            rank_zero_info(self._failures.survived("summary", show) or "")
 
     def _snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Measure, and tell everybody; None where it failed."""
-        self._last_step = trainer.global_step
+        self._last_step = self._failures.step = trainer.global_step
         with self._agenda.taking(trainer.global_step):
             return self._attempt(trainer, pl_module)
 
     def _attempt(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        result = self._survived("snapshot", partial(self._measure, trainer, pl_module))
+        result = self._failures.survived("snapshot", partial(self._measure, trainer, pl_module))
         if result is None:
             return None
-        judgement, result = judged(self._results, result, self.rule)
+        said = self._failures.survived("verdict", partial(judged, self._results, result, self.rule))
+        judgement, result = said or (None, result)
         self._results.append(result)
         tracking.publish(trainer, result, self._prefix)
         if not self._dry_run:
-            best = self._results[judgement.best]
-            log = partial(self._on_loggers, trainer, tracking.log_result, result, best)
-            on_first(trainer, self._write, log, strict=self.strict)
+            log = partial(self._on_loggers, trainer, tracking.log_result, result, self._history.best or result)
+            on_first(trainer, self._write, log, strict=self._failures.strict)
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
         return judgement
@@ -372,7 +365,7 @@ class LISMonitor(pl.Callback):
             result, step=trainer.global_step, encode_seconds=encoded - started, score_seconds=scored - encoded
         )
         keep = partial(self._history.keep, self.split, result, embeddings, type(pl_module))
-        on_first(trainer, partial(self._survived, "file", keep), strict=self.strict)
+        on_first(trainer, partial(self._failures.survived, "file", keep), strict=self._failures.strict)
         # Another machine may round otherwise, and all must judge alike.
         return trainer.strategy.broadcast(record.as_recorded(result))
 
@@ -392,44 +385,14 @@ class LISMonitor(pl.Callback):
         if self._folder is not None:
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
             identity = {"split_hash": self.split.hash, "split": self.split.describe(), "config": config}
-            self._survived("record", partial(self._history.write, self._folder, **identity))
+            self._failures.survived("record", partial(self._history.write, self._folder, **identity))
 
     def _end(self, said: Mapping[str, Any]) -> None:
         """Close the record."""
         if self._history.record is not None:
-            self._survived("record", partial(self._history.record.status, "end", **said))
-
-    def _survived(self, what: str, action: Callable[[], Value]) -> Value | None:
-        """Return what an action returns, None where it fails and the training is to go on."""
-        try:
-            return action()
-        except Exception as error:
-            if self.strict or self._dry_run:
-                raise
-            self._failed(what, f"{type(error).__name__}: {error}")
-            return None
+            self._failures.survived("record", partial(self._history.record.status, "end", **said))
 
     def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
         """Do something with the loggers on the first process."""
-        if not trainer.is_global_zero:
-            return
-        for failure in action(trainer.loggers, *args, prefix=self._prefix):
-            if self.strict:
-                raise RecordError(f"{failure}. Mend or remove this logger.")
-            self._failed("logger", failure)
-
-    def _failed(self, what: str, error: str) -> None:
-        """Survive a failure: remember it, record it, and warn once for each kind."""
-        self._last_error = error
-        step = max(self._last_step, 0)
-        if self._history.record is not None:
-            with contextlib.suppress(RecordError):
-                self._history.record.status("failure", step=step, what=what, error=error)
-        kind = f"{what} {error.split(':')[0]}"
-        if kind not in self._warned:
-            self._warned.add(kind)
-            rank_zero_warn(
-                f"LISMonitor: the {what} of step {step} failed. {error} Training goes on; later failures of "
-                "this kind are only recorded.",
-                category=LisWarning,
-            )
+        if trainer.is_global_zero:
+            self._failures.of_loggers(action(trainer.loggers, *args, prefix=self._prefix))

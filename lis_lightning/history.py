@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lis_lightning import record
-from lis_lightning.errors import RecordError
+from lis_lightning.errors import LisWarning, RecordError
 from lis_lightning.record import FILENAME, Record
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
@@ -58,12 +59,28 @@ class History:
         path = None if self.record is None else str(self.record.path.absolute())
         return {"run_id": self.run_id, "record": path, "results": packed(self.results, patience)}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
+    def load(self, state: Mapping[str, Any], evaluator: Mapping[str, Any]) -> bool:
+        """Take over what :meth:`state` returned, unless (with a warning) its results were measured otherwise.
+
+        Args:
+            state: The state of a checkpoint, with ``evaluator`` beside what :meth:`state` returns.
+            evaluator: What makes the results of this run comparable, in plain values.
+
+        Returns:
+            Whether the run goes on from there.
+        """
+        if differs := changed(state["evaluator"], evaluator):
+            rank_zero_warn(
+                f"LISMonitor: the checkpoint's curve was measured otherwise: {differs}. Its snapshots stay in "
+                f"{state['record']}; a new curve and a new record start here.",
+                category=LisWarning,
+            )
+            return False
         self.run_id = state["run_id"]
         self.results[:] = record.unpack(state["results"])
         self._found = state["record"] and Path(state["record"])
         self.checkpointed()
+        return True
 
     def recover(self, folder: Path) -> None:
         """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
@@ -88,7 +105,7 @@ class History:
 
         store = self._store
         if store is not None:
-            store.prune(self.results, self._best_step, self._checkpointed)
+            store.prune(self.results, self.best_step, self._checkpointed)
 
     def keep(self, split: PreferenceSplit, result: LISResult, embeddings: Tensor, model: type) -> None:
         """Put a snapshot on disk, if it is one to keep and there is a record to keep it by.
@@ -112,7 +129,7 @@ class History:
     def checkpointed(self) -> None:
         """Keep the snapshots wanted now until the next checkpoint: a run that is killed goes on from this one."""
         if self._retention is not None:
-            self._checkpointed = self._retention.wanted(self.results, self._best_step)
+            self._checkpointed = self._retention.wanted(self.results, self.best_step)
 
     @property
     def _store(self) -> Store | None:
@@ -122,9 +139,24 @@ class History:
         return Store(path.with_name(path.stem.replace("record", "snapshots", 1)), self._retention)
 
     @property
-    def _best_step(self) -> int | None:
+    def best(self) -> LISResult | None:
+        """The result with the highest AIS; the first if none has one, None if there is none."""
         scored = [result for result in self.results if math.isfinite(result.ais)]
-        return max(scored, key=lambda result: result.ais).step if scored else None
+        return max(scored or self.results[:1], key=lambda result: result.ais, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best result."""
+        return None if self.best is None else self.best.step
+
+    def note(self, **failure: Any) -> None:
+        """Record a failure, if there is a record.
+
+        Raises:
+            RecordError: If the disk refuses.
+        """
+        if self.record is not None:
+            self.record.status("failure", **failure)
 
     def _open(self, folder: Path, identity: Mapping[str, Any]) -> Record:
         """Continue the run's record up to where it says the same, or start one under a name that is free."""

@@ -19,6 +19,7 @@ import io
 import math
 import netrc
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ COLUMNS = (
     "verdict",
     "message",
 )
+
+FINISH_SECONDS = 10.0  # that the end of a training waits for W&B's server
 
 Loggers = Iterable[Any]
 
@@ -121,6 +124,9 @@ def log_result(loggers: Loggers, result: LISResult, best: LISResult, *, prefix: 
 def finish(loggers: Loggers, results: Sequence[LISResult], *, prefix: str = "lis") -> list[str]:
     """Log the table ``lis/snapshots`` to W&B loggers; once, when the run ends.
 
+    A table is a file, and W&B asks its server before it takes one: where that is dead, the training ends after
+    FINISH_SECONDS at most, without the table. (The process ends when W&B says so: set ``WANDB_FINISH_TIMEOUT``.)
+
     Returns:
         What failed, a sentence for each logger.
     """
@@ -130,7 +136,8 @@ def finish(loggers: Loggers, results: Sequence[LISResult], *, prefix: str = "lis
             import wandb
 
             rows = [[getattr(result, column) for column in COLUMNS] for result in results]
-            logger.experiment.log({f"{prefix}/snapshots": wandb.Table(columns=list(COLUMNS), data=rows)})
+            table = {f"{prefix}/snapshots": wandb.Table(columns=list(COLUMNS), data=rows)}
+            _within(FINISH_SECONDS, lambda: logger.experiment.log(table))
 
     return _each(loggers, end)
 
@@ -230,6 +237,29 @@ def _each(loggers: Loggers, action: Callable[[Any], None]) -> list[str]:
         except Exception as error:
             failures.append(f"{type(logger).__name__} raised {type(error).__name__}: {error}")
     return failures
+
+
+def _within(seconds: float, action: Callable[[], Any]) -> None:
+    """Do something that may hang, and go on without it after some time.
+
+    Raises:
+        TimeoutError: If it takes longer. It is left behind in a thread, and ends with the process.
+    """
+    raised: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if raised:
+        raise raised[0]
 
 
 def _is_wandb(logger: Any) -> bool:

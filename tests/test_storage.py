@@ -168,13 +168,13 @@ def test_the_best_of_the_last_checkpoint_stays_until_the_next_one(history, split
     add(history, tmp_path, split, 0, 0.1)
     add(history, tmp_path, split, 2, 0.2)
     history.checkpointed()
-    state = history.state(patience=3)
+    state = {**history.state(patience=3), "evaluator": {}}
     add(history, tmp_path, split, 4, 0.3)
     add(history, tmp_path, split, 6, 0.4)
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors", "step-00000006.safetensors"]
     (tmp_path / "snapshots" / "0123.draft").write_text("killed while writing")
     resumed = History(retention=Retention("best"))
-    resumed.load(state)
+    assert resumed.load(state, {})
     resumed.recover(tmp_path)
     resumed.write(tmp_path, split_hash="x")
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors"]
