@@ -5,9 +5,7 @@ How to encode, to score, to judge, to record and to log is said elsewhere.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,17 +18,17 @@ from typing_extensions import override
 from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda
 from lis_lightning._failures import Failures
+from lis_lightning._measure import Measure, Scored, restore, waiting
 from lis_lightning._processes import on_first, together
 from lis_lightning._stock import check_averaging, warn_of_stale_scores
+from lis_lightning.background import Background
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
 from lis_lightning.errors import ConfigError
 from lis_lightning.history import History, judged
-from lis_lightning.metric import LeakageImpactScore
 from lis_lightning.preference import Preference
 from lis_lightning.result import LISResult
 from lis_lightning.schedule import Schedule
-from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule
 from lis_lightning.storage import Retention
@@ -67,6 +65,10 @@ class LISMonitor(pl.Callback):
         every_n_steps: Optimizer steps between snapshots; 200 where there is no `schedule`.
         schedule: When snapshots are due, instead of or besides `every_n_steps`: one or several of
             :mod:`lis_lightning.schedule`, as in ``[LogSpaced(10, per_decade=4), OnFile()]``.
+        background_steps: Score in the background while the training goes on, and read the score so many optimizer steps
+            after its snapshot (or at the next snapshot), waiting for it if need be: curves and stops do not depend on
+            timing. The raw and the last snapshot are scored at once. None scores all at once. A stock ModelCheckpoint
+            then finds scores of earlier weights: use `save`.
         name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
         encode: Called with the module and an item batch; returns [B, D]. Or an :class:`Encode`: a submodule of any
             module, with pooling (``Encode("model.text_model", pooling="last")``); its name alone for the mean. Default:
@@ -101,6 +103,7 @@ class LISMonitor(pl.Callback):
         *,
         every_n_steps: int | None = None,
         schedule: Schedule | Sequence[Schedule] | None = None,
+        background_steps: int | None = None,
         name: str | None = None,
         encode: Encoder | Encode | str | None = None,
         item_key: str = "item_id",
@@ -119,6 +122,8 @@ class LISMonitor(pl.Callback):
         progress: bool = True,
     ) -> None:
         agenda(every_n_steps, schedule)
+        if background_steps is not None and background_steps < 1:
+            raise ConfigError(f"`background_steps` must be at least 1 optimizer step or None, got {background_steps}.")
         if name is not None and not re.fullmatch(r"[\w-]+", name):
             raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         check_encode(encode)
@@ -128,6 +133,7 @@ class LISMonitor(pl.Callback):
         self._prefix = "lis" if name is None else f"lis/{name}"
         self.every_n_steps = every_n_steps
         self.schedule = schedule
+        self.background_steps = background_steps
         self.encode = encode
         self.item_key = item_key
         self.batch_size = batch_size
@@ -145,7 +151,8 @@ class LISMonitor(pl.Callback):
         self.strict = strict
         self.progress = progress
         self.listeners: list[Listener] = []
-        self._metric = LeakageImpactScore(split, ceilings=ceilings, aligned_to=aligned_to, k=k, cache_dir=cache_dir)
+        options = {"ceilings": ceilings, "aligned_to": aligned_to, "k": k, "cache_dir": cache_dir}
+        self._measure = Measure(split, options)
         self._reset()
 
     def _reset(self) -> None:
@@ -153,6 +160,7 @@ class LISMonitor(pl.Callback):
         self._history = History(self.name, self._retention)
         self._results = self._history.results
         self._agenda = agenda(self.every_n_steps, self.schedule)
+        self._background: Background[Scored] = Background(self.background_steps or 0)
         self._last_step = -1  # of the last attempt, failed or not: a step is tried once
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
@@ -192,7 +200,11 @@ class LISMonitor(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         state = self._history.state(self.rule.plateau_patience)
-        state |= {"last_step": self._last_step, "agenda": self._agenda.state_dict()}
+        state |= {
+            "last_step": self._last_step,
+            "agenda": self._agenda.state_dict(),
+            "waiting": waiting(self._background),
+        }
         return {**state, "evaluator": self._evaluator()}
 
     @override
@@ -200,6 +212,7 @@ class LISMonitor(pl.Callback):
         if self._history.load(state_dict, self._evaluator()):
             self._last_step = state_dict["last_step"]
             self._agenda.load_state_dict(state_dict["agenda"])
+            restore(self._background, state_dict["waiting"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -276,7 +289,7 @@ class LISMonitor(pl.Callback):
             self._take_if_due(trainer, pl_module, validation=True)
 
     def _take_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, validation: bool = False) -> None:
-        """Take a snapshot if a schedule says so, and let the listeners know."""
+        """Read a score that is due, take a snapshot if a schedule says so, and let the listeners know."""
         if self._dry_run:
             return
 
@@ -284,10 +297,13 @@ class LISMonitor(pl.Callback):
             return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
 
         epochs = trainer.current_epoch + trainer.is_last_batch
-        if not self._agenda.due(trainer.global_step, epochs, decide, validation=validation):
-            return
-        judgement = self._snapshot(trainer, pl_module)
-        if judgement is not None:
+        due = self._agenda.due(trainer.global_step, epochs, decide, validation=validation)
+        judgements = []
+        if self._background.step is not None and (due or self._background.due(trainer.global_step)):
+            judgements.append(self._read(trainer, pl_module))
+        if due:
+            judgements.append(self._snapshot(trainer, pl_module, background=self.background_steps is not None))
+        for judgement in filter(None, judgements):
             for listener in self.listeners:
                 listener(trainer, judgement)
 
@@ -295,6 +311,8 @@ class LISMonitor(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
+        if self._background.step is not None:
+            self._read(trainer, pl_module)
         if trainer.global_step > self._last_step:
             self._snapshot(trainer, pl_module)
         self._conclude(trainer)
@@ -302,8 +320,12 @@ class LISMonitor(pl.Callback):
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._agenda.stop()
+        self._failures.strict = False  # the error that ends the run is the one to see
+        if self._background.step is not None:  # the other processes may be gone: nobody is asked
+            self._tell(
+                trainer, self._failures.survived("snapshot", partial(self._finished, trainer, self._background.take))
+            )
         if self._folder is not None and self._results and not self._concluded:
-            self._failures.strict = False  # the error that ends the run is the one to see
             self._conclude(trainer, type(exception).__name__)
 
     @override
@@ -324,14 +346,46 @@ class LISMonitor(pl.Callback):
             show = partial(tracking.summary, self._results, best, self.record_path, trainer.loggers)
             rank_zero_info(self._failures.survived("summary", show) or "")
 
-    def _snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        """Measure, and tell everybody; None where it failed."""
-        self._last_step = self._failures.step = trainer.global_step
-        with self._agenda.taking(trainer.global_step):
-            return self._attempt(trainer, pl_module)
+    def _snapshot(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
+    ) -> Judgement | None:
+        """Measure, and tell everybody; None where it failed, or is still to be scored."""
+        step = self._last_step = self._failures.step = trainer.global_step
+        encode = partial(
+            self._measure.scoring, trainer, pl_module, self._batches, self._encoder, self.item_key,
+            first=not self._results, placebo=self.placebo and not self._results, background=background,
+        )  # fmt: skip
+        with self._agenda.taking(step), snapshot.undisturbed(pl_module):
+            scoring = self._failures.survived("snapshot", encode)
+            if scoring is None:
+                return None
+            if background:
+                self._background.submit(step, scoring)
+                return None
+            return self._tell(trainer, self._failures.survived("snapshot", partial(self._agreed, trainer, scoring)))
 
-    def _attempt(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        result = self._failures.survived("snapshot", partial(self._measure, trainer, pl_module))
+    def _read(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
+        """Wait for the score in the background, and tell everybody; None where it failed."""
+        with self._agenda.waiting(), snapshot.undisturbed(pl_module):
+            read = partial(self._agreed, trainer, self._background.take)
+            return self._tell(trainer, self._failures.survived("snapshot", read))
+
+    def _agreed(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> LISResult:
+        """Return the score that the first process came to, on every process."""
+        result = self._finished(trainer, partial(together, trainer, scoring))
+        # Another machine may round otherwise, and all must judge alike.
+        return trainer.strategy.broadcast(result)
+
+    def _finished(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> LISResult:
+        """Return a score as it is recorded, its representations put on disk."""
+        scored = scoring()
+        if scored.embeddings is not None:
+            keep = partial(self._history.keep, self.split, scored.result, scored.embeddings, scored.model)
+            on_first(trainer, partial(self._failures.survived, "file", keep), strict=self._failures.strict)
+        return record.as_recorded(scored.result)
+
+    def _tell(self, trainer: pl.Trainer, result: LISResult | None) -> Judgement | None:
+        """Judge a result, and put it wherever one looks for it."""
         if result is None:
             return None
         said = self._failures.survived("verdict", partial(judged, self._results, result, self.rule))
@@ -344,41 +398,6 @@ class LISMonitor(pl.Callback):
         if self.progress:
             rank_zero_info(tracking.snapshot_line(result))
         return judgement
-
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LISResult:
-        """Encode all items and score them; every process takes part and ends with the same result."""
-        started = time.perf_counter()
-        with snapshot.undisturbed(pl_module):
-            try:
-                together(trainer, lambda: self._encode(trainer, pl_module))
-                with self._metric.sync_context():
-                    embeddings = self._metric.embeddings()
-            finally:
-                self._metric.reset()  # its sums are as large as the representations
-            encoded = time.perf_counter()
-            placebo = self.placebo and not self._results
-            names = ("ceilings", "aligned_to", "k", "cache_dir")
-            options: dict[str, Any] = {name: getattr(self, name) for name in names}
-            result = together(trainer, lambda: score(self.split, embeddings, placebo=placebo, **options))
-        scored = time.perf_counter()
-        result = dataclasses.replace(
-            result, step=trainer.global_step, encode_seconds=encoded - started, score_seconds=scored - encoded
-        )
-        keep = partial(self._history.keep, self.split, result, embeddings, type(pl_module))
-        on_first(trainer, partial(self._failures.survived, "file", keep), strict=self._failures.strict)
-        # Another machine may round otherwise, and all must judge alike.
-        return trainer.strategy.broadcast(record.as_recorded(result))
-
-    def _encode(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Feed this process's share of the items to the metric."""
-        self._metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
-        encoded = snapshot.encode_items(trainer, pl_module, self._batches, self._encoder, self.item_key)
-        skipped = snapshot.collect(encoded, self._metric, self.split.item_ids)
-        if skipped and not self._results:
-            rank_zero_info(
-                f"{skipped} of the encoded items are not in the split and were left out; an attribute `item_ids` on "
-                "`items` saves encoding them."
-            )
 
     def _write(self) -> None:
         """Make the record hold the run so far, on the process that writes it."""

@@ -16,8 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from lis_lightning import callback as callback_module
-from lis_lightning import history
+from lis_lightning import _measure, history
 from lis_lightning.callback import LISMonitor
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
@@ -246,7 +245,7 @@ def test_a_failing_score_is_survived(split, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ArithmeticError("singular")
 
-    monkeypatch.setattr(callback_module, "score", broken)
+    monkeypatch.setattr(_measure, "score", broken)
     with pytest.warns(LisWarning, match="ArithmeticError: singular"):
         trainer, _ = fit(tmp_path, monitor := monitor_of(split))
     assert (trainer.global_step, monitor.results, monitor.best) == (6, [], None)

@@ -195,5 +195,6 @@ CASES = [
     Case("two dataloaders", Paired, two_loaders),
     Case("lightning.pytorch", of_lightning, options={"trainer_cls": trainer_of_lightning}),
     Case("two monitors", monitors=[{"name": "one"}, {"name": "two", "schedule": [EverySteps(3), EveryEpochs()]}]),
+    Case("scores in the background", monitors=[{"background_steps": 1}]),
     Case("snapshots that fail", monitors=[{"encode": fails_after_drawing}]),
 ]  # fmt: skip
