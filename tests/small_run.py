@@ -74,7 +74,7 @@ def saver(folder, every=3):
 
 
 def monitor_of(split, **options):
-    return LISMonitor(split, ITEMS, **{"every_n_steps": 2, "progress": False} | options)
+    return LISMonitor(split, options.pop("items", ITEMS), **{"every_n_steps": 2, "progress": False} | options)
 
 
 def fit(folder, *callbacks, steps=12, ckpt_path=None, module=None, **options):
