@@ -129,6 +129,8 @@ def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:
     loggers = []
     for name, spec in (config.logger or {}).items():
         options = {"save_dir": str(run_dir)}
+        if name == "wandb":  # with its server dead, a job would never end; `wandb sync` uploads what is missing
+            os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")
         if name == "wandb" and (mode := wandb_mode()) is not None:
             options["mode"] = mode
         logger = instantiate(spec, **options)

@@ -51,7 +51,7 @@ COLUMNS = (
     "message",
 )
 
-FINISH_SECONDS = 10.0  # that the end of a training waits for W&B's server
+FINISH_SECONDS = 30.0  # that the end of a training waits for W&B's server
 
 Loggers = Iterable[Any]
 

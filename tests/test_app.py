@@ -8,10 +8,11 @@ import sys
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lis_lightning import _hydra
 from lis_lightning._resources import resource_dir
-from lis_lightning.app import _settle_cache
+from lis_lightning.app import _loggers, _settle_cache
 from lis_lightning.errors import ConfigError
 from lis_lightning.record import Record
 
@@ -170,3 +171,15 @@ def test_a_users_own_recipe(finished, tmp_path):
 def test_resources_name_both_places():
     with pytest.raises(FileNotFoundError, match=r"`absent/` was found in neither .*absent nor .*absent"):
         resource_dir("absent")
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "300"), ("7", "7")])
+def test_a_job_does_not_wait_for_a_dead_wandb_for_ever(tmp_path, monkeypatch, given, used):
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", given or "")
+    if given is None:
+        monkeypatch.delenv("WANDB_FINISH_TIMEOUT")
+    stands_in = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
+    _loggers(OmegaConf.create({"logger": {"csv": stands_in}}), tmp_path)
+    assert os.environ.get("WANDB_FINISH_TIMEOUT") == given
+    _loggers(OmegaConf.create({"logger": {"wandb": stands_in}}), tmp_path)
+    assert os.environ["WANDB_FINISH_TIMEOUT"] == used

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,6 +163,49 @@ def test_a_logger_that_raises_is_named_and_the_next_one_is_written(tmp_path):
     failures = tracking.log_result([Broken(tmp_path), other], RESULTS[1], best=RESULTS[1])
     assert failures == ["Broken raised ConnectionError: down"]
     assert "0.006" in (Path(other.log_dir) / "metrics.csv").read_text()
+
+
+@pytest.mark.slow  # a process each, which imports Lightning and W&B and waits for a server that does not answer
+@pytest.mark.parametrize(
+    ("how", "failure"),
+    [
+        ("hang", "WandbLogger raised TimeoutError: no answer within 3 s"),
+        ("dead", "WandbLogger raised TimeoutError: no answer within 3 s"),
+        ("killed", "WandbLogger raised ConnectionResetError"),
+    ],
+)
+def test_a_training_outlives_wandb(tmp_path, how, failure):
+    script = Path(__file__).with_name("wandb_down.py")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, script, how, tmp_path], capture_output=True, text=True, timeout=300, env=environment
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["step"], said["recorded"]) == (6, [0, 2, 4, 6])
+    assert all(text.startswith(failure) for text in said["failures"])
+    assert len(said["failures"]) >= 1
+    assert len(said["warnings"]) == 1  # loud, once
+    assert said["end_seconds"] < 3 + 12  # the bound, and the last snapshot on a busy machine
+
+
+def test_what_hangs_is_left_behind(monkeypatch):
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.05)
+    released = threading.Event()
+
+    class WandbLogger:
+        experiment = SimpleNamespace(log=lambda _: released.wait(60))
+
+    began = time.monotonic()
+    assert tracking.finish([WandbLogger()], RESULTS) == ["WandbLogger raised TimeoutError: no answer within 0.05 s"]
+    assert time.monotonic() - began < 30
+    released.set()
+
+
+def test_what_fails_in_time_is_named(tmp_path):
+    class WandbLogger:
+        experiment = SimpleNamespace(log=lambda _: {}["key"])
+
+    assert tracking.finish([WandbLogger()], RESULTS) == ["WandbLogger raised KeyError: 'key'"]
 
 
 def test_every_verdict_has_a_code():
