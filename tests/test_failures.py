@@ -22,9 +22,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from lis_lightning import callback as callback_module
+from lis_lightning import _measure, storage
 from lis_lightning import history as history_module
-from lis_lightning import storage
 from lis_lightning.errors import LisWarning, NonFiniteError, RecordError
 from lis_lightning.record import Record
 
@@ -166,7 +165,7 @@ def image_vanished(stage):
 
 
 def score_broken(stage):
-    real = callback_module.score
+    real = _measure.score
 
     def score(*args, **kwargs):
         if stage.on:
@@ -174,7 +173,7 @@ def score_broken(stage):
             raise np.linalg.LinAlgError("singular matrix")
         return real(*args, **kwargs)
 
-    stage.patch.setattr(callback_module, "score", score)
+    stage.patch.setattr(_measure, "score", score)
     return Fault("snapshot", np.linalg.LinAlgError, "LinAlgError: singular matrix", stage.switch)
 
 
