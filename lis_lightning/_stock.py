@@ -1,10 +1,17 @@
-"""Lightning's own ModelCheckpoint beside a monitor: when it would keep weights that its score does not belong to."""
+"""Lightning's own callbacks beside a monitor: when they would read something else out of our scores than they say.
+
+``trainer.callback_metrics`` keeps the last snapshot's score until the next one. Whoever looks in between sees the score
+of weights that are gone, and cannot tell that it is the same one again.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import ConfigError, LisWarning
@@ -17,8 +24,8 @@ FAMILIES = {"slice", "companion", "task", "period"}  # keys with a slash of thei
 def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Sequence[Schedule]) -> None:
     """Warn of each ModelCheckpoint that ranks by one of our keys but saves at other steps than a snapshot's.
 
-    ``trainer.callback_metrics`` keeps the last snapshot's score until the next one. A checkpoint saved in between is
-    ranked by the score of weights that are gone, and the file of the best snapshot may never be written.
+    A checkpoint saved in between is ranked by the score of weights that are gone, and the file of the best snapshot may
+    never be written.
 
     Args:
         checkpoints: The checkpoint callbacks of a Trainer.
@@ -45,7 +52,58 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
             )
 
 
-def check_averaging(callbacks: Sequence[Any], monitor: Any) -> None:
+def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence[Schedule]) -> None:
+    """Warn of each EarlyStopping on one of our keys that looks more often than snapshots are taken.
+
+    Its `patience` counts looks. One that finds the score of the look before counts as no improvement, and a run whose
+    every snapshot improves may be stopped.
+
+    Args:
+        trainer: The Trainer in charge, its data loaders set up.
+        prefix: What our keys start with.
+        schedules: When snapshots are taken.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+    epoch, validation = _steps_between(trainer)
+    for callback in callbacks:
+        monitored = getattr(callback, "monitor", None) or ""
+        if not (is_ours(monitored, prefix) and hasattr(callback, "wait_count")):
+            continue
+        # What it has settled on in its `setup`; Lightning has no public way to ask.
+        at_epochs = bool(getattr(callback, "_check_on_train_epoch_end", False))
+        looks = epoch if at_epochs else validation
+        if min((_spacing(schedule, epoch, validation) for schedule in schedules), default=math.inf) > looks:
+            rank_zero_warn(
+                f"{type(callback).__name__}(monitor={monitored!r}) looks every {looks:g} optimizer steps, at the end "
+                f"of each {'epoch' if at_epochs else 'validation'}; snapshots are taken by "
+                f"{', '.join(map(repr, schedules))}. Where there is no new one it counts the last again, and may stop "
+                "a run that improves. Use LISEarlyStopping(), which counts snapshots, or "
+                f"LISMonitor(schedule={'EveryEpochs' if at_epochs else 'EveryValidation'}()).",
+                category=LisWarning,
+            )
+
+
+def _steps_between(trainer: pl.Trainer) -> tuple[float, float]:
+    """Return the optimizer steps from one end of an epoch to the next, and from one validation to the next."""
+    batches, each = float(trainer.num_training_batches), trainer.accumulate_grad_batches
+    epoch = batches if math.isinf(batches) else math.ceil(batches / each)
+    interval = float(trainer.val_check_batch or math.inf)
+    if not trainer.enable_validation:
+        return epoch, math.inf
+    if interval < batches or not trainer.check_val_every_n_epoch:
+        return epoch, max(1.0, interval // each)
+    return epoch, epoch * trainer.check_val_every_n_epoch
+
+
+def _spacing(schedule: Schedule, epoch: float, validation: float) -> float:
+    """Return the optimizer steps between two snapshots at most; infinite where the clock or somebody decides."""
+    for kind, steps in ((EverySteps, 1.0), (EveryEpochs, epoch), (EveryValidation, validation)):
+        if isinstance(schedule, kind):
+            return schedule.n * steps
+    return math.inf
+
+
+def check_averaging(callbacks: Iterable[Any], monitor: Any) -> None:
     """Refuse weight averaging that would end the training before the monitor's last snapshot.
 
     Snapshots are of the weights in training. At the end an averaging callback puts its average into the module; a
@@ -58,7 +116,7 @@ def check_averaging(callbacks: Sequence[Any], monitor: Any) -> None:
     Raises:
         ConfigError: If a WeightAveraging stands before the monitor.
     """
-    for callback in callbacks[: list(callbacks).index(monitor)]:
+    for callback in takewhile(lambda one: one is not monitor, callbacks):
         if any(cls.__name__ in AVERAGING for cls in type(callback).__mro__):
             name = type(callback).__name__
             raise ConfigError(

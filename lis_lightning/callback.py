@@ -20,7 +20,7 @@ from lis_lightning._agenda import agenda
 from lis_lightning._failures import Failures
 from lis_lightning._measure import Measure, Scored, restore, waiting
 from lis_lightning._processes import on_first, together
-from lis_lightning._stock import check_averaging, warn_of_stale_scores
+from lis_lightning._stock import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.background import Background
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
@@ -273,6 +273,7 @@ class LISMonitor(pl.Callback):
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
             )
+        warn_of_stale_counting(trainer, self._prefix, self._agenda.schedules)
         if self._results:
             # A stock EarlyStopping raises where its metric is missing.
             tracking.publish(trainer, self._results[-1], self._prefix)

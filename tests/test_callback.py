@@ -16,13 +16,13 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from lis_lightning import _measure, history
+from lis_lightning import _measure
 from lis_lightning.callback import LISMonitor
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
 from lis_lightning.record import Record
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import VERDICTS, Judgement
+from lis_lightning.stopping import VERDICTS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),  # Lightning 2.6 with torch 2.13
@@ -401,54 +401,3 @@ def test_state_is_small_and_plain(split, tmp_path):
     other.load_state_dict(json.loads(text))
     assert scalars(other.results) == scalars(monitor.results)
     assert other.best_step == monitor.best_step
-
-
-# --- stopping -------------------------------------------------------------------------------------------------------
-
-
-def _judge_stops_after(number):
-    def judge(results, rule=None):
-        stop = len(results) > number
-        return Judgement(
-            verdict="plateau" if stop else "improving", message="", stop=stop, reason="it is flat" if stop else "",
-            best=0, gain_z=float("nan"),
-        )  # fmt: skip
-
-    return judge
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["after-the-monitor", "before-it"])
-def test_stops_at_the_snapshot_that_says_so(split, tmp_path, monkeypatch, caplog, order):
-    monkeypatch.setattr(history, "judge", _judge_stops_after(2))
-    stop, monitor = LISEarlyStopping(), monitor_of(split)
-    with caplog.at_level(logging.INFO):
-        trainer, _ = fit(tmp_path, *[monitor, stop][::order], steps=20)
-    assert trainer.global_step == 4
-    assert (stop.stopped_step, stop.reason) == (4, "it is flat")
-    assert "stopping at step 4: it is flat" in caplog.text
-    assert stop.state_dict() == {"stopped_step": 4, "reason": "it is flat"}
-    assert monitor.listeners == []
-
-
-def test_failed_snapshots_do_not_count(split, tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "judge", _judge_stops_after(2))
-
-    def encode(module, batch):
-        if module.trainer.global_step == 4:
-            raise OSError("gone")
-        return module.encode_items(batch)
-
-    with pytest.warns(LisWarning):
-        trainer, _ = fit(tmp_path, monitor_of(split, encode=encode), stop := LISEarlyStopping(), steps=20)
-    assert (trainer.global_step, stop.stopped_step) == (6, 6)
-
-
-def test_early_stopping_without_a_monitor_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"the Trainer has 0: Trainer\(callbacks=\[LISMonitor"):
-        fit(tmp_path, LISEarlyStopping())
-
-
-def test_early_stopping_state_round_trips():
-    stop = LISEarlyStopping()
-    stop.load_state_dict({"stopped_step": 8, "reason": "flat"})
-    assert (stop.stopped_step, stop.reason) == (8, "flat")
