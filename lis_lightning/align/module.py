@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from lis_lightning.align.models import ItemEncoder
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.objectives import info_nce
+from lis_lightning.functional.contrastive import info_nce
 
 _LEAST_TEMPERATURE = 0.01  # CLIP (Radford et al. 2021, section 2.5): the scale is clipped at 100 against instability
 

@@ -12,7 +12,7 @@ from lis_lightning.align.models import FeatureEncoder, VisionLanguageEncoder
 from lis_lightning.align.module import AlignmentModule, warmup_cosine
 from lis_lightning.align.pairs import PairDataModule, co_engagement_pairs
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.objectives import info_nce
+from lis_lightning.functional.contrastive import info_nce
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # items come from memory-mapped files
 

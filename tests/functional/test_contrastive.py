@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.functional.objectives import info_nce
+from lis_lightning.functional.contrastive import info_nce, multi_positive_contrastive
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ def test_one_pair_has_nothing_to_learn_from():
 @pytest.mark.parametrize(
     ("anchors", "positives", "match"),
     [
-        ((4, 3), (4, 2), r"\(4, 3\) and \(4, 2\)"),
-        ((4, 3), (5, 3), r"\(4, 3\) and \(5, 3\)"),
+        ((4, 3), (4, 2), r"`anchors` \(4, 3\), `positives` \(4, 2\)"),
+        ((4, 3), (5, 3), r"`anchors` \(4, 3\), `positives` \(5, 3\)"),
         ((0, 3), (0, 3), r"\(0, 3\)"),
         ((3,), (3,), r"\(3,\)"),
     ],
@@ -174,3 +174,45 @@ def test_error_on_nan_names_row():
     positives[2, 1] = math.nan
     with pytest.raises(NonFiniteError, match=r"`positives` has NaN.* 1 of 4 rows, the first is row 2"):
         info_nce(torch.ones(4, 3), positives)
+
+
+def test_further_negatives_join_the_direction_from_the_anchors():
+    anchors, positives = _draw(4, 3, seed=0)
+    more, _ = _draw(5, 3, seed=1)
+    hidden = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)) < 0.4
+    found = info_nce(anchors, positives, 0.3, negatives=more, known_negatives=hidden)
+    a, p, n = (F.normalize(x, dim=1) for x in (anchors, positives, more))
+    total = 0.0
+    for i in range(4):
+        row = [math.exp(float(a[i] @ p[j]) / 0.3) for j in range(4)]
+        row += [math.exp(float(a[i] @ n[j]) / 0.3) for j in range(5) if not hidden[i, j]]
+        column = [math.exp(float(a[j] @ p[i]) / 0.3) for j in range(4)]
+        total += math.log(sum(row)) + math.log(sum(column)) - 2 * float(a[i] @ p[i]) / 0.3
+    assert found.item() == pytest.approx(total / 8)
+    assert info_nce(anchors, positives, 0.3, negatives=more, known_negatives=torch.ones(4, 5, dtype=torch.bool)) == (
+        pytest.approx(info_nce(anchors, positives, 0.3).item())
+    )
+
+
+def test_many_positives_against_the_formula():
+    rows, _ = _draw(6, 3, seed=3)
+    classes = torch.tensor([0, 1, 0, 2, 0, -1])
+    unit = F.normalize(rows, dim=1)
+    total, counted = 0.0, 0
+    for i in range(6):
+        others = [p for p in range(6) if p != i and classes[p] == classes[i] and classes[i] >= 0]
+        if others:
+            counted += 1
+            below = math.log(sum(math.exp(float(unit[i] @ unit[j]) / 0.2) for j in range(6) if j != i))
+            total -= sum(float(unit[i] @ unit[p]) / 0.2 - below for p in others) / len(others)
+    assert counted == 3
+    assert multi_positive_contrastive(rows, classes, 0.2).item() == pytest.approx(total / counted)
+
+
+def test_items_without_a_class_in_common_cost_nothing_and_have_gradients():
+    rows, _ = _draw(3, 2, seed=0)
+    rows.requires_grad_()
+    loss = multi_positive_contrastive(rows, torch.tensor([0, 1, -1]))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.isfinite(rows.grad).all()
