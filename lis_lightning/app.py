@@ -69,13 +69,15 @@ def _align(config: DictConfig) -> float:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     cache_dir = _settle_cache(config, run_dir)
     split_options = OmegaConf.to_container(config.lis.split, resolve=True)
-    objective = OmegaConf.to_container(config.objective, resolve=True)
+    training = OmegaConf.to_container(config.training, resolve=True)
     run = align(
         instantiate(config.data),
         instantiate(config.model),
         trainer=instantiate(config.trainer),
         loggers=_loggers(config, run_dir),
-        objective=_plain(objective),
+        objectives=instantiate(config.objectives, _convert_="all"),
+        regularisers=instantiate(config.regularisers, _convert_="all"),
+        training=_plain(training),
         split_options=_plain(split_options),
         every_n_steps=config.lis.every_n_steps,
         early_stopping=config.lis.early_stopping,

@@ -57,6 +57,12 @@ def read_titles(table: pl.DataFrame, column: str) -> list[str]:
     return table[column].cast(pl.String).fill_null("").str.strip_chars().to_list()
 
 
+def read_category(table: pl.DataFrame, column: str) -> tuple[str | None, ...]:
+    """Return the values of a column as text; None where it is empty."""
+    values = table[column].cast(pl.String).str.strip_chars()
+    return tuple(values.replace("", None))
+
+
 def read_texts(table: pl.DataFrame, column: str | None, ids: NDArray[Any], titles: Sequence[str]) -> tuple[str, ...]:
     """Return the texts; the title stands in for a missing one, with a warning.
 

@@ -18,6 +18,7 @@ from lis_lightning.align._tables import (
     feature_block,
     joined_features,
     load_array,
+    read_category,
     read_ids,
     read_items,
     read_texts,
@@ -138,6 +139,7 @@ def load_log(
     image: str | None = None,
     image_folder: str | Path | None = None,
     features: str | Path | Sequence[str | Path] | None = None,
+    categories: Sequence[str] = (),
     on_bad_image: OnBadImage = "raise",
     content: bool = True,
 ) -> AlignmentData:
@@ -160,6 +162,7 @@ def load_log(
         features: A ``.npy`` file with rows in the order of the item table, a ``.safetensors`` file with one such
             matrix, a column of the item table that holds lists, or several of these. Rows of each are scaled to
             length 1 and put side by side.
+        categories: Columns of the item table that say what kind of item it is: a taxonomy, a brand.
         on_bad_image: ``"raise"``, or ``"blank"`` for plain grey in place of images that cannot be used.
         content: Whether texts, images and features are read; an audit takes no more than the ids.
 
@@ -177,7 +180,7 @@ def load_log(
         return AlignmentData("log", events, columns, None)
     if not content:
         text = image = image_folder = features = None
-    table = read_items(items, [item_id, *([text] if text else []), *([image] if image else [])])
+    table = read_items(items, [item_id, *([text] if text else []), *([image] if image else []), *categories])
     ids, titles = read_ids(table, item_id), read_titles(table, title)
     folder = _image_folder(items, image, image_folder)
     found = ItemTable(
@@ -185,6 +188,7 @@ def load_log(
         texts=read_texts(table, text, ids, titles),
         images=(None,) * len(ids) if folder is None else _images(table, image, ids, folder),
         titles=tuple(titles),
+        categories={name: read_category(table, name) for name in categories},
     )
     sources = [features] if isinstance(features, str | Path) else list(features or ())
     found = replace(found, features=joined_features([feature_block(table, source) for source in sources], ids))
@@ -247,7 +251,10 @@ def _read_ratings(content: bytes, source: Path) -> pl.DataFrame:
 
 def _titled_items(ids: list[int], titles: list[str], genres: list[list[str]]) -> ItemTable:
     texts = tuple(f"{title}. {', '.join(names)}." for title, names in zip(titles, genres, strict=True))
-    return ItemTable(ids=np.array(ids, dtype=np.int64), texts=texts, images=(None,) * len(ids), titles=tuple(titles))
+    main = tuple(names[0] if names else None for names in genres)
+    return ItemTable(
+        np.array(ids, dtype=np.int64), texts, (None,) * len(ids), titles=tuple(titles), categories={"genre": main}
+    )
 
 
 def _read_posters(place: Path) -> tuple[pl.DataFrame, ItemTable]:
@@ -257,7 +264,9 @@ def _read_posters(place: Path) -> tuple[pl.DataFrame, ItemTable]:
     ids, titles = read_ids(table, "item_id"), read_titles(table, "title")
     names = [f"{item}.jpg" if has else None for item, has in zip(ids.tolist(), table["has_image"], strict=True)]
     texts, images = read_texts(table, "text", ids, titles), image_paths(ids, names, place / "images")
-    return log, ItemTable(ids=ids, texts=texts, images=images, titles=tuple(titles))
+    genres = table["genres"].str.split(" ").list.first() if "genres" in table.columns else None
+    categories = {} if genres is None else {"genre": tuple(genres)}
+    return log, ItemTable(ids=ids, texts=texts, images=images, titles=tuple(titles), categories=categories)
 
 
 def _image_folder(items: Any, image: str | None, folder: str | Path | None) -> Path | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -39,6 +39,7 @@ class ItemTable:
         images: Where the item's picture is; None where it has none.
         features: Precomputed features, [num_items, dim], finite; None where there are none.
         titles: A short name for display; the first 60 characters of the text where none is given.
+        categories: What a catalogue says, by name of the category; None where it says nothing of an item.
 
     Raises:
         ItemError: If an id occurs twice, or a field has another number of rows than there are ids.
@@ -56,10 +57,12 @@ class ItemTable:
     images: tuple[Path | None, ...]
     features: NDArray[np.float32] | None = None
     titles: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         titles = self.titles or ("",) * len(self.texts)
-        for name, rows in {"texts": self.texts, "images": self.images, "titles": titles}.items():
+        fields = {"texts": self.texts, "images": self.images, "titles": titles, **self.categories}
+        for name, rows in fields.items():
             if len(rows) != len(self.ids):
                 raise ItemError(f"`{name}` has {len(rows)} rows for {len(self.ids)} item ids; give one row an item.")
         shown = tuple(title or text[:_TITLE_CHARACTERS] for title, text in zip(titles, self.texts, strict=True))
@@ -103,6 +106,7 @@ class ItemTable:
             images=tuple(self.images[row] for row in rows),
             features=None if self.features is None else self.features[rows],
             titles=tuple(self.titles[row] for row in rows),
+            categories={name: tuple(values[row] for row in rows) for name, values in self.categories.items()},
         )
 
 

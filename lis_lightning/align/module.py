@@ -1,9 +1,11 @@
-"""The module that aligns an item encoder to co-engagement pairs."""
+"""The module that trains an item encoder for objectives on preference data."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,54 +15,61 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.models import ItemEncoder
+from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.contrastive import info_nce
-
-_LEAST_TEMPERATURE = 0.01  # CLIP (Radford et al. 2021, section 2.5): the scale is clipped at 100 against instability
+from lis_lightning.functional.regularizers import matryoshka
+from lis_lightning.snapshot import encode_items, undisturbed
 
 
 class AlignmentModule(pl.LightningModule):
-    """Trains an encoder by symmetric InfoNCE, with AdamW, linear warm-up and cosine decay.
+    """Trains an encoder for a weighted sum of objectives, with AdamW, linear warm-up and cosine decay.
 
-    Logs ``train/loss``, ``train/temperature`` and ``val/loss`` (the loss of held-out pairs at the same temperature).
+    Logs ``train/loss``, ``train/<objective>`` and ``train/<objective>_temperature``, and ``val/loss`` with
+    ``val/<objective>`` of the held-out examples.
 
     Args:
         encoder: From item batches to representations.
+        objectives: What it is trained for, by name.
+        regularisers: What keeps the representations apart, by name.
         learning_rate: The highest, reached after warm-up.
-        weight_decay: Of weight matrices; norms, biases and the temperature are not decayed.
+        weight_decay: Of weight matrices; norms, biases and temperatures are not decayed.
         warmup_share: Share of the run during which the learning rate rises, 0 to below 1.
-        temperature: At the start. It is learned, and never falls below 0.01.
+        nested_dims: Train the first so many dimensions for each number too (Matryoshka); None for all of them alone.
 
     Raises:
-        ConfigError: If a value is out of range.
+        ConfigError: If a value is out of range, or there is no objective.
     """
 
     def __init__(
         self,
         encoder: ItemEncoder,
+        objectives: Mapping[str, Objective],
         *,
+        regularisers: Mapping[str, Regulariser] | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup_share: float = 0.1,
-        temperature: float = 0.07,
+        nested_dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _check_range("learning_rate", learning_rate, learning_rate > 0, "above 0")
         _check_range("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
         _check_range("warmup_share", warmup_share, 0 <= warmup_share < 1, "from 0 to below 1")
-        _check_range("temperature", temperature, temperature >= _LEAST_TEMPERATURE, f"{_LEAST_TEMPERATURE} or more")
-        self.save_hyperparameters(ignore=["encoder"])
+        if not objectives:
+            raise ConfigError("There is no objective to train for; name one, as in recipe=infonce.")
+        dims = list(nested_dims or ())
+        if dims and (min(dims) < 1 or max(dims) > encoder.output_dim):
+            raise ConfigError(f"`nested_dims` must lie in 1 to {encoder.output_dim}, but got {dims}.")
+        self.save_hyperparameters(ignore=["encoder", "objectives", "regularisers"])
         self.encoder = encoder
+        self.objectives = nn.ModuleDict(objectives)
+        self.regularisers = nn.ModuleDict(regularisers or {})
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_share = warmup_share
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-
-    @property
-    def temperature(self) -> Tensor:
-        """The temperature of the loss, a scalar; bounded here, so that its gradient ends where the bound begins."""
-        return self.log_temperature.clamp(min=math.log(_LEAST_TEMPERATURE)).exp()
+        self.nested_dims = dims or [encoder.output_dim]
 
     def encode_items(self, batch: dict[str, Any]) -> Tensor:
         """Return the representations [B, D] of an item batch."""
@@ -68,16 +77,35 @@ class AlignmentModule(pl.LightningModule):
         return representations
 
     @override
+    def on_fit_start(self) -> None:
+        objectives: Any = self.objectives
+        waiting = [one for one in objectives.values() if one.needs_reference and one.reference is None]
+        if waiting:
+            batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
+            loader = self.encoder.loader(batches.items)
+            encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
+            with undisturbed(self):
+                reference = torch.cat([rows for _, rows in encoded])
+            for one in waiting:
+                one.reference = reference
+
+    @override
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        loss = self._loss(batch)
-        size = len(batch["anchor"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        self.log("train/temperature", self.temperature.detach(), batch_size=size)
-        return loss
+        losses, size = self._losses(batch)
+        total = self._sum(losses)
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
+        for name, objective in self.objectives.items():
+            if isinstance(temperature := getattr(objective, "temperature", None), Temperature):
+                self.log(f"train/{name}_temperature", temperature.value.detach(), batch_size=size)
+        return total
 
     @override
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.log("val/loss", self._loss(batch), prog_bar=True, batch_size=len(batch["anchor"]), sync_dist=True)
+        losses, size = self._losses({name: part for name, part in batch.items() if part is not None})
+        if losses.keys() >= set(self.objectives):  # an objective with fewer held-out examples is through
+            self.log("val/loss", self._sum(losses), prog_bar=True, batch_size=size, sync_dist=True)
+        self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -93,11 +121,27 @@ class AlignmentModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": warmup_cosine(optimizer, int(total), self.warmup_share), "interval": "step"},
         }
 
-    def _loss(self, batch: dict[str, Any]) -> Tensor:
-        representations = self.encode_items(batch["items"])
-        return info_nce(
-            representations[batch["anchor"]], representations[batch["positive"]], self.temperature, batch["known"]
-        )
+    def _losses(self, batches: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+        """Return the loss of each objective and regulariser, and how many items were encoded."""
+        rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
+        losses = {
+            name: matryoshka(partial(self._objective(name).loss, batch=batches[name]), part, self.nested_dims)
+            for name, part in rows.items()
+        }
+        everything = torch.cat(list(rows.values()))
+        regularisers: Any = self.regularisers
+        for name, regulariser in regularisers.items():
+            losses[name] = regulariser.loss(everything)
+        return losses, len(everything)
+
+    def _objective(self, name: str) -> Objective:
+        objective: Any = self.objectives[name]
+        return cast(Objective, objective)
+
+    def _sum(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum."""
+        parts: dict[str, Any] = {**self.objectives, **self.regularisers}
+        return torch.stack([parts[name].weight * loss for name, loss in losses.items()]).sum()
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -9,25 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 from torch.utils.data import Subset
 
 from lis_lightning.align.data import AlignmentData
+from lis_lightning.align.events import AlignmentEvents
+from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
 from lis_lightning.align.models import ItemEncoder
 from lis_lightning.align.module import AlignmentModule
-from lis_lightning.align.pairs import PairDataModule, co_engagement_pairs
+from lis_lightning.align.objectives.base import Objective, Regulariser
 from lis_lightning.callback import LISMonitor
+from lis_lightning.ceiling import ceiling
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError
+from lis_lightning.preference import Preference
 from lis_lightning.report import write_curve
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
-
-PAIR_OPTIONS = ("batch_size", "count_power", "held_out")
 
 
 def say(text: str) -> None:
@@ -72,36 +73,15 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> Preference
     return split
 
 
-def pair_data(
-    split: PreferenceSplit, items: ItemTable, encoder: ItemEncoder, *, cache_dir: Path, window: int, **options: Any
-) -> PairDataModule:
-    """Return batches of co-engagement pairs of the alignment window.
-
-    Args:
-        split: Its ``alignment`` holds the only events that are used.
-        items: All items.
-        encoder: Prepares and collates them.
-        cache_dir: Where prepared items are kept.
-        window: Successive positives of a user that make pairs.
-        **options: As of :class:`PairDataModule`.
-    """
-    positive = split.alignment.filter(split.alignment["label"] == 1)
-    pairs, counts = co_engagement_pairs(
-        np.unique(positive["user"].to_numpy(), return_inverse=True)[1],
-        items.rows(positive["item"].to_list()),
-        positive["time"].to_numpy(),
-        window=window,
-    )
-    return PairDataModule(pairs, counts, encoder.prepare(items, cache_dir), encoder.collate, **options)
-
-
 def align(
     data: AlignmentData,
     build_encoder: Callable[[ItemTable], ItemEncoder],
     *,
     trainer: Callable[..., pl.Trainer],
     loggers: list[Any],
-    objective: Mapping[str, Any],
+    objectives: Mapping[str, Objective],
+    regularisers: Mapping[str, Regulariser],
+    training: Mapping[str, Any],
     split_options: Mapping[str, Any],
     every_n_steps: int,
     early_stopping: bool,
@@ -110,14 +90,17 @@ def align(
     seed: int,
     encode_batch_size: int = 128,
 ) -> Run:
-    """Fine-tune an encoder on co-engagement pairs while its representations are scored.
+    """Fine-tune an encoder for objectives on preference data while its representations are scored.
 
     Args:
         data: Log and items.
         build_encoder: Makes the encoder for the items.
         trainer: Makes the Trainer, given callbacks and logger.
         loggers: Lightning loggers.
-        objective: Options of the pairs (`window`, `batch_size`, `count_power`, `held_out`) and of the module.
+        objectives: What the encoder is trained for, by name. The first that names its preference data is what
+            `realised` refers to.
+        regularisers: What keeps its representations apart, by name.
+        training: `batch_size`, and options of :class:`~lis_lightning.align.module.AlignmentModule`.
         split_options: Further arguments of the split.
         every_n_steps: Optimizer steps between snapshots.
         early_stopping: Whether the evidence may end the run before its last step.
@@ -139,18 +122,27 @@ def align(
     split = prepare_split(data, split_options)
     pl.seed_everything(seed, verbose=False)
     encoder = build_encoder(items)
-    options = dict(objective)
-    pair_options = {name: options.pop(name) for name in PAIR_OPTIONS if name in options}
-    batches = pair_data(
-        split, items, encoder, cache_dir=cache_dir, window=options.pop("window"), seed=seed, **pair_options
+    events = AlignmentEvents.from_split(split, items, seed=seed)
+    options = dict(training)
+    batch_size = options.pop("batch_size")
+    batches = ExampleDataModule(
+        {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()},
+        encoder.prepare(items, cache_dir),
+        encoder.collate,
+        batch_size={name: objective.batch_size or batch_size for name, objective in objectives.items()},
+        seed=seed,
     )
+    module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
     say(_announcement(encoder, batches))
-    module = AlignmentModule(encoder, **options)
+    ceilings, aligned_to = _ceilings(objectives)
+    for name, preference in ceilings.items():
+        limit = ceiling(split, preference)
+        say(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
     # Not prepared anew: with a large processor the images are the long part of the start.
     scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, every_n_steps=every_n_steps, collate_fn=encoder.collate, batch_size=encode_batch_size,
-        dirpath=run_dir, cache_dir=cache_dir,
+        dirpath=run_dir, cache_dir=cache_dir, ceilings=ceilings, aligned_to=aligned_to,
     )  # fmt: skip
     checkpoint = ModelCheckpoint(
         run_dir / "checkpoints", filename="best-{step}", monitor="lis/ais", mode="max",
@@ -185,12 +177,29 @@ def _checkpoint_of(checkpoint: ModelCheckpoint, best: LISResult) -> Path | None:
     return path if path.stem == f"best-step={best.step}" else None
 
 
-def _announcement(encoder: ItemEncoder, batches: PairDataModule) -> str:
+def _ceilings(objectives: Mapping[str, Objective]) -> tuple[dict[str, Preference], str]:
+    """Return the preference data whose ceilings are shown, and the one that is aligned to: that of the objectives."""
+    found: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
+    aligned_to = "pairs"
+    for name, objective in reversed(list(objectives.items())):
+        own = objective.preference
+        if isinstance(own, str):
+            aligned_to = own
+        elif own is not None:
+            aligned_to = f"trained_{name}"
+            found[aligned_to] = own
+    return found, aligned_to
+
+
+def _announcement(encoder: ItemEncoder, batches: ExampleDataModule) -> str:
     """Return what is about to be trained, on what."""
     trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+    told = ", ".join(
+        f"{name} ({int((~given.held_out).sum()):,} examples, {int(given.held_out.sum()):,} more held out)"
+        for name, given in batches.examples.items()
+    )
     return (
-        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) to "
-        f"{len(batches.train_pairs):,} pairs, {len(batches.validation_pairs):,} more held out"
+        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) by {told}"
     )
 
 

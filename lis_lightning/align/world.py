@@ -195,14 +195,19 @@ def _write_items(place: Path, params: WorldParams, attributes: NDArray[np.int64]
 
 def _read(place: Path, params: WorldParams) -> World:
     table = pl.read_parquet(place / "items.parquet")
+    log, truth = pl.read_parquet(place / "interactions.parquet"), load_file(place / "truth.safetensors")
     ids = table["item_id"].to_numpy()
+    looks = {
+        name: tuple(list(words)[code] for code in truth["attributes"][:, at])
+        for at, (name, words) in enumerate(VOCABULARY.items())
+    }
     items = ItemTable(
         ids=ids,
         texts=tuple(table["text"]),
         images=image_paths(ids, table["image"].to_list(), place / "images"),
         titles=tuple(table["title"]),
+        categories=looks,
     )
-    log, truth = pl.read_parquet(place / "interactions.parquet"), load_file(place / "truth.safetensors")
     return _world(place, params, items, log, truth)
 
 

@@ -7,10 +7,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from lis_lightning.align.events import AlignmentEvents
+from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
 from lis_lightning.align.models import FeatureEncoder, VisionLanguageEncoder
 from lis_lightning.align.module import AlignmentModule, warmup_cosine
-from lis_lightning.align.pairs import PairDataModule, co_engagement_pairs
+from lis_lightning.align.objectives.pairs import PairContrastive
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 
@@ -27,12 +29,23 @@ def _table(num_items=60, seed=0) -> tuple[ItemTable, np.ndarray]:
     return ItemTable(np.arange(num_items), words, (None,) * num_items, features), group
 
 
-def _pairs(group: np.ndarray, seed=0):
+def _events(items, group, seed=0):
     rng = np.random.default_rng(seed)
     taste = rng.integers(0, 3, 40)
-    events = [(user, rng.choice(np.flatnonzero(group == taste[user]))) for user in range(40) for _ in range(8)]
-    users, items = np.array(events).T
-    return co_engagement_pairs(users, items, np.arange(len(users)))
+    user = np.repeat(np.arange(40), 8)
+    item = np.array([rng.choice(np.flatnonzero(group == taste[u])) for u in user])
+    return AlignmentEvents(
+        user=user, item=item, label=np.ones(user.size, np.int8), time=np.arange(user.size), items=items,
+        withheld=np.empty(0, np.int64), units_per_day=None, seed=seed,
+    )  # fmt: skip
+
+
+def _batches(encoder, objectives, items, group, folder="", **options):
+    events = _events(items, group, options.get("seed", 0))
+    return ExampleDataModule(
+        {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()},
+        encoder.prepare(items, folder), encoder.collate, **{"batch_size": 16, **options},
+    )  # fmt: skip
 
 
 def _fit(module, batches, **options):
@@ -56,13 +69,11 @@ class _Losses(pl.Callback):
         self.validation.append(trainer.callback_metrics["val/loss"].item())
 
 
-def _run(encoder, items, group, *, steps=30, seed=0, learning_rate=5e-3, folder="", **options):
-    pairs, counts = _pairs(group)
-    batches = PairDataModule(
-        pairs, counts, encoder.prepare(items, folder), encoder.collate, batch_size=16, seed=seed, held_out=0.1
-    )
+def _run(encoder, items, group, *, steps=30, seed=0, learning_rate=5e-3, folder="", temperature=0.07, **options):
+    objectives = {"pairs": PairContrastive(temperature=temperature, held_out=0.1)}
+    batches = _batches(encoder, objectives, items, group, folder, seed=seed)
     losses = _Losses()
-    module = AlignmentModule(encoder, learning_rate=learning_rate, **options)
+    module = AlignmentModule(encoder, objectives, learning_rate=learning_rate, **options)
     _fit(
         module, batches, max_steps=steps, callbacks=[losses], val_check_interval=10, check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -84,7 +95,7 @@ def test_features_learn_groups():
     items, group = _table()
     torch.manual_seed(0)
     encoder = FeatureEncoder.from_items(items, output_dim=6, hidden_dim=16)
-    raw = _group_gap(AlignmentModule(encoder), items, group)
+    raw = _group_gap(AlignmentModule(encoder, {"pairs": PairContrastive()}), items, group)
     module, losses = _run(encoder, items, group, steps=60)
     assert np.mean(losses.train[-10:]) < np.mean(losses.train[:10]) - 0.1
     assert losses.validation[-1] < losses.validation[0]
@@ -129,7 +140,7 @@ def test_no_warmup_starts_at_the_highest_rate():
 
 def test_loss_is_info_nce_of_the_encoded_pairs():
     items, _ = _table(6)
-    module = AlignmentModule(FeatureEncoder.from_items(items), temperature=0.3)
+    module = AlignmentModule(FeatureEncoder.from_items(items), {"pairs": PairContrastive(temperature=0.3)})
     batch = {
         "items": {"features": torch.from_numpy(items.features[[4, 1, 2]])},
         "anchor": torch.tensor([0, 1]),
@@ -139,16 +150,18 @@ def test_loss_is_info_nce_of_the_encoded_pairs():
     rows = module.encode_items(batch["items"])
     expected = info_nce(rows[[0, 1]], rows[[2, 0]], 0.3, batch["known"])
     module.log = lambda *args, **kwargs: None
-    torch.testing.assert_close(module.training_step(batch, 0), expected)
+    module.log_dict = lambda *args, **kwargs: None
+    torch.testing.assert_close(module.training_step({"pairs": batch}, 0), expected)
 
 
 def test_norms_biases_and_temperature_are_not_decayed():
     items, _ = _table()
-    module = AlignmentModule(FeatureEncoder.from_items(items), weight_decay=0.3)
+    objective = PairContrastive()
+    module = AlignmentModule(FeatureEncoder.from_items(items), {"pairs": objective}, weight_decay=0.3)
     decayed, spared = module._parameter_groups()
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert {weight.ndim for weight in decayed["params"]} == {2}
-    assert any(weight is module.log_temperature for weight in spared["params"])
+    assert any(weight is objective.temperature.log for weight in spared["params"])
     assert len(decayed["params"]) + len(spared["params"]) == len(list(module.parameters()))
 
 
@@ -156,21 +169,24 @@ def test_temperature_is_learned_and_bounded():
     items, group = _table()
     torch.manual_seed(0)
     module, _ = _run(FeatureEncoder.from_items(items), items, group, temperature=0.07)
-    assert module.temperature.item() != pytest.approx(0.07, rel=1e-3)
+    temperature = module.objectives["pairs"].temperature
+    assert temperature.value.item() != pytest.approx(0.07, rel=1e-3)
     with torch.no_grad():
-        module.log_temperature.fill_(-50)
-    assert module.temperature.item() == pytest.approx(0.01)
+        temperature.log.fill_(-50)
+    assert temperature.value.item() == pytest.approx(0.01)
 
 
 def test_checkpoint_restores_weights_and_options(tmp_path):
     items, group = _table()
     encoder = FeatureEncoder.from_items(items, output_dim=6)
-    module = AlignmentModule(encoder, temperature=0.2, weight_decay=0.05)
-    pairs, counts = _pairs(group)
-    batches = PairDataModule(pairs, counts, encoder.prepare(items, ""), encoder.collate, batch_size=16)
+    objectives = {"pairs": PairContrastive(temperature=0.2)}
+    module = AlignmentModule(encoder, objectives, weight_decay=0.05)
+    batches = _batches(encoder, objectives, items, group)
     trainer = _fit(module, batches, max_steps=3, limit_val_batches=0)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    again = AlignmentModule.load_from_checkpoint(tmp_path / "a.ckpt", encoder=FeatureEncoder(12, output_dim=6))
+    again = AlignmentModule.load_from_checkpoint(
+        tmp_path / "a.ckpt", encoder=FeatureEncoder(12, output_dim=6), objectives=objectives
+    )
     assert again.weight_decay == 0.05
     batch = {"features": torch.from_numpy(items.features)}
     assert torch.equal(again.encode_items(batch), module.encode_items(batch))
@@ -179,10 +195,10 @@ def test_checkpoint_restores_weights_and_options(tmp_path):
 def test_error_on_a_run_without_an_end():
     items, group = _table()
     encoder = FeatureEncoder.from_items(items)
-    pairs, counts = _pairs(group)
-    batches = PairDataModule(pairs, counts, encoder.prepare(items, ""), encoder.collate, batch_size=16)
+    objectives = {"pairs": PairContrastive()}
+    batches = _batches(encoder, objectives, items, group)
     with pytest.raises(ConfigError, match="which has no end: max_steps and max_epochs"):
-        _fit(AlignmentModule(encoder), batches, max_steps=-1, limit_val_batches=0)
+        _fit(AlignmentModule(encoder, objectives), batches, max_steps=-1, limit_val_batches=0)
 
 
 @pytest.mark.parametrize(
@@ -191,11 +207,12 @@ def test_error_on_a_run_without_an_end():
         ({"learning_rate": 0}, "`learning_rate` must be above 0, but got 0"),
         ({"weight_decay": -0.1}, "`weight_decay` must be 0 or more, but got -0.1"),
         ({"warmup_share": 1.0}, "`warmup_share` must be from 0 to below 1, but got 1.0"),
-        ({"temperature": 0.001}, "`temperature` must be 0.01 or more, but got 0.001"),
+        ({"nested_dims": [1, 3]}, r"`nested_dims` must lie in 1 to 2, but got \[1, 3\]"),
+        ({"objectives": {}}, "There is no objective to train for"),
         ({"learning_rate": math.nan}, "`learning_rate` must be above 0, but got nan"),
         ({"weight_decay": math.inf}, "`weight_decay` must be 0 or more, but got inf"),
     ],
 )
 def test_error_on_options(options, match):
     with pytest.raises(ConfigError, match=match):
-        AlignmentModule(FeatureEncoder(4, output_dim=2), **options)
+        AlignmentModule(FeatureEncoder(4, output_dim=2), **{"objectives": {"pairs": PairContrastive()}, **options})
