@@ -13,11 +13,12 @@ from pathlib import Path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from lis_lightning._resources import resource_dir
 from lis_lightning.errors import ConfigError
 
-_CHOICE = re.compile(r"^\+{0,2}(?P<group>[a-z_]+)=(?P<name>[\w.-]+)$")
+_CHOICE = re.compile(r"^\+{0,2}(?P<group>[a-z_]+)=\[?(?P<names>[\w., -]*)\]?$")
 
 
 class UserRecipes(SearchPathPlugin):
@@ -51,8 +52,19 @@ def user_folder() -> Path | None:
 
 
 def register() -> None:
-    """Tell Hydra of the user's recipes; call before ``hydra.main`` runs."""
+    """Tell Hydra of the user's recipes, for running and for ``--help``; call before ``hydra.main`` runs."""
     Plugins.instance().register(UserRecipes)
+    OmegaConf.register_new_resolver("lis_recipes", _described_recipes, replace=True)
+
+
+def _described_recipes() -> str:
+    """Return a line for each recipe: its name and what its first comment says."""
+    folders = [resource_dir("conf"), *([user] if (user := user_folder()) is not None else [])]
+    lines = []
+    for path in sorted(path for folder in folders for path in (folder / "recipe").glob("*.yaml")):
+        said = re.search(rf"^# lis-align\S* recipe={re.escape(path.stem)}\s+(.+)$", path.read_text(), re.MULTILINE)
+        lines.append(f"  recipe={path.stem:<22}{said[1] if said else ''}".rstrip())
+    return "\n".join(lines)
 
 
 def check_choices(arguments: Sequence[str]) -> None:
@@ -75,14 +87,14 @@ def check_choices(arguments: Sequence[str]) -> None:
         folders.append(folder)
     for argument in arguments:
         match = _CHOICE.match(argument)
-        if match is None or match["name"] == "null":
+        if match is None:
             continue
-        group, name = match["group"], match["name"]
-        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-        if options and name.removesuffix(".yaml") not in options:
-            near = difflib.get_close_matches(name, options, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"There is no {group} {name!r}; there are {', '.join(options)}.{hint}")
+        options = sorted({path.stem for folder in folders for path in (folder / match["group"]).glob("*.yaml")})
+        for name in filter(None, map(str.strip, match["names"].split(","))):
+            if options and name != "null" and name.removesuffix(".yaml") not in options:
+                near = difflib.get_close_matches(name, options, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"There is no {match['group']} {name!r}; there are {', '.join(options)}.{hint}")
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[Path]:

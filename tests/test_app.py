@@ -44,9 +44,10 @@ def test_every_option_composes(path):
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_says_how_to_use_it(path):
     lines = path.read_text().splitlines()
-    is_global = lines[0] == "# @package _global_"
-    assert is_global or not any("@package _global_" in line for line in lines), "Hydra reads it on the first line only"
-    assert lines[1 if is_global else 0].startswith("# lis-align")
+    packaged = lines[0].startswith("# @package ")
+    assert not any("@package " in line for line in lines[1:]), "Hydra reads it on the first line only"
+    assert lines[1 if packaged else 0].startswith(f"# lis-align {path.parent.name}={path.stem}") or not packaged
+    assert lines[1 if packaged else 0].startswith("# lis-align")
     assert isinstance(yaml.safe_load(path.read_text()), dict)
 
 

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.models import ItemEncoder
 from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
+from lis_lightning.batches import Loaded
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.regularizers import matryoshka
 from lis_lightning.snapshot import encode_items, undisturbed
@@ -82,7 +83,7 @@ class AlignmentModule(pl.LightningModule):
         waiting = [one for one in objectives.values() if one.needs_reference and one.reference is None]
         if waiting:
             batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
-            loader = self.encoder.loader(batches.items)
+            loader = Loaded(self.encoder.loader(batches.items), "item_id")
             encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
             with undisturbed(self):
                 reference = torch.cat([rows for _, rows in encoded])

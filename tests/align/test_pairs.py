@@ -138,7 +138,7 @@ def test_information_against_the_definition():
     counts = np.triu(rng.integers(1, 9, (5, 5)).astype(float), 1)
     pairs = np.argwhere(counts)
     whole = counts + counts.T
-    expected = np.log(whole * whole.sum() / np.outer(whole.sum(0), whole.sum(0)))[pairs[:, 0], pairs[:, 1]]
+    expected = np.log((whole * whole.sum() / np.outer(whole.sum(0), whole.sum(0)))[pairs[:, 0], pairs[:, 1]])
     np.testing.assert_allclose(pointwise_information(pairs, counts[pairs[:, 0], pairs[:, 1]]), expected)
 
 
