@@ -35,7 +35,7 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
     spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
     before_validation = any(isinstance(one, EveryEpochs | EveryValidation) and one.n == 1 for one in schedules)
     for checkpoint in checkpoints:
-        monitored = getattr(checkpoint, "monitor", None) or ""
+        monitored = getattr(checkpoint, "monitor", None)
         # Lightning has no public way to ask when a checkpoint is due.
         every = getattr(checkpoint, "_every_n_train_steps", 0) or 0
         matches = any(every % n == 0 for n in spacings) if every else before_validation
@@ -66,7 +66,7 @@ def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
     epoch, validation = _steps_between(trainer)
     for callback in callbacks:
-        monitored = getattr(callback, "monitor", None) or ""
+        monitored = getattr(callback, "monitor", None)
         if not (is_ours(monitored, prefix) and hasattr(callback, "wait_count")):
             continue
         # What it has settled on in its `setup`; Lightning has no public way to ask.
@@ -126,7 +126,9 @@ def check_averaging(callbacks: Iterable[Any], monitor: Any) -> None:
             )
 
 
-def is_ours(key: str, prefix: str) -> bool:
-    """Whether a key is one of the monitor whose keys start with a prefix, not of one with a longer name."""
-    family, _, rest = key.removeprefix(f"{prefix}/").partition("/")
-    return key.startswith(f"{prefix}/") and (not rest or family in FAMILIES)
+def is_ours(monitored: Any, prefix: str) -> bool:
+    """Whether a callback's ``monitor`` is a key of the monitor whose keys start with a prefix, not of a longer one."""
+    if not isinstance(monitored, str) or not monitored.startswith(f"{prefix}/"):
+        return False
+    family, _, rest = monitored.removeprefix(f"{prefix}/").partition("/")
+    return not rest or family in FAMILIES

@@ -192,7 +192,8 @@ def test_a_stop_does_not_depend_on_timing(split, tmp_path, slow_scores):
 
 
 def test_a_stock_early_stopping_finds_its_metric_from_the_start(split, tmp_path):
-    fit(tmp_path, background_of(split, background_steps=50), EarlyStopping("lis/ais", mode="max", patience=99), steps=5)
+    monitor = background_of(split, every_n_steps=3, background_steps=50)
+    fit(tmp_path, monitor, EarlyStopping("lis/ais", mode="max", patience=99), steps=5)
 
 
 def broken_score(monkeypatch, number):
