@@ -200,12 +200,8 @@ class LISMonitor(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         state = self._history.state(self.rule.plateau_patience)
-        state |= {
-            "last_step": self._last_step,
-            "agenda": self._agenda.state_dict(),
-            "waiting": waiting(self._background),
-        }
-        return {**state, "evaluator": self._evaluator()}
+        state |= {"last_step": self._last_step, "agenda": self._agenda.state_dict(), "evaluator": self._evaluator()}
+        return {**state, "waiting": waiting(self._background)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -244,14 +240,9 @@ class LISMonitor(pl.Callback):
         share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
         share |= getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
         self._batches = make_batches(
-            self.items,
-            self.split.item_ids,
-            batch_size=self.batch_size,
-            collate_fn=self.collate_fn,
-            item_key=self.item_key,
-            rank=share["rank"],
-            world_size=share["num_replicas"],
-        )
+            self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=self.collate_fn,
+            item_key=self.item_key, rank=share["rank"], world_size=share["num_replicas"],
+        )  # fmt: skip
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -323,9 +314,8 @@ class LISMonitor(pl.Callback):
         self._agenda.stop()
         self._failures.strict = False  # the error that ends the run is the one to see
         if self._background.step is not None:  # the other processes may be gone: nobody is asked
-            self._tell(
-                trainer, self._failures.survived("snapshot", partial(self._finished, trainer, self._background.take))
-            )
+            last = partial(self._finished, trainer, self._background.take)
+            self._tell(trainer, self._failures.survived("snapshot", last))
         if self._folder is not None and self._results and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
@@ -340,9 +330,9 @@ class LISMonitor(pl.Callback):
         best = self.best
         if best is None:
             return
-        said = {"best_step": best.step, "verdict": self._results[-1].verdict, "cut_short_by": cut_short_by}
         log = partial(self._on_loggers, trainer, tracking.finish, self._results)
-        on_first(trainer, log, partial(self._end, said), strict=self._failures.strict)
+        end = partial(self._failures.survived, "record", partial(self._history.end, cut_short_by))
+        on_first(trainer, log, end, strict=self._failures.strict)
         if self.progress and trainer.is_global_zero:
             show = partial(tracking.summary, self._results, best, self.record_path, trainer.loggers)
             rank_zero_info(self._failures.survived("summary", show) or "")
@@ -404,13 +394,7 @@ class LISMonitor(pl.Callback):
         """Make the record hold the run so far, on the process that writes it."""
         if self._folder is not None:
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            identity = {"split_hash": self.split.hash, "split": self.split.describe(), "config": config}
-            self._failures.survived("record", partial(self._history.write, self._folder, **identity))
-
-    def _end(self, said: Mapping[str, Any]) -> None:
-        """Close the record."""
-        if self._history.record is not None:
-            self._failures.survived("record", partial(self._history.record.status, "end", **said))
+            self._failures.survived("record", partial(self._history.write, self._folder, self.split, config))
 
     def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
         """Do something with the loggers on the first process."""

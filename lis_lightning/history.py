@@ -86,18 +86,19 @@ class History:
         """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
         self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._found)
 
-    def write(self, folder: Path, **identity: Any) -> None:
+    def write(self, folder: Path, split: PreferenceSplit, config: Mapping[str, Any]) -> None:
         """Make the disk hold what the run holds: its newest result, and those that the disk refused before.
 
         Args:
             folder: Where the record lies, or will lie.
-            **identity: ``split_hash``, ``split`` and ``config``, as :meth:`Record.create` takes them.
+            split: The split that the results are measured on.
+            config: Plain values that describe how the run is monitored.
 
         Raises:
             RecordError: If the record cannot be read or written.
         """
         if self.record is None:
-            self.record = self._open(folder, identity)
+            self.record = self._open(folder, split, config)
         known = set(self.record.steps)
         for result in self.results:
             if result.step not in known:
@@ -149,6 +150,19 @@ class History:
         """Step of the best result."""
         return None if self.best is None else self.best.step
 
+    def end(self, cut_short_by: str | None) -> None:
+        """Close the record, if there is one.
+
+        Args:
+            cut_short_by: Kind of the error that ended the run; None where it reached its end.
+
+        Raises:
+            RecordError: If the disk refuses.
+        """
+        if self.record is not None:
+            verdict = self.results[-1].verdict
+            self.record.status("end", best_step=self.best_step, verdict=verdict, cut_short_by=cut_short_by)
+
     def note(self, **failure: Any) -> None:
         """Record a failure, if there is a record.
 
@@ -158,14 +172,14 @@ class History:
         if self.record is not None:
             self.record.status("failure", **failure)
 
-    def _open(self, folder: Path, identity: Mapping[str, Any]) -> Record:
+    def _open(self, folder: Path, split: PreferenceSplit, config: Mapping[str, Any]) -> Record:
         """Continue the run's record up to where it says the same, or start one under a name that is free."""
         path = Record.find(folder, self.run_id)
         if path is None:
             names = (f"{self._stem}-v{number}.jsonl" if number else f"{self._stem}.jsonl" for number in count())
             free = next(folder / name for name in names if not (folder / name).exists())
-            return Record.create(free, run_id=self.run_id, **identity)
-        found = Record.open(path, split_hash=identity["split_hash"])
+            return Record.create(free, run_id=self.run_id, split_hash=split.hash, split=split.describe(), config=config)
+        found = Record.open(path, split_hash=split.hash)
         recorded = {result.step: result for result in Record.read(path)[1]}
         kept = -1
         for result in self.results:

@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from lis_lightning._packing import ceilings_of, dumps, pack_one, result_of
 from lis_lightning.errors import RecordError
@@ -63,6 +63,7 @@ class Record:
         self.path = path
         self.header = contents.header
         self._size = contents.size
+        self._unsure = False  # whether a write of ours failed, and may have left something
         self._steps = {result.step for result in contents.results}
         self._ceilings = set(contents.ceilings)
 
@@ -198,6 +199,8 @@ class Record:
         try:
             # Not mode "ab": what an earlier failed write left behind the intact part has to be overwritten.
             with self.path.open("r+b") as file:
+                self._refuse_others(file)
+                self._unsure = True
                 file.truncate(self._size)
                 file.seek(self._size)
                 file.write(data)
@@ -206,6 +209,17 @@ class Record:
         except OSError as error:
             raise RecordError(f"The record {self.path} cannot be written: {error}.") from error
         self._size += len(data)
+        self._unsure = False
+
+    def _refuse_others(self, file: BinaryIO) -> None:
+        """Raise where another process has written since: a run that was resumed twice."""
+        file.seek(self._size)
+        line = file.readline()
+        if not self._unsure and line.endswith(b"\n") and _intact(line[:-1]) is not None:
+            raise RecordError(
+                f"Another process writes to {self.path} too: a run was resumed twice. Give one of them another "
+                "`dirpath`."
+            )
 
 
 def pack(results: Iterable[LISResult]) -> list[str]:

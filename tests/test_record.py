@@ -244,6 +244,18 @@ def test_a_short_line_after_a_long_torn_one_leaves_nothing_of_it(record, path):
     assert b"xxx" not in path.read_bytes()
 
 
+def test_two_writers_do_not_overwrite_each_other(record, path):
+    """A run that was resumed twice from one checkpoint: the second to write is refused, and nothing is lost."""
+    record.append(make_result(0))
+    other = Record.open(path)
+    record.append(make_result(5))
+    for _ in range(2):
+        with pytest.raises(RecordError, match=r"Another process writes to .*record\.jsonl too: a run was"):
+            other.append(make_result(5, ais=0.5))
+    record.append(make_result(10))
+    assert [(result.step, result.ais) for result in Record.read(path)[1]] == [(step, 0.1 + 0.2) for step in (0, 5, 10)]
+
+
 def test_open_refuses_another_split(record, path):
     with pytest.raises(RecordError, match="measured on split 'c0ffee', this run uses split 'decaf'"):
         Record.open(path, split_hash="decaf")

@@ -149,9 +149,9 @@ def test_named_and_later_records_have_folders_of_their_own(small_run, small_spli
 
 
 @pytest.fixture
-def history(tmp_path):
+def history(tmp_path, split):
     history = History(retention=Retention("best"))
-    history.write(tmp_path, split_hash="x")
+    history.write(tmp_path, split, {})
     return history
 
 
@@ -160,7 +160,7 @@ def add(history, folder, split, step, ais):
     result = result_at(step, ais)
     history.keep(split, result, torch.full((split.num_items, 2), float(step)), torch.nn.Linear)
     history.results.append(result)
-    history.write(folder, split_hash="x")
+    history.write(folder, split, {})
 
 
 def test_the_best_of_the_last_checkpoint_stays_until_the_next_one(history, split, tmp_path):
@@ -176,7 +176,7 @@ def test_the_best_of_the_last_checkpoint_stays_until_the_next_one(history, split
     resumed = History(retention=Retention("best"))
     assert resumed.load(state, {})
     resumed.recover(tmp_path)
-    resumed.write(tmp_path, split_hash="x")
+    resumed.write(tmp_path, split, {})
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors"]
 
 
