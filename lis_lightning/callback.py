@@ -50,13 +50,11 @@ class LISMonitor(pl.Callback):
 
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
     for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
-
     Scored are the weights in training, not an average of them: callbacks that average weights stand behind the monitor.
 
     A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
-    judges as if it had never stopped, as long as the record lies where it was. Without (the file is gone), the numbers
-    come back and the rule goes on; only pairs of old snapshots cannot be compared any more. Where the split, the
-    ceilings or the schedule have changed since, a new curve and a new record start, with a warning.
+    judges as if it had never stopped; without its record, only pairs of old snapshots cannot be compared any more.
+    Where the split, the ceilings or the schedule have changed, a new curve and record start, with a warning.
 
     Args:
         split: The preference split to score on.
