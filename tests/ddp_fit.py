@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars
@@ -17,9 +18,11 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
+from lis_lightning import _measure
 from lis_lightning.callback import LISMonitor
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.encoding import Encode
+from lis_lightning.schedule import EverySteps, OnFile
 from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import StopRule
 
@@ -218,6 +221,48 @@ def sharded(folder):
     return seen
 
 
+class _Asks(pl.Callback):
+    """Asks the first process for a snapshot, by a file that only its folder holds."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 9 and trainer.is_global_zero:
+            Path(self.folder, "snapshot").touch()
+
+
+def later(folder):
+    """Scores in the background, one of which fails on one process, and a snapshot that only the first is asked for."""
+    real, calls = _measure.score, []
+
+    def score(*args, **options):
+        calls.append(1)
+        if len(calls) == 3 and _rank() == 1:
+            raise ArithmeticError("only here")
+        return real(*args, **options)
+
+    rule = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=3)  # every snapshot is flat
+    own = str(Path(folder, f"own-{_rank()}", "snapshot"))
+    Path(own).parent.mkdir(parents=True)
+    schedule = [EverySteps(4), OnFile(own, poll_seconds=0)]
+    monitor = LISMonitor(
+        SPLIT, Items(), schedule=schedule, background_steps=2, rule=rule, dirpath=folder, placebo=False
+    )
+    stop = LISEarlyStopping()
+    with mock.patch.object(_measure, "score", score), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = fit(folder, Tower(), _Asks(Path(own).parent), monitor, stop, steps=30)
+    return {
+        "steps": [result.step for result in monitor.results],
+        "ais": [result.ais for result in monitor.results],
+        "global_step": trainer.global_step,
+        "stopped": stop.stopped_step,
+        "judged": stop.num_judged,
+        "error": monitor.last_error,
+    }
+
+
 class _Wide(Items):
     def __getitem__(self, row):
         return {"item_id": row, "wide": super().__getitem__(row)["x"].repeat(2)}
@@ -265,7 +310,7 @@ def _rank():
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-CHECKS = (curve, sources, strict, sharded)
+CHECKS = (curve, sources, strict, sharded, later)
 
 
 def main(folder):

@@ -87,3 +87,16 @@ def test_sharded_processes_make_equally_many_forwards(ranks, case, batches):
     _, first, second = ranks
     steps, snapshots = 4, 3
     assert first["sharded"][case]["forwards"] == second["sharded"][case]["forwards"] == steps + snapshots * batches
+
+
+def test_scores_in_the_background_are_read_and_survived_together_and_the_first_process_is_asked(ranks):
+    """The snapshot of step 8 fails on one; the file of step 9 is looked for at step 10, as a schedule of the first."""
+    folder, first, second = ranks
+    assert first["later"] == second["later"]
+    seen = first["later"]
+    assert seen["steps"] == [0, 4, 10, 12, 14]
+    assert seen["ais"] == pytest.approx([seen["ais"][0]] * 5, abs=1e-9)
+    assert (seen["stopped"], seen["global_step"], seen["judged"]) == (14, 14, 3)
+    assert seen["error"] == "SnapshotError: process 1: ArithmeticError: only here"
+    _, results = Record.read(folder / "later" / "record.jsonl")
+    assert [result.step for result in results] == seen["steps"]
