@@ -48,6 +48,8 @@ class Arm:
     Attributes:
         base: Logits of the base.
         score: Logits with the arm.
+        unruled: Where the arm adds nothing, logits with as much of it as the training events do not rule out; else
+            None. They tell how far from 0 the gain may be.
         without: Logits with the arm, had it been fitted without one group of the training users, [num_test, G].
         labels: 0 or 1.
         users: User of each event.
@@ -59,6 +61,7 @@ class Arm:
 
     base: NDArray[np.float64]
     score: NDArray[np.float64]
+    unruled: NDArray[np.float64] | None
     without: NDArray[np.float64]
     labels: NDArray[np.int8]
     users: NDArray[np.int64]
@@ -87,6 +90,8 @@ class Arm:
         labels, weights = self.labels[inside], None if weights is None else weights[inside]
         auc_base, base_influence = auroc_influence(self.base[inside], labels, weights)
         auc, influence = auroc_influence(self.score[inside], labels, weights)
+        if self.unruled is not None:
+            influence = auroc_influence(self.unruled[inside], labels, weights)[1]
         per_user = user_sums(influence - base_influence, self.users[inside], self.num_users)
         if self.num_users > 1:  # one user has no spread: let the interval be infinite
             per_user = np.concatenate([per_user, self._training_influence(inside, labels, weights)])
@@ -128,6 +133,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
     return Arm(
         base=base_logits,
         score=base_logits + fit.score.cpu().numpy()[test],
+        unruled=None if fit.unruled is None else base_logits + fit.unruled.cpu().numpy(),
         without=base_logits[:, None] + fit.without.cpu().numpy(),
         labels=split.events.label[test],
         users=split.events.user[test],

@@ -238,6 +238,8 @@ def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
 def _gauc_gain(arm: Arm) -> Estimate:
     """Return the gain of the impression-weighted per-user AUC; its interval holds the sampling of test users only."""
     after, influence = grouped_auroc_influence(arm.score, arm.labels, arm.users, arm.num_users)
+    if arm.unruled is not None:
+        influence = grouped_auroc_influence(arm.unruled, arm.labels, arm.users, arm.num_users)[1]
     before, base_influence = grouped_auroc_influence(arm.base, arm.labels, arm.users, arm.num_users)
     return cluster_interval(after - before, influence - base_influence)
 

@@ -168,8 +168,8 @@ def underpowered(
 ) -> str | None:
     """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
 
-    An exact 0 has no interval: the ranker found no use for the vectors. It is nothing only where the events are enough
-    to have shown the gain that matters.
+    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
+    shown the gain that matters.
 
     Args:
         what: What was estimated, in words.
@@ -183,7 +183,7 @@ def underpowered(
         >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
         '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
     """
-    if estimate.value == 0 and estimate.se == 0 and detectable > relevant_gain:
+    if estimate.value == 0 and detectable > relevant_gain:
         # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
         needed = num_events * detectable / relevant_gain
         return (

@@ -74,8 +74,12 @@ def _logistic_loss(base: Tensor, features: Tensor, weight: Tensor, labels: Tenso
     return float(loss + 0.5 * (ridge * weight.square()).sum())
 
 
-def fit_slope(scores: Float[Tensor, " E"], labels: Float[Tensor, " E"], offset: Float[Tensor, " E"]) -> float:
-    """Return the slope a >= 0 that maximises the likelihood of ``offset + a * scores``; 0 where scores say nothing.
+def fit_slope(
+    scores: Float[Tensor, " E"], labels: Float[Tensor, " E"], offset: Float[Tensor, " E"]
+) -> tuple[float, float]:
+    """Return the slope a >= 0 that maximises the likelihood of ``offset + a * scores``, and its standard error.
+
+    Both are 0 where the scores say nothing at all.
 
     Args:
         scores: Out-of-fold predictions of the residual.
@@ -84,9 +88,12 @@ def fit_slope(scores: Float[Tensor, " E"], labels: Float[Tensor, " E"], offset: 
     """
     spread = float(scores.std(correction=0)) if scores.numel() else 0.0
     if not spread > 0:
-        return 0.0
-    slope = float(fit_logistic((scores / spread)[:, None], labels, penalty=0.0, offset=offset)[0])
-    return max(slope, 0.0) / spread
+        return 0.0, 0.0
+    unit = scores / spread
+    slope = max(0.0, float(fit_logistic(unit[:, None], labels, penalty=0.0, offset=offset)[0]))
+    probability = torch.sigmoid(offset + slope * unit)
+    information = float((probability * (1 - probability) * unit.square()).sum())
+    return slope / spread, (information**-0.5 if information > 0 else 0.0) / spread
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,15 @@ class ProbeFit:
         score: Slope times prediction for every event, to be added to the base logit, [E]. Training events carry their
             out-of-fold prediction; only test events may be evaluated.
         without: The same for the test events, had the probe been fitted without one group of users, [num_test, G].
+        unruled: Where the slope is 0, what the test events would score at a slope of two standard errors, which the
+            training events do not rule out, [num_test]; else None. An exact 0 is no certain one.
         slope: The slope; 0 means that the representation adds nothing.
         penalty: Ridge chosen by cross-validation over users.
     """
 
     score: Float[Tensor, " E"]
     without: Float[Tensor, "t G"]
+    unruled: Float[Tensor, " t"] | None
     slope: float
     penalty: float
 
@@ -188,11 +198,13 @@ def fit_probe(
             for g, events in enumerate(members)
         ]
     )
-    slope = fit_slope(out_of_fold, labels[train], base[train])
-    predicted = slope * _predict(inputs, mean, gain, torch.cat([everyone, without]), test)
+    slope, error = fit_slope(out_of_fold, labels[train], base[train])
+    predicted = _predict(inputs, mean, gain, torch.cat([everyone, without]), test)
+    unruled = 2 * error * predicted[:, 0] if slope == 0.0 else None
+    predicted *= slope
     score = torch.zeros_like(base)
     score[train], score[test] = slope * out_of_fold, predicted[:, 0]
-    return ProbeFit(score, predicted[:, 1:], slope, penalties[choice])
+    return ProbeFit(score, predicted[:, 1:], unruled, slope, penalties[choice])
 
 
 def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:

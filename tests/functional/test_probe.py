@@ -40,12 +40,15 @@ def test_slope_maximises_the_likelihood(data):
         return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
 
     best = minimize_scalar(loss, bounds=(0, 10), method="bounded", options={"xatol": 1e-8}).x
-    assert fit_slope(features[:, 0], labels, offset) == pytest.approx(best, abs=1e-4)
+    assert fit_slope(features[:, 0], labels, offset)[0] == pytest.approx(best, abs=1e-4)
 
 
 def test_slope_of_a_harmful_score_is_zero(data):
     features, labels = data
-    assert fit_slope(-features[:, 0], labels, torch.zeros(400, dtype=torch.float64)) == 0.0
+    slope, error = fit_slope(-features[:, 0], labels, torch.zeros(400, dtype=torch.float64))
+    assert slope == 0.0
+    # The information at 0 is that of fair coins.
+    assert error == pytest.approx(2 / float(features[:, 0].norm()))
 
 
 def test_probe_equals_ridge_by_an_optimiser():
