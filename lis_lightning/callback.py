@@ -49,8 +49,13 @@ class LISMonitor(pl.Callback):
     ``Trainer(fast_dev_run=True)`` takes the raw snapshot, raises if it fails, and writes nothing.
 
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
-    for each kind. With several processes each encodes its share of the items, all score the same, and the first writes.
-    Scored are the weights in training, not an average of them: callbacks that average weights stand behind the monitor.
+    for each kind. Scored are the weights in training, not an average of them: callbacks that average weights stand
+    behind the monitor.
+
+    With several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM
+    or ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), each encodes its share of the
+    items, all score the same, so that none waits for the first, and the first writes. So with FSDP2
+    (``ModelParallelStrategy``), where however a batch that does not fit into the memory of one cannot be tried again.
 
     A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
     judges as if it had never stopped; without its record, only pairs of old snapshots cannot be compared any more.
@@ -59,7 +64,8 @@ class LISMonitor(pl.Callback):
     Args:
         split: The preference split to score on.
         items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
-            ``item_ids`` only the split's items are read, and missing ones are found before the training starts.
+            ``item_ids`` only the split's items are read, and missing ones are found before the training starts; with
+            ``lengths`` (tokens, characters: one number a row) batches are of similar length, which saves padding.
         every_n_steps: Optimizer steps between snapshots; 200 where there is no `schedule`.
         schedule: When snapshots are due, instead of or besides `every_n_steps`: one or several of
             :mod:`lis_lightning.schedule`, as in ``[LogSpaced(10, per_decade=4), OnFile()]``.
@@ -72,7 +78,7 @@ class LISMonitor(pl.Callback):
             module, with pooling (``Encode("model.text_model", pooling="last")``); its name alone for the mean. Default:
             the module's ``encode_items(batch)``.
         item_key: Key of the item id in a batch.
-        batch_size: Items per batch; a DataLoader keeps its own.
+        batch_size: Items per batch, halved where they do not fit into memory; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
         save: Which snapshots to keep on disk beside the record, ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.storage`. Default: none.

@@ -54,6 +54,11 @@ class PreparedItems(Dataset[dict[str, Any]]):
         self.__dict__.update(state)
         self._open()
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Numbers that each item takes: [num_items], for batches of items alike."""
+        return np.stack([shapes.prod(axis=1) for shapes in self._shapes.values()]).sum(axis=0)
+
     def __len__(self) -> int:
         return len(self.ids)
 

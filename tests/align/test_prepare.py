@@ -38,6 +38,11 @@ def test_gives_back_what_went_in(tmp_path):
         assert item["flag"].item() is bool(row == 1)
 
 
+def test_items_know_their_length(tmp_path):
+    items = prepare_items(tmp_path / "items", IDS, _rows())
+    assert items.lengths.tolist() == [sum(array.size for array in row.values()) for row in _rows()] == [66, 69, 72]
+
+
 def test_intact_items_are_not_processed_again(tmp_path):
     def explode():
         raise AssertionError("processed again")
