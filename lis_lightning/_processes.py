@@ -33,6 +33,18 @@ def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
     raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error
 
 
+def share_of(trainer: pl.Trainer) -> dict[str, int]:
+    """Return `rank` and `world_size` among the processes that see different data.
+
+    Those that hold parts of one layer (tensor parallel) encode the same items.
+    """
+    sampler = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
+    return {
+        "rank": sampler.get("rank", trainer.global_rank),
+        "world_size": sampler.get("num_replicas", trainer.world_size),
+    }
+
+
 def on_first(trainer: pl.Trainer, *actions: Callable[[], Any], strict: bool) -> None:
     """Do what concerns the first process; the actions do nothing on the others.
 

@@ -19,7 +19,7 @@ from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda
 from lis_lightning._failures import Failures
 from lis_lightning._measure import Measure, Scored, restore, waiting
-from lis_lightning._processes import on_first, together
+from lis_lightning._processes import on_first, share_of, together
 from lis_lightning._stock import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.background import Background
 from lis_lightning.batches import Items, make_batches
@@ -51,11 +51,9 @@ class LISMonitor(pl.Callback):
     A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
     for each kind. Scored are the weights in training, not an average of them: callbacks that average weights stand
     behind the monitor.
-
-    With several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM
-    or ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), each encodes its share of the
-    items, all score the same, so that none waits for the first, and the first writes. So with FSDP2
-    (``ModelParallelStrategy``), where however a batch that does not fit into the memory of one cannot be tried again.
+    Several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM or
+    ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), encode a share of the items each,
+    score alike and wait for none; the first writes. With FSDP2 a batch that runs out of memory cannot be tried again.
 
     A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
     judges as if it had never stopped; without its record, only pairs of old snapshots cannot be compared any more.
@@ -64,8 +62,8 @@ class LISMonitor(pl.Callback):
     Args:
         split: The preference split to score on.
         items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
-            ``item_ids`` only the split's items are read, and missing ones are found before the training starts; with
-            ``lengths`` (tokens, characters: one number a row) batches are of similar length, which saves padding.
+            ``item_ids`` only the split's items are read, and missing ones are found before the training starts; by one
+            ``lengths`` (tokens of each row, say) batches are sorted, which saves padding.
         every_n_steps: Optimizer steps between snapshots; 200 where there is no `schedule`.
         schedule: When snapshots are due, instead of or besides `every_n_steps`: one or several of
             :mod:`lis_lightning.schedule`, as in ``[LogSpaced(10, per_decade=4), OnFile()]``.
@@ -74,9 +72,8 @@ class LISMonitor(pl.Callback):
             timing. The raw and the last snapshot are scored at once. None scores all at once. A stock ModelCheckpoint
             then finds scores of earlier weights: use `save`.
         name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
-        encode: Called with the module and an item batch; returns [B, D]. Or an :class:`Encode`: a submodule of any
-            module, with pooling (``Encode("model.text_model", pooling="last")``); its name alone for the mean. Default:
-            the module's ``encode_items(batch)``.
+        encode: Called with the module and an item batch; returns [B, D]. Or a submodule, with pooling:
+            ``Encode("model.text_model", pooling="last")``, by name the mean. Default: the module's ``encode_items``.
         item_key: Key of the item id in a batch.
         batch_size: Items per batch, halved where they do not fit into memory; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
@@ -240,12 +237,9 @@ class LISMonitor(pl.Callback):
         check_averaging(callbacks, self)
         self._failures.strict = self.strict or self._dry_run
         warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._agenda.schedules)
-        # Of the data-parallel processes: those that hold parts of one layer (tensor parallel) encode the same items.
-        share = {"rank": trainer.global_rank, "num_replicas": trainer.world_size}
-        share |= getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
         self._batches = make_batches(
             self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=self.collate_fn,
-            item_key=self.item_key, rank=share["rank"], world_size=share["num_replicas"],
+            item_key=self.item_key, **share_of(trainer),
         )  # fmt: skip
 
     @override

@@ -57,7 +57,8 @@ class PreparedItems(Dataset[dict[str, Any]]):
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Numbers that each item takes: [num_items], for batches of items alike."""
-        return np.stack([shapes.prod(axis=1) for shapes in self._shapes.values()]).sum(axis=0)
+        lengths: NDArray[np.int64] = np.stack([shapes.prod(axis=1) for shapes in self._shapes.values()]).sum(axis=0)
+        return lengths
 
     def __len__(self) -> int:
         return len(self.ids)
