@@ -22,9 +22,9 @@ def test_kills_lose_double_and_damage_nothing(tmp_path, kills):
     rounds = counts.pop("rounds")
     assert rounds["same"] == rounds["number"] >= 1
     assert sum(count.get("kills", 0) for count in counts.values()) == kills
-    assert sum(count.get("resumes", 0) for count in counts.values()) >= kills // 3
     assert all(count.get(name, 0) == 0 for count in counts.values() for name in ("lost", "duplicated", "corrupt"))
     if kills >= 50:
+        assert sum(count.get("resumes", 0) for count in counts.values()) >= kills // 3
         assert min(count.get("kills", 0) for count in counts.values()) >= 3  # each way to die was met
 
 

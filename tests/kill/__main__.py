@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import pickle
 import random
@@ -176,12 +177,13 @@ def kill(kills: int, seed: int, folder: Path) -> dict[str, Counter[str]]:
     seconds = time.perf_counter() - began
     expected, lines = undisturbed.outcome(), count_lines(folder, split)
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in (*KINDS, "rounds")}
+    kinds = [kind for kind, share in KINDS.items() for _ in range(math.ceil(share * kills))]
+    rng.shuffle(kinds)
     number = 0
     while (done := sum(counts[kind]["kills"] for kind in KINDS)) < kills:
         number += 1
         one = Round(folder / f"round-{number}", split)
-        for _ in range(min(8, kills - done)):
-            kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        for kind in kinds[done : min(done + 8, kills)]:
             left = 1 - (int(at.stem.partition("=")[2]) if (at := _victim.newest(one.folder)) else 0) / _victim.STEPS
             after = {"time": rng.uniform(0, seconds * left), "import": rng.uniform(0, 0.3)}.get(kind)
             first = (lambda: None) if kind == "time" else prepared(kind, rng, max(2, int(lines * left)))
