@@ -25,7 +25,7 @@ from score import made
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lis_lightning import LISMonitor, callback, snapshot
+from lis_lightning import LISMonitor, _measure, snapshot
 from lis_lightning.batches import make_batches
 
 NUM_EVENTS, NUM_ITEMS, BATCH = 50_000, 2000, 64
@@ -168,8 +168,8 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
     The first snapshot, which also computes ceilings and placebo, is left out.
     """
     inner, whole, taken = Clock(), Clock(), []
-    encode_items, score = snapshot.encode_items, callback.score
-    snapshot.encode_items, callback.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
+    encode_items, score = snapshot.encode_items, _measure.score
+    snapshot.encode_items, _measure.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
     try:
         with tempfile.TemporaryDirectory() as folder:
             monitor = LISMonitor(
@@ -177,10 +177,10 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
             )
             take = monitor._snapshot
 
-            def timed(*args: Any) -> Any:
+            def timed(*args: Any, **kwargs: Any) -> Any:
                 inner.seconds = whole.seconds = 0.0
                 with whole:
-                    told = take(*args)
+                    told = take(*args, **kwargs)
                 taken.append((whole.seconds, whole.seconds - inner.seconds))
                 return told
 
@@ -188,7 +188,7 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
             loader = DataLoader(texts, batch_size=4, collate_fn=collate)
             _trainer(folder, monitor, max_steps=ROUNDS, logger=CSVLogger(folder)).fit(module, loader)
     finally:
-        snapshot.encode_items, callback.score = encode_items, score
+        snapshot.encode_items, _measure.score = encode_items, score
     return min(taken[1:], key=lambda one: one[1])
 
 
