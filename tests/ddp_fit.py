@@ -201,9 +201,15 @@ def sharded(folder):
         ("a part that is sharded", Encode("model.blocks.0", inputs={"input": "wide"}), _Wide()),
         ("a part that is not", Encode("model.embed", inputs={"input": "x"}), Items()),
         ("a failure", _fails, Items()),
+        ("an item that one cannot read", None, _Torn()),
     ):
         module = Sharded()
-        options = {"every_n_steps": 2, "batch_size": 3, "placebo": False, "strict": encode is not _fails}
+        options = {
+            "every_n_steps": 2,
+            "batch_size": 3,
+            "placebo": False,
+            "strict": encode is not _fails and not isinstance(items, _Torn),
+        }
         monitors = [LISMonitor(SPLIT, items, encode=encode, dirpath=Path(folder, name), **options)] if items else []
         pl.seed_everything(3, verbose=False)
         with warnings.catch_warnings():
@@ -266,6 +272,19 @@ def later(folder):
 class _Wide(Items):
     def __getitem__(self, row):
         return {"item_id": row, "wide": super().__getitem__(row)["x"].repeat(2)}
+
+
+class _Torn(Items):
+    """The last item, which one process reads, cannot be read at the second snapshot."""
+
+    reads = 0
+
+    def __getitem__(self, row):
+        if row == NUM_ITEMS - 1:
+            self.reads += 1
+            if self.reads == 2:
+                raise OSError("torn")
+        return super().__getitem__(row)
 
 
 def _fails(module, batch):

@@ -61,7 +61,8 @@ def test_what_fails_on_the_first_alone_raises_on_both_if_strict(ranks, what, mes
     assert first["strict"][what].startswith(message)
 
 
-SHARDED = ["uneven", "one batch", "a part that is sharded", "a part that is not", "a failure"]
+TORN = "an item that one cannot read"
+SHARDED = ["uneven", "one batch", "a part that is sharded", "a part that is not", "a failure", TORN]
 
 
 @pytest.mark.parametrize("case", SHARDED)
@@ -71,9 +72,11 @@ def test_sharded_parameters_train_as_without_a_monitor_and_score_as_when_whole(r
     assert one["weights"] == other["weights"] == without["weights"]
     assert one["ais"] == other["ais"]
     assert one["ais"][-1] == pytest.approx(one["expected"], abs=1e-6)
-    failed = case == "a failure"
+    failed = case in {"a failure", TORN}
     assert one["steps"] == other["steps"] == ([0, 4] if failed else [0, 2, 4])
-    assert ("ZeroDivisionError" in (one["error"] or "")) == failed
+    expected = {"a failure": "ZeroDivisionError", TORN: "process 0: OSError: torn; process 1: SnapshotError: another"}
+    assert expected.get(case, "") in (one["error"] or "")
+    assert (one["error"] is not None) == failed
 
 
 @pytest.mark.parametrize(
