@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 import os
 import re
@@ -52,9 +53,8 @@ def user_folder() -> Path | None:
 
 
 def register() -> None:
-    """Tell Hydra of the user's recipes, for running and for ``--help``; call before ``hydra.main`` runs."""
+    """Tell Hydra of the user's recipes; call before ``hydra.main`` runs."""
     Plugins.instance().register(UserRecipes)
-    OmegaConf.register_new_resolver("lis_recipes", _described_recipes, replace=True)
 
 
 def _described_recipes() -> str:
@@ -97,9 +97,19 @@ def check_choices(arguments: Sequence[str]) -> None:
                 raise ConfigError(f"There is no {match['group']} {name!r}; there are {', '.join(options)}.{hint}")
 
 
+def _job_folder(recipe: str, seed: int, overrides: str) -> str:
+    """Return the name of a job's folder in a sweep: the same for the same command, and short."""
+    return f"{recipe}-seed{seed}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
 def _config_dirs(arguments: Sequence[str]) -> list[Path]:
     """Return the folders given to Hydra by ``--config-dir``."""
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
     flags = {"--config-dir", "-cd"}
     named += [after for flag, after in itertools.pairwise(arguments) if flag in flags]
     return [Path(name).expanduser() for name in named]
+
+
+# At import, not in `register`: a launcher's worker processes import the task, and resolve its folder first.
+OmegaConf.register_new_resolver("lis_recipes", _described_recipes, replace=True)
+OmegaConf.register_new_resolver("lis_job", _job_folder, replace=True)

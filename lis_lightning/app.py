@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +24,7 @@ from lis_lightning._resources import resource_dir
 from lis_lightning.errors import LisError
 
 if TYPE_CHECKING:
+    from lis_lightning.align.run import Run
     from lis_lightning.audit import Audit
 
 
@@ -63,22 +65,35 @@ def _in_words(error: BaseException) -> str:
 @hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
 def _align(config: DictConfig) -> float:
     """Run one job; returns the best AIS, for sweepers that maximise it."""
+    from lis_lightning.sweep import Job, digest, run_once
+
+    told = HydraConfig.get()
+    overrides = dict(override.lstrip("+~").split("=", 1) for override in told.overrides.task if "=" in override)
+    recipe = str(told.runtime.choices["recipe"])
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    known = digest({key: value for key, value in plain.items() if key not in {"retry", "sweep_name"}})
+    job = Job(recipe=recipe, seed=config.seed, overrides=overrides, digest=known)
+    folder, swept = Path(told.runtime.output_dir), told.mode == RunMode.MULTIRUN
+    group = config.sweep_name if swept else None
+    return run_once(folder, job, lambda: _train(config, folder, group), retry=config.retry, survive=swept)
+
+
+def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
+    """Train and score as the configuration says."""
     from lis_lightning.align.run import align
 
     _quiet_known_noise()
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
     cache_dir = _settle_cache(config, run_dir)
-    split_options = OmegaConf.to_container(config.lis.split, resolve=True)
-    training = OmegaConf.to_container(config.training, resolve=True)
-    run = align(
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return align(
         instantiate(config.data),
         instantiate(config.model),
         trainer=instantiate(config.trainer),
-        loggers=_loggers(config, run_dir),
+        loggers=_loggers(config, run_dir, group),
         objectives=instantiate(config.objectives, _convert_="all"),
         regularisers=instantiate(config.regularisers, _convert_="all"),
-        training=_plain(training),
-        split_options=_plain(split_options),
+        training=_plain(plain["training"]),
+        split_options=_plain(plain["lis"]["split"]),
         every_n_steps=config.lis.every_n_steps,
         early_stopping=config.lis.early_stopping,
         encode_batch_size=config.lis.encode_batch_size,
@@ -86,7 +101,6 @@ def _align(config: DictConfig) -> float:
         cache_dir=cache_dir,
         seed=config.seed,
     )
-    return run.best.ais
 
 
 def _settle_cache(config: DictConfig, run_dir: Path) -> Path:
@@ -124,8 +138,8 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
     )
 
 
-def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:
-    """Build the loggers; W&B is offline where no key is configured."""
+def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> list[Any]:
+    """Build the loggers; W&B is offline where no key is configured, and the jobs of a sweep are one group."""
     from lis_lightning.tracking import wandb_mode
 
     loggers = []
@@ -135,6 +149,8 @@ def _loggers(config: DictConfig, run_dir: Path) -> list[Any]:
             os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")
         if name == "wandb" and (mode := wandb_mode()) is not None:
             options["mode"] = mode
+        if name == "wandb" and group is not None and not spec.get("group"):
+            options["group"] = group
         logger = instantiate(spec, **options)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         loggers.append(logger)

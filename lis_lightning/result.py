@@ -100,7 +100,7 @@ class LISResult:
         ais_weighted: The gain of the AUC in which a pair of events counts by the product of their weights (dwell time,
             bid value); NaN where the split has no ``weight``. The ranker itself is fitted without weights.
         gauc_gain: Gain of the impression-weighted per-user AUC.
-        realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 6 standard errors, or
+        realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 4 standard errors, or
             where it does not bind.
         headroom: What leaking the preference data aligned to would still add to a ranker that has this representation.
             Unlike the ceiling it binds: ``ais`` exceeds ``ais + headroom`` by noise at most.
@@ -116,7 +116,7 @@ class LISResult:
             result is that of the first pair.
         num_events: Test events that all of this rests on.
         detectable: Smallest gain that so many events show, where ``ais`` or a ceiling is exactly 0: the ranker found no
-            use for the vectors, which has no interval of its own. NaN elsewhere.
+            use for the vectors. NaN elsewhere.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
             [num_users + NUM_GROUPS]; what pairs this result with others.
         step: Optimizer step of the snapshot; None outside a run.

@@ -107,7 +107,7 @@ def test_a_debug_run_composes_smaller_settings():
 
 
 BAD = {
-    "recipe=infonec": "ConfigError: There is no recipe 'infonec'; there are infonce. Did you mean 'infonce'?",
+    "recipe=infonec": "ConfigError: There is no recipe 'infonec'; there are attraction, bpr,",
     "data=movie": "ConfigError: There is no data 'movie'; there are log, movielens, world.",
     "trainer.max_step=3": "Could not override 'trainer.max_step'",
     "data.content_share=3": "content_share of the generated world must be a number from 0.0 to 1.0, got 3",

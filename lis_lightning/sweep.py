@@ -1,0 +1,167 @@
+"""The jobs of a sweep on disk: what is finished is not done again, what failed is reported, and all are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from typing_extensions import override
+
+from lis_lightning.align.run import Run, say
+from lis_lightning.leaderboard import Runs, conclusion, frame, leaderboard, render
+from lis_lightning.record import Record
+
+JOB_FILE = "job.json"
+TABLE_FILE = "leaderboard.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a sweep, as its file tells it.
+
+    Attributes:
+        recipe: Name of the recipe.
+        seed: Of weights and batches.
+        overrides: What the command line said, by key.
+        digest: Of the whole configuration.
+        status: ``running`` (also of a job that was killed), ``finished`` or ``failed``.
+        best_ais: AIS of its best snapshot; NaN until it is finished.
+        record: File of the run's own record.
+        seconds: What it took.
+        error: Why it failed, in words.
+    """
+
+    recipe: str
+    seed: int
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+    status: str = "running"
+    best_ais: float = float("nan")
+    record: str | None = None
+    seconds: float = float("nan")
+    error: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write the job's file in one step."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{JOB_FILE}.{os.getpid()}"
+        draft.write_text(json.dumps(asdict(self), indent=1))
+        draft.replace(folder / JOB_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Job | None:
+        """Return the job of a folder; None where there is none, or its file was cut short."""
+        try:
+            return cls(**json.loads((folder / JOB_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Return what tells configurations apart."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, survive: bool) -> float:
+    """Run a job unless it ran before, and return its best AIS; NaN where it failed.
+
+    Args:
+        folder: Its run folder.
+        job: What it is.
+        action: Trains and scores.
+        retry: Whether a job that failed before is tried again.
+        survive: Whether a failure is written down instead of raised, so that other jobs go on.
+    """
+    before = Job.read(folder)
+    if before is not None and before.digest == job.digest:
+        if before.status == "finished":
+            say(f"{folder} is finished already: best AIS {before.best_ais:+.4f}")
+            return before.best_ais
+        if before.status == "failed" and not retry:
+            say(f"{folder} failed before ({before.error}); retry=true tries it again")
+            return float("nan")
+    job.write(folder)
+    began = time.perf_counter()
+    try:
+        run = action()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        replace(job, status="failed", error=text, seconds=time.perf_counter() - began).write(folder)
+        if not survive:
+            raise
+        say(f"{folder} FAILED: {text}")
+        return float("nan")
+    finished = replace(
+        job,
+        status="finished",
+        best_ais=run.best.ais,
+        record=None if run.record is None else os.path.relpath(run.record, folder),
+        seconds=time.perf_counter() - began,
+    )
+    finished.write(folder)
+    return run.best.ais
+
+
+def jobs_in(folder: Path) -> Iterator[tuple[Path, Job]]:
+    """Yield the jobs of a sweep with their folders, in the order of their names."""
+    for path in sorted(folder.rglob(JOB_FILE)):
+        job = Job.read(path.parent)
+        if job is not None:
+            yield path.parent, job
+
+
+def runs_in(folder: Path) -> dict[str, Runs]:
+    """Return the runs of a sweep by recipe; seeds of one recipe and of one set of overrides go together.
+
+    Args:
+        folder: Of the sweep.
+    """
+    found = list(jobs_in(folder))
+    values: dict[str, set[str | None]] = {}
+    for key in {key for _, job in found for key in job.overrides} - {"seed", "recipe"}:
+        values[key] = {job.overrides.get(key) for _, job in found}
+    varied = sorted(key for key, seen in values.items() if len(seen) > 1)
+    runs: dict[str, Runs] = {}
+    for place, job in found:
+        told = [f"{key}={job.overrides[key]}" for key in varied if key in job.overrides]
+        name = ", ".join([job.recipe, *told])
+        known = runs.get(name, Runs(best=[], seconds=0.0))
+        results = Record.read(place / job.record)[1] if job.status == "finished" and job.record else []
+        best = [max(results, key=lambda result: result.ais)] if results else []
+        seconds = known.seconds + (job.seconds if job.seconds == job.seconds else 0.0)
+        runs[name] = Runs(best=[*known.best, *best], seconds=seconds, failed=known.failed + (not best))
+    return runs
+
+
+class SweepReport(Callback):
+    """Prints the leaderboard where a sweep ends, and writes it beside the jobs."""
+
+    @override
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if report(Path(config.hydra.sweep.dir)):
+            raise SystemExit(1)
+
+
+def report(folder: Path) -> int:
+    """Print and write the leaderboard of a sweep; return how many of its jobs failed.
+
+    Args:
+        folder: Of the sweep.
+    """
+    places = leaderboard(runs_in(folder))
+    if not places:
+        return 0
+    frame(places).write_csv(folder / TABLE_FILE)
+    say(f"\n{render(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
+    failed = [(place, job) for place, job in jobs_in(folder) if job.status != "finished"]
+    for place, job in failed:
+        say(f"not finished: {place} ({job.error or 'killed'}); the same command with retry=true tries it again")
+    return len(failed)

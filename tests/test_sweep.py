@@ -1,0 +1,151 @@
+"""Sweeps as a user meets them: resumed, with failures, compared at the end."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lis_lightning.record import Record
+from lis_lightning.result import LISResult
+from lis_lightning.sweep import JOB_FILE, Job, jobs_in, report, run_once, runs_in
+
+
+class Ran:
+    """What a run leaves, as far as a sweep looks at it."""
+
+    def __init__(self, folder, ais):
+        self.best = result(ais)
+        path = folder / "record.jsonl"
+        record = Record.create(path, run_id="r", split_hash="s")
+        record.append(result(ais / 2, step=0))
+        record.append(self.best)
+        self.record = path
+
+
+def result(ais, step=5):
+    return LISResult(
+        ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=0.0, auc_base=0.7, auc=0.7, step=step,
+        split_hash="s", verdict="plateau", influence=np.random.default_rng(0).standard_normal(50) * 1e-4,
+    )  # fmt: skip
+
+
+def do(folder, ais=0.01, *, job=None, calls=None, retry=False, survive=True, error=None):
+    def action():
+        if calls is not None:
+            calls.append(ais)
+        if error is not None:
+            raise error
+        return Ran(folder, ais)
+
+    return run_once(folder, job or Job(recipe="a", seed=0, digest="d"), action, retry=retry, survive=survive)
+
+
+def test_a_finished_job_is_not_done_again_but_another_configuration_is(tmp_path):
+    calls = []
+    assert do(tmp_path, calls=calls) == do(tmp_path, calls=calls) == 0.01
+    assert len(calls) == 1
+    (tmp_path / "record.jsonl").unlink()
+    do(tmp_path, 0.02, calls=calls, job=Job(recipe="a", seed=0, digest="other"))
+    assert calls == [0.01, 0.02]
+
+
+def test_a_failed_job_is_written_down_and_tried_again_on_request(tmp_path, capsys):
+    calls = []
+    assert np.isnan(do(tmp_path, calls=calls, error=ValueError("no luck")))
+    assert np.isnan(do(tmp_path, calls=calls))
+    told = capsys.readouterr().out
+    assert "FAILED: ValueError: no luck" in told
+    assert "failed before (ValueError: no luck); retry=true" in told
+    assert len(calls) == 1
+    assert do(tmp_path, calls=calls, retry=True) == 0.01
+    assert Job.read(tmp_path).status == "finished"
+
+
+def test_outside_a_sweep_a_failure_is_raised_and_written_down(tmp_path):
+    with pytest.raises(ValueError, match="no luck"):
+        do(tmp_path, survive=False, error=ValueError("no luck"))
+    assert Job.read(tmp_path).status == "failed"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"recipe": "a"}', '{"recipe": "a", "seed": 0, "status": "running"}'])
+def test_a_killed_job_is_done_again(tmp_path, content):
+    (tmp_path / JOB_FILE).write_text(content)
+    assert do(tmp_path) == 0.01
+
+
+def test_seeds_go_together_and_what_varies_is_named(tmp_path):
+    common = {"logger": "csv"}
+    for recipe, seed, rate, ais in (("a", 0, "1", 0.01), ("a", 1, "1", 0.012), ("a", 0, "2", 0.02), ("b", 0, "1", 0.0)):
+        folder = tmp_path / f"{recipe}{seed}{rate}"
+        overrides = {**common, "seed": str(seed), "recipe": recipe, "rate": rate}
+        do(folder, ais, job=Job(recipe=recipe, seed=seed, overrides=overrides, digest="d"))
+    runs = runs_in(tmp_path)
+    assert {name: [one.ais for one in found.best] for name, found in runs.items()} == {
+        "a, rate=1": pytest.approx([0.01, 0.012]), "a, rate=2": [0.02], "b, rate=1": [0.0],
+    }  # fmt: skip
+
+
+def test_the_report_ranks_writes_and_counts_what_failed(tmp_path, capsys):
+    do(tmp_path / "a", 0.02)
+    do(tmp_path / "b", 0.001, job=Job(recipe="b", seed=0, digest="d"))
+    do(tmp_path / "c", job=Job(recipe="c", seed=0, digest="d"), error=ValueError("no luck"))
+    assert report(tmp_path) == 1
+    table = pl.read_csv(tmp_path / "leaderboard.csv")
+    assert table["recipe"].to_list() == ["a", "b", "c"]
+    assert table["failed"].to_list() == [0, 0, 1]
+    told = capsys.readouterr().out
+    assert "a leads with AIS +0.0200" in told
+    assert "not finished" in told
+    assert report(tmp_path / "a" / "nothing") == 0
+
+
+def test_a_job_is_what_its_file_says(tmp_path):
+    job = Job(recipe="a", seed=3, overrides={"x": "1"}, digest="d", status="finished", best_ais=0.5, seconds=1.0)
+    job.write(tmp_path)
+    assert Job.read(tmp_path) == job
+    assert [found for _, found in jobs_in(tmp_path)] == [job]
+    assert json.loads((tmp_path / JOB_FILE).read_text()) == dataclasses.asdict(job)
+
+
+SMALL = [
+    "data.num_users=120", "data.num_items=60", "data.num_events=4000", "trainer.max_steps=4", "lis.every_n_steps=2",
+    "trainer.val_check_interval=2", "training.batch_size=8",
+]  # fmt: skip
+
+
+def sweep(folder, *arguments):
+    command = [sys.executable, "-c", "from lis_lightning.app import main; main()", "-m", *SMALL, *arguments]
+    env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(tmp_path):
+    done = sweep(tmp_path, "recipe=infonce,distill", "seed=1,2", "sweep_name=first")
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "outputs" / "sweeps" / "first"
+    table = pl.read_csv(folder / "leaderboard.csv")
+    assert sorted(table["recipe"]) == ["distill", "infonce"]
+    assert table["seeds"].to_list() == [2, 2]
+    assert len(list(folder.rglob("offline-run-*"))) == 4, "one W&B run a job"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob(JOB_FILE)}
+    more = sweep(tmp_path, "recipe=infonce,distill,taxonomy", "seed=1,2", "sweep_name=first")
+    assert more.returncode == 0, more.stderr[-3000:]
+    assert more.stdout.count("is finished already") == 4
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert pl.read_csv(folder / "leaderboard.csv").height == 3
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_does_not_stop_the_others(tmp_path):
+    done = sweep(tmp_path, "lis.split.history=0,20", "logger=csv", "sweep_name=second")
+    assert done.returncode == 1
+    assert "FAILED: ConfigError: Expected `history`" in done.stdout
+    assert "Traceback" not in done.stderr
+    table = pl.read_csv(tmp_path / "outputs" / "sweeps" / "second" / "leaderboard.csv")
+    assert table["failed"].to_list() == [0, 1]
