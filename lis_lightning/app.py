@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lis_lightning import _hydra
 from lis_lightning._cache import cache_folder
 from lis_lightning._resources import resource_dir
-from lis_lightning.errors import LisError
+from lis_lightning.errors import LisError, LisWarning
 
 if TYPE_CHECKING:
     from lis_lightning.align.run import Run
@@ -85,22 +86,38 @@ def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
     _quiet_known_noise()
     cache_dir = _settle_cache(config, run_dir)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    return align(
-        instantiate(config.data),
-        instantiate(config.model),
-        trainer=instantiate(config.trainer),
-        loggers=_loggers(config, run_dir, group),
-        objectives=instantiate(config.objectives, _convert_="all"),
-        regularisers=instantiate(config.regularisers, _convert_="all"),
-        training=_plain(plain["training"]),
-        split_options=_plain(plain["lis"]["split"]),
-        every_n_steps=config.lis.every_n_steps,
-        early_stopping=config.lis.early_stopping,
-        encode_batch_size=config.lis.encode_batch_size,
-        run_dir=run_dir,
-        cache_dir=cache_dir,
-        seed=config.seed,
-    )
+    loggers = _loggers(config, run_dir, group)
+    with _closed(loggers):
+        return align(
+            instantiate(config.data),
+            instantiate(config.model),
+            trainer=instantiate(config.trainer),
+            loggers=loggers,
+            objectives=instantiate(config.objectives, _convert_="all"),
+            regularisers=instantiate(config.regularisers, _convert_="all"),
+            training=_plain(plain["training"]),
+            split_options=_plain(plain["lis"]["split"]),
+            every_n_steps=config.lis.every_n_steps,
+            early_stopping=config.lis.early_stopping,
+            encode_batch_size=config.lis.encode_batch_size,
+            run_dir=run_dir,
+            cache_dir=cache_dir,
+            seed=config.seed,
+        )
+
+
+@contextlib.contextmanager
+def _closed(loggers: list[Any]) -> Iterator[None]:
+    """End the runs of the loggers afterwards: the next job of a sweep in this process has its own."""
+    from lis_lightning.tracking import close
+
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for failure in close(loggers, failed=failed):
+            warnings.warn(failure, LisWarning, stacklevel=1)
 
 
 def _settle_cache(config: DictConfig, run_dir: Path) -> Path:

@@ -142,6 +142,24 @@ def finish(loggers: Loggers, results: Sequence[LISResult], *, prefix: str = "lis
     return _each(loggers, end)
 
 
+def close(loggers: Loggers, *, failed: bool = False) -> list[str]:
+    """End the W&B runs, so that the next job of this process has one of its own; waits FINISH_SECONDS at most.
+
+    Args:
+        loggers: Lightning loggers of the job.
+        failed: Whether the job failed; its run is marked so.
+
+    Returns:
+        What failed, a sentence for each logger.
+    """
+
+    def end(logger: Any) -> None:
+        if _is_wandb(logger):
+            _within(FINISH_SECONDS, lambda: logger.experiment.finish(exit_code=int(failed)))
+
+    return _each(loggers, end)
+
+
 def publish(trainer: pl.Trainer, result: LISResult, prefix: str = "lis") -> None:
     """Put a result where stock EarlyStopping and ModelCheckpoint look for what they monitor."""
     for name, value in metrics(result, prefix).items():
