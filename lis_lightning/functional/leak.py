@@ -152,7 +152,7 @@ def id_vectors(
     *,
     dim: int = ID_DIMS,
     penalty: float = 5.0,
-    iterations: int = 10,
+    iterations: int = 8,
 ) -> ItemVectors:
     """Return item vectors as an ID-based ranker would learn them from clicks and non-clicks.
 
@@ -206,7 +206,9 @@ def _solve_vectors(
     whole[first, second] = whole[second, first] = np.arange(first.size)
     gram = np.take(counts @ (other[:, first] * other[:, second]), whole, axis=1)
     gram += penalty * np.eye(dim, dtype=other.dtype)
-    return np.linalg.solve(gram, (values @ other)[:, :, None])[:, :, 0]
+    factors = torch.linalg.cholesky(torch.from_numpy(gram))
+    solutions: ndarray = torch.cholesky_solve(torch.from_numpy(values @ other)[:, :, None], factors)[:, :, 0].numpy()
+    return solutions
 
 
 def rotate_onto(source: ItemVectors, reference: ItemVectors) -> ItemVectors:
