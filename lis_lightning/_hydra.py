@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from lis_lightning import _racer
 from lis_lightning._resources import resource_dir
 from lis_lightning.errors import ConfigError
 
@@ -53,8 +54,9 @@ def user_folder() -> Path | None:
 
 
 def register() -> None:
-    """Tell Hydra of the user's recipes; call before ``hydra.main`` runs."""
+    """Tell Hydra of the user's recipes and of our sweeper; call before ``hydra.main`` runs."""
     Plugins.instance().register(UserRecipes)
+    _racer.register()
 
 
 def _described_recipes() -> str:

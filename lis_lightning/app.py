@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import sys
@@ -27,6 +28,8 @@ from lis_lightning.errors import LisError, LisWarning
 if TYPE_CHECKING:
     from lis_lightning.align.run import Run
     from lis_lightning.audit import Audit
+
+_NOT_OF_A_JOB = {"retry", "stop_at", "sweep", "sweep_name"}  # settings that change how jobs are run, not what they are
 
 
 def main() -> None:
@@ -69,11 +72,12 @@ def _align(config: DictConfig) -> float:
     from lis_lightning.sweep import Job, digest, run_once
 
     told = HydraConfig.get()
-    overrides = dict(override.lstrip("+~").split("=", 1) for override in told.overrides.task if "=" in override)
+    given = (override.lstrip("+~").partition("=")[::2] for override in told.overrides.task)
+    overrides = {key: value for key, value in given if key not in _NOT_OF_A_JOB}
     recipe = str(told.runtime.choices["recipe"])
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    known = digest({key: value for key, value in plain.items() if key not in {"retry", "sweep_name"}})
-    job = Job(recipe=recipe, seed=config.seed, overrides=overrides, digest=known)
+    known = digest({key: value for key, value in plain.items() if key not in _NOT_OF_A_JOB})
+    job = Job(recipe=recipe, seed=config.seed, overrides=overrides, digest=known, stop_at=config.stop_at)
     folder, swept = Path(told.runtime.output_dir), told.mode == RunMode.MULTIRUN
     group = config.sweep_name if swept else None
     return run_once(folder, job, lambda: _train(config, folder, group), retry=config.retry, survive=swept)
@@ -103,6 +107,7 @@ def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
             run_dir=run_dir,
             cache_dir=cache_dir,
             seed=config.seed,
+            stop_at=config.stop_at,
         )
 
 
@@ -168,6 +173,9 @@ def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> lis
             options["mode"] = mode
         if name == "wandb" and group is not None and not spec.get("group"):
             options["group"] = group
+        if name == "wandb" and group is not None:  # a job that is retried or goes on is still one run
+            options |= {"id": hashlib.sha256(f"{group}/{run_dir.name}".encode()).hexdigest()[:12]}
+            options |= {} if options.get("mode") == "offline" else {"resume": "allow"}
         logger = instantiate(spec, **options)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         loggers.append(logger)

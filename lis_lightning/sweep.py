@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from typing_extensions import override
 
-from lis_lightning.align.run import Run, say
+from lis_lightning.align.run import PAUSED, Run, say
 from lis_lightning.leaderboard import Runs, conclusion, frame, leaderboard, render
 from lis_lightning.record import Record
+from lis_lightning.result import LISResult
 
 JOB_FILE = "job.json"
 TABLE_FILE = "leaderboard.csv"
@@ -32,7 +34,9 @@ class Job:
         seed: Of weights and batches.
         overrides: What the command line said, by key.
         digest: Of the whole configuration.
-        status: ``running`` (also of a job that was killed), ``finished`` or ``failed``.
+        status: ``running`` (also of a job that was killed), ``paused``, ``finished`` or ``failed``.
+        stop_at: Optimizer step it is to pause at; None to go on to the end.
+        steps: Optimizer steps it was trained.
         best_ais: AIS of its best snapshot; NaN until it is finished.
         record: File of the run's own record.
         seconds: What it took.
@@ -44,10 +48,17 @@ class Job:
     overrides: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
     status: str = "running"
+    stop_at: int | None = None
+    steps: int = 0
     best_ais: float = float("nan")
     record: str | None = None
     seconds: float = float("nan")
     error: str = ""
+
+    def reaches(self, other: Job) -> bool:
+        """Whether it has been trained as far as another one is to be."""
+        paused = self.status == "paused" and other.stop_at is not None and self.steps >= other.stop_at
+        return self.status == "finished" or paused
 
     def write(self, folder: Path) -> None:
         """Write the job's file in one step."""
@@ -81,15 +92,20 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
         survive: Whether a failure is written down instead of raised, so that other jobs go on.
     """
     before = Job.read(folder)
-    if before is not None and before.digest == job.digest:
-        if before.status == "finished":
-            say(f"{folder} is finished already: best AIS {before.best_ais:+.4f}")
+    if before is None or before.digest != job.digest:
+        (folder / PAUSED).unlink(missing_ok=True)  # of another configuration
+    else:
+        if before.reaches(job):
+            say(f"{folder} is {before.status} already: best AIS {before.best_ais:+.4f}")
             return before.best_ais
         if before.status == "failed" and not retry:
             say(f"{folder} failed before ({before.error}); retry=true tries it again")
             return float("nan")
+    going_on = before if before is not None and (folder / PAUSED).is_file() else job
+    spent = 0.0 if math.isnan(going_on.seconds) else going_on.seconds
+    job = replace(job, steps=going_on.steps, seconds=spent)
     job.write(folder)
-    began = time.perf_counter()
+    began = time.perf_counter() - spent
     try:
         run = action()
     except Exception as error:
@@ -101,7 +117,8 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
         return float("nan")
     finished = replace(
         job,
-        status="finished",
+        status="paused" if run.paused else "finished",
+        steps=run.steps,
         best_ais=run.best.ais,
         record=None if run.record is None else os.path.relpath(run.record, folder),
         seconds=time.perf_counter() - began,
@@ -124,21 +141,34 @@ def runs_in(folder: Path) -> dict[str, Runs]:
     Args:
         folder: Of the sweep.
     """
-    found = list(jobs_in(folder))
+    return {name: runs_of(jobs) for name, jobs in by_recipe(dict(jobs_in(folder))).items()}
+
+
+def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
+    """Return jobs by recipe, and by what else differs among them but the seed."""
     values: dict[str, set[str | None]] = {}
-    for key in {key for _, job in found for key in job.overrides} - {"seed", "recipe"}:
-        values[key] = {job.overrides.get(key) for _, job in found}
+    for key in {key for job in jobs.values() for key in job.overrides} - {"seed", "recipe"}:
+        values[key] = {job.overrides.get(key) for job in jobs.values()}
     varied = sorted(key for key, seen in values.items() if len(seen) > 1)
-    runs: dict[str, Runs] = {}
-    for place, job in found:
+    named: dict[str, dict[Path, Job]] = {}
+    for place, job in jobs.items():
         told = [f"{key}={job.overrides[key]}" for key in varied if key in job.overrides]
-        name = ", ".join([job.recipe, *told])
-        known = runs.get(name, Runs(best=[], seconds=0.0))
-        results = Record.read(place / job.record)[1] if job.status == "finished" and job.record else []
-        best = [max(results, key=lambda result: result.ais)] if results else []
-        seconds = known.seconds + (job.seconds if job.seconds == job.seconds else 0.0)
-        runs[name] = Runs(best=[*known.best, *best], seconds=seconds, failed=known.failed + (not best))
-    return runs
+        named.setdefault(", ".join([job.recipe, *told]), {})[place] = job
+    return named
+
+
+def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
+    """Return what jobs came to, by their snapshots up to an optimizer step."""
+    results = [_results(place, job) for place, job in jobs.items()]
+    seen = [[result for result in one if result.step is not None and result.step <= until] for one in results]
+    best = [max(one, key=lambda result: result.ais) for one in seen if one]
+    seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
+    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best))
+
+
+def _results(place: Path, job: Job) -> list[LISResult]:
+    whole = job.status in {"finished", "paused"} and job.record is not None
+    return Record.read(place / str(job.record))[1] if whole else []
 
 
 class SweepReport(Callback):
@@ -161,7 +191,7 @@ def report(folder: Path) -> int:
         return 0
     frame(places).write_csv(folder / TABLE_FILE)
     say(f"\n{render(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
-    failed = [(place, job) for place, job in jobs_in(folder) if job.status != "finished"]
+    failed = [(place, job) for place, job in jobs_in(folder) if job.status not in {"finished", "paused"}]
     for place, job in failed:
         say(f"not finished: {place} ({job.error or 'killed'}); the same command with retry=true tries it again")
     return len(failed)

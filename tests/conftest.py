@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,3 +90,20 @@ def small_run():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def sweep():
+    """Runs ``lis-align -m`` on a small world: sweep(folder, *overrides) -> CompletedProcess."""
+    small = [
+        "data.num_users=120", "data.num_items=60", "data.num_events=4000", "trainer.max_steps=4",
+        "lis.every_n_steps=2", "trainer.val_check_interval=2", "training.batch_size=8",
+    ]  # fmt: skip
+
+    def run(folder, *overrides):
+        code = "from lis_lightning.app import main; main()"
+        env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        command = [sys.executable, "-c", code, "-m", *small, *overrides]
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
+
+    return run

@@ -36,6 +36,7 @@ def test_there_are_options():
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_composes(path):
+    _hydra.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("align", overrides=[f"{path.parent.name}={path.stem}"])
     assert config.seed == 0

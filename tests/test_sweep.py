@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
 import pytest
 
+from lis_lightning.align.run import PAUSED
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
 from lis_lightning.sweep import JOB_FILE, Job, jobs_in, report, run_once, runs_in
@@ -18,7 +16,9 @@ from lis_lightning.sweep import JOB_FILE, Job, jobs_in, report, run_once, runs_i
 class Ran:
     """What a run leaves, as far as a sweep looks at it."""
 
-    def __init__(self, folder, ais):
+    def __init__(self, folder, ais, *, steps=5, paused=False):
+        self.steps = steps
+        self.paused = paused
         self.best = result(ais)
         path = folder / "record.jsonl"
         record = Record.create(path, run_id="r", split_hash="s")
@@ -34,13 +34,13 @@ def result(ais, step=5):
     )  # fmt: skip
 
 
-def do(folder, ais=0.01, *, job=None, calls=None, retry=False, survive=True, error=None):
+def do(folder, ais=0.01, *, job=None, calls=None, retry=False, survive=True, error=None, **ran):
     def action():
         if calls is not None:
             calls.append(ais)
         if error is not None:
             raise error
-        return Ran(folder, ais)
+        return Ran(folder, ais, **ran)
 
     return run_once(folder, job or Job(recipe="a", seed=0, digest="d"), action, retry=retry, survive=survive)
 
@@ -70,6 +70,33 @@ def test_outside_a_sweep_a_failure_is_raised_and_written_down(tmp_path):
     with pytest.raises(ValueError, match="no luck"):
         do(tmp_path, survive=False, error=ValueError("no luck"))
     assert Job.read(tmp_path).status == "failed"
+
+
+def test_a_job_that_paused_goes_on_where_more_is_asked(tmp_path):
+    calls, paused = [], tmp_path / PAUSED
+    first, last = (Job(recipe="a", seed=0, digest="d", stop_at=at) for at in (5, None))
+    do(tmp_path, 0.01, calls=calls, job=first, paused=True)
+    paused.parent.mkdir()
+    paused.touch()
+    assert Job.read(tmp_path).status == "paused"
+    assert runs_in(tmp_path)["a"].best[0].ais == 0.01
+    assert report(tmp_path) == 0, "to be dropped is not to fail"
+    assert do(tmp_path, calls=calls, job=first) == 0.01
+    (tmp_path / "record.jsonl").unlink()
+    before = Job.read(tmp_path).seconds
+    do(tmp_path, 0.02, calls=calls, job=last, steps=20)
+    assert calls == [0.01, 0.02]
+    assert (Job.read(tmp_path).status, Job.read(tmp_path).steps) == ("finished", 20)
+    assert Job.read(tmp_path).seconds > before
+    do(tmp_path, calls=calls, job=first)
+    assert len(calls) == 2
+
+
+def test_the_checkpoint_of_another_configuration_is_not_gone_on_from(tmp_path):
+    (tmp_path / PAUSED).parent.mkdir()
+    (tmp_path / PAUSED).touch()
+    do(tmp_path)
+    assert not (tmp_path / PAUSED).exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"recipe": "a"}', '{"recipe": "a", "seed": 0, "status": "running"}'])
@@ -112,20 +139,8 @@ def test_a_job_is_what_its_file_says(tmp_path):
     assert json.loads((tmp_path / JOB_FILE).read_text()) == dataclasses.asdict(job)
 
 
-SMALL = [
-    "data.num_users=120", "data.num_items=60", "data.num_events=4000", "trainer.max_steps=4", "lis.every_n_steps=2",
-    "trainer.val_check_interval=2", "training.batch_size=8",
-]  # fmt: skip
-
-
-def sweep(folder, *arguments):
-    command = [sys.executable, "-c", "from lis_lightning.app import main; main()", "-m", *SMALL, *arguments]
-    env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
-
-
 @pytest.mark.slow
-def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(tmp_path):
+def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(sweep, tmp_path):
     done = sweep(tmp_path, "recipe=infonce,distill", "seed=1,2", "sweep_name=first")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "outputs" / "sweeps" / "first"
@@ -142,7 +157,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_does_not_stop_the_others(tmp_path):
+def test_a_job_that_fails_does_not_stop_the_others(sweep, tmp_path):
     done = sweep(tmp_path, "lis.split.history=0,20", "logger=csv", "sweep_name=second")
     assert done.returncode == 1
     assert "FAILED: ConfigError: Expected `history`" in done.stdout

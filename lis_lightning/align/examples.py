@@ -92,12 +92,14 @@ class WeightedSampler(Sampler[int]):
         weights: 0 or more; need not sum to 1.
         num_samples: How many to draw an epoch.
         seed: Epoch e of seed s is always the same sequence, whatever else draws random numbers.
+        skip: Draws at the start of the first epoch that were used before a resume.
     """
 
-    def __init__(self, weights: NDArray[np.float64], num_samples: int, *, seed: int = 0) -> None:
+    def __init__(self, weights: NDArray[np.float64], num_samples: int, *, seed: int = 0, skip: int = 0) -> None:
         self.weights = weights
         self.num_samples = num_samples
         self.seed = seed
+        self.skip = skip
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -111,7 +113,8 @@ class WeightedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         ends = np.cumsum(self.weights)
         points = np.random.default_rng((self.seed, self.epoch)).random(self.num_samples) * ends[-1]
-        drawn = np.searchsorted(ends, points, side="right")
+        skipped, self.skip = self.skip, 0
+        drawn = np.searchsorted(ends, points[skipped:], side="right")
         yield from np.minimum(drawn, len(ends) - 1).tolist()
 
 
@@ -208,13 +211,21 @@ class ExampleDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> CombinedLoader:
         return CombinedLoader({name: self._loader(name, held_out=True) for name in self.examples}, "max_size")
 
+    def _batches_done(self) -> int:
+        """Return the batches of this epoch before the checkpoint that is resumed from; Lightning starts epochs anew."""
+        if self.trainer is None:
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)
+
     def _loader(self, name: str, *, held_out: bool) -> DataLoader[int]:
         given, size = self.examples[name], self.batch_sizes[name]
         numbers = (given.held_out == held_out).nonzero()[0]
         sampler = None
         if not held_out:
             weights = np.ones(len(numbers)) if given.weights is None else given.weights[numbers]
-            sampler = WeightedSampler(weights, len(numbers), seed=self.seed)
+            skip = self._batches_done() % (len(numbers) // size) * size
+            sampler = WeightedSampler(weights, len(numbers), seed=self.seed, skip=skip)
         return DataLoader(
             _Numbers(numbers),
             batch_size=size,

@@ -21,6 +21,7 @@ from lis_lightning.align.items import ItemTable
 from lis_lightning.align.models import ItemEncoder
 from lis_lightning.align.module import AlignmentModule
 from lis_lightning.align.objectives.base import Objective, Regulariser
+from lis_lightning.align.pausing import Pause
 from lis_lightning.callback import LISMonitor
 from lis_lightning.ceiling import ceiling
 from lis_lightning.early_stopping import LISEarlyStopping
@@ -29,6 +30,8 @@ from lis_lightning.preference import Preference
 from lis_lightning.report import write_curve
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
+
+PAUSED = "checkpoints/paused.ckpt"  # in the run folder
 
 
 def say(text: str) -> None:
@@ -47,6 +50,8 @@ class Run:
         record: The run's own record.
         curve: The picture of it.
         revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
+        steps: Optimizer steps trained, those before a pause included.
+        paused: Whether it was ended before its last step, to go on later.
     """
 
     results: list[LISResult]
@@ -55,6 +60,8 @@ class Run:
     record: Path | None
     curve: Path
     revealed_gain: float
+    steps: int
+    paused: bool
 
 
 def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> PreferenceSplit:
@@ -89,6 +96,7 @@ def align(
     cache_dir: Path,
     seed: int,
     encode_batch_size: int = 128,
+    stop_at: int | None = None,
 ) -> Run:
     """Fine-tune an encoder for objectives on preference data while its representations are scored.
 
@@ -108,6 +116,7 @@ def align(
         cache_dir: Where prepared items are kept.
         seed: Of weights and batches.
         encode_batch_size: Items encoded at a time in a snapshot.
+        stop_at: Optimizer step to pause at. A later call with this `run_dir` goes on there, bit by bit.
 
     Returns:
         What the run leaves.
@@ -149,8 +158,14 @@ def align(
         every_n_train_steps=every_n_steps, save_on_train_epoch_end=False,
     )  # fmt: skip
     stopping = [LISEarlyStopping()] if early_stopping else []
-    fit = trainer(callbacks=[monitor, *stopping, checkpoint], logger=loggers, default_root_dir=str(run_dir))
-    fit.fit(module, datamodule=batches)
+    paused = run_dir / PAUSED
+    pauses = [] if stop_at is None else [Pause(stop_at, paused)]
+    callbacks = [monitor, *stopping, checkpoint, *pauses]
+    fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
+    pausing = any(pause.reached for pause in pauses)
+    if not pausing:
+        paused.unlink(missing_ok=True)
     if monitor.best is None:
         if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise SystemExit(0)
@@ -166,6 +181,8 @@ def align(
         record=monitor.record_path,
         curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
         revealed_gain=revealed,
+        steps=fit.global_step,
+        paused=pausing,
     )
     say(_summary(run, time.perf_counter() - began))
     return run
@@ -218,6 +235,8 @@ def _summary(run: Run, seconds: float) -> str:
             f"placebo {'passed' if placebo.passed else 'FAILED'}: rows permuted {placebo.permuted.value:+.4f} "
             f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
         )
+    if run.paused:
+        lines.append(f"paused at step {run.steps}")
     lines += [
         f"checkpoint: {run.checkpoint or 'none of the best step; checkpoints are written every lis.every_n_steps'}",
         f"picture: {run.curve}",
