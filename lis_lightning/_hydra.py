@@ -79,10 +79,10 @@ def check_choices(arguments: Sequence[str]) -> None:
         ConfigError: With the options there are, and the nearest one.
 
     Example:
-        >>> check_choices(["model=vml"])
+        >>> check_choices(["trainer=defaultt"])
         Traceback (most recent call last):
         ...
-        lis_lightning.errors.ConfigError: There is no model 'vml'; there are features, vlm. Did you mean 'vlm'?
+        lis_lightning.errors.ConfigError: There is no trainer 'defaultt'; there are default. Did you mean 'default'?
     """
     folders = [resource_dir("conf"), *_config_dirs(arguments)]
     if (folder := user_folder()) is not None:

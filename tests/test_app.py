@@ -138,7 +138,7 @@ def test_movielens_without_a_folder_says_what_to_do(finished):
 
 
 def test_names_are_checked_before_hydra_runs(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"no model 'vml'; there are features, vlm\. Did you mean 'vlm'"):
+    with pytest.raises(ConfigError, match=r"no model 'vml'; there are dual, .* vision, vlm\. Did you mean 'vlm'"):
         _hydra.check_choices(["model=vml"])
     _hydra.check_choices(["data.folder=x", "logger=null", "recipe=infonce", "-m"])
     (tmp_path / "recipe").mkdir()

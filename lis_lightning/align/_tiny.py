@@ -63,7 +63,7 @@ def make_tiny_vlm(
     name = f"tiny-llava-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def build(draft: Path) -> None:
-        processor = _processor(_tokenizer(texts, vocabulary), image_size, patch_size)
+        processor = _processor(train_tokenizer(texts, vocabulary), image_size, patch_size)
         config = _config(processor.tokenizer, image_size, patch_size, width, num_layers, num_heads)
         with quiet_transformers():
             _model(config, seed).save_pretrained(draft)
@@ -92,7 +92,8 @@ def hugging_face() -> Any:
     return transformers
 
 
-def _tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    """Return a byte-level BPE tokenizer trained on the texts, which has a token for every byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

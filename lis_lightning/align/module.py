@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from lis_lightning.align.examples import ExampleDataModule
-from lis_lightning.align.models import ItemEncoder
+from lis_lightning.align.models.base import ItemEncoder
 from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
 from lis_lightning.batches import Loaded
 from lis_lightning.errors import ConfigError

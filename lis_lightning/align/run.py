@@ -18,7 +18,7 @@ from lis_lightning.align.data import AlignmentData
 from lis_lightning.align.events import AlignmentEvents
 from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models import ItemEncoder
+from lis_lightning.align.models.base import ItemEncoder
 from lis_lightning.align.module import AlignmentModule
 from lis_lightning.align.objectives.base import Objective, Regulariser
 from lis_lightning.align.pausing import Pause

@@ -10,7 +10,8 @@ import torch
 from lis_lightning.align.events import AlignmentEvents
 from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models import FeatureEncoder, VisionLanguageEncoder
+from lis_lightning.align.models.features import FeatureEncoder
+from lis_lightning.align.models.vlm import VisionLanguageEncoder
 from lis_lightning.align.module import AlignmentModule, warmup_cosine
 from lis_lightning.align.objectives.pairs import PairContrastive
 from lis_lightning.errors import ConfigError

@@ -12,7 +12,7 @@ from lis_lightning import PairTable, PreferenceSplit
 from lis_lightning.align.events import AlignmentEvents
 from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models import FeatureEncoder
+from lis_lightning.align.models.features import FeatureEncoder
 from lis_lightning.align.module import AlignmentModule
 from lis_lightning.align.objectives.histories import ClickPreference, ClickRanking, NextItemContrastive, past_clicks
 from lis_lightning.align.objectives.pairs import (

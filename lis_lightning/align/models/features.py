@@ -1,0 +1,128 @@
+"""A head over precomputed item features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from typing_extensions import override
+
+from lis_lightning.align.items import ItemTable
+from lis_lightning.align.models.base import ItemEncoder, item_ids
+from lis_lightning.errors import ConfigError, ItemError, ShapeError
+
+
+class _FeatureRows(Dataset[dict[str, Any]]):
+    def __init__(self, features: NDArray[np.float32], ids: NDArray[Any]) -> None:
+        self.features = features
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @override
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"item_id": self.ids[row].item(), "features": torch.from_numpy(self.features[row])}
+
+
+class FeatureEncoder(ItemEncoder):
+    r"""A head over precomputed item features: :math:`W z + V\,\mathrm{gelu}(U z)` of the standardised features z.
+
+    W begins as the principal components of the items and V as zero, so that the first snapshot shows what the
+    features are worth as they come, and training departs from there.
+
+    Args:
+        input_dim: Dimension of the features.
+        output_dim: Dimension of the representation, at most `input_dim`.
+        hidden_dim: Width of the non-linear branch; 0 for a linear head.
+
+    Raises:
+        ConfigError: If a dimension is out of range.
+
+    Example:
+        >>> items = ItemTable(np.arange(6), ("",) * 6, (None,) * 6, np.eye(6, 4, dtype=np.float32))
+        >>> encoder = FeatureEncoder.from_items(items, output_dim=2)
+        >>> next(iter(encoder.loader(encoder.prepare(items, "unused"))))["features"].shape
+        torch.Size([6, 4])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, input_dim: int, *, output_dim: int = 64, hidden_dim: int = 256) -> None:
+        super().__init__()
+        if not 1 <= output_dim <= input_dim or hidden_dim < 0:
+            raise ConfigError(
+                f"`output_dim` must be from 1 to the {input_dim} dimensions of the features and `hidden_dim` 0 or "
+                f"more, but got {output_dim} and {hidden_dim}."
+            )
+        self.input_dim = input_dim
+        self.output_dim = output_dim
+        self.register_buffer("mean", torch.zeros(input_dim))
+        self.register_buffer("scale", torch.ones(input_dim))
+        self.linear = nn.Linear(input_dim, output_dim, bias=False)
+        nn.init.orthogonal_(self.linear.weight)
+        self.residual: nn.Sequential | None = None
+        if hidden_dim:
+            last = nn.Linear(hidden_dim, output_dim, bias=False)
+            nn.init.zeros_(last.weight)
+            self.residual = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.GELU(), last)
+
+    @classmethod
+    def from_items(cls, items: ItemTable, *, cache_dir: Path | str = "", **options: Any) -> FeatureEncoder:
+        """Return an encoder whose statistics and first weights come from the items' features.
+
+        Args:
+            items: With features.
+            cache_dir: Not used; features need no processing.
+            options: `output_dim` and `hidden_dim`.
+
+        Raises:
+            ItemError: If the items have no features.
+        """
+        features = _features(items)
+        options["output_dim"] = min(options.get("output_dim", 64), features.shape[1])
+        encoder = cls(features.shape[1], **options)
+        encoder.fit_statistics(torch.from_numpy(features))
+        return encoder
+
+    @torch.no_grad()
+    def fit_statistics(self, features: Tensor) -> None:
+        """Take the mean, the scale and the principal components from features [num_items, input_dim]."""
+        self.mean.copy_(features.mean(dim=0))
+        deviation = features.std(dim=0, correction=0)
+        self.scale.copy_(deviation.clamp(min=1e-6 * float(deviation.max()) or 1.0))
+        rows = (features - self.mean) / self.scale
+        axes = torch.linalg.eigh(rows.T.double() @ rows.double()).eigenvectors.flip(1).T[: self.output_dim]
+        self.linear.weight.copy_(axes)
+
+    @override
+    def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
+        features = _features(items)
+        if features.shape[1] != self.input_dim:
+            raise ShapeError(f"The encoder reads {self.input_dim} features an item, but got {features.shape[1]}.")
+        return _FeatureRows(features, items.ids)
+
+    @override
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"item_id": item_ids(rows), "features": torch.stack([row["features"] for row in rows])}
+
+    @override
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        rows = (batch["features"] - self.mean) / self.scale
+        out: Tensor = self.linear(rows)
+        return out if self.residual is None else out + self.residual(rows)
+
+
+def _features(items: ItemTable) -> NDArray[np.float32]:
+    if items.features is None:
+        raise ItemError(
+            f"The {len(items)} items have no precomputed features, which model=features needs. Give the data a feature "
+            "matrix, or use model=vlm, dual, text or vision, which read their images and texts."
+        )
+    return np.ascontiguousarray(items.features, dtype=np.float32)

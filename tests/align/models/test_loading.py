@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+
+from lis_lightning.align._tiny import hugging_face, quiet_transformers
+from lis_lightning.align.models.dual import DualEncoder
+from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models.vision import VisionEncoder
+from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.errors import ConfigError, LisWarning
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"prompt": "what is it?"}, r"must contain \{text\}.*'what is it\?'"),
+        ({"pooling": "max"}, "`pooling` must be one of mean, last, but got 'max'"),
+        ({"max_text_tokens": 0}, "1 or more, but got 0"),
+        ({"torch_dtype": "int8"}, "float32, bfloat16, float16, but got 'int8'"),
+    ],
+)
+def test_error_on_options(llava, options, match):
+    with pytest.raises(ConfigError, match=match):
+        VisionLanguageEncoder(llava, **options)
+
+
+def test_error_on_folder_without_a_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ConfigError, match=r"has no config\.json \(it holds notes\.txt\)"):
+        VisionLanguageEncoder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/no/such/model", "./model", "a/b/c"])
+def test_error_on_folder_that_is_not_there(name):
+    with pytest.raises(ConfigError, match=r"does not exist.*model=tiny"):
+        VisionLanguageEncoder(name)
+
+
+def test_error_on_unreachable_hub_id(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", offline)
+    with pytest.raises(ConfigError, match=r"some/model cannot be loaded.*couldn't connect.*hf download some/model"):
+        VisionLanguageEncoder("some/model")
+
+
+def test_error_on_processor_that_needs_torchvision(monkeypatch):
+    def no_torchvision(*args, **kwargs):
+        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library")
+
+    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", no_torchvision)
+    with pytest.raises(ConfigError, match=r"some/model.*pip install torchvision"):
+        VisionLanguageEncoder("some/model")
+
+
+def test_error_on_other_missing_package(monkeypatch):
+    def no_package(*args, **kwargs):
+        raise ImportError("requires the sentencepiece library")
+
+    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", no_package)
+    with pytest.raises(ConfigError, match=r"A package is missing: requires the sentencepiece library"):
+        VisionLanguageEncoder("some/model")
+
+
+def test_error_on_text_model(llava, tmp_path):
+    hugging_face().BertConfig().save_pretrained(tmp_path)
+    hugging_face().AutoProcessor.from_pretrained(llava).save_pretrained(tmp_path)
+    with pytest.raises(
+        ConfigError,
+        match=r"needs one that takes images and texts as one sequence, which .*BertConfig.*use model=text",
+    ):
+        VisionLanguageEncoder(tmp_path)
+
+
+def test_error_on_model_without_processor(llava, tmp_path):
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((llava / name).read_bytes())
+    with pytest.raises(ConfigError, match=r"processor"):
+        VisionLanguageEncoder(tmp_path)
+
+
+def test_warning_on_missing_weights(llava, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for path in llava.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(llava / "model.safetensors")
+    removed = next(name for name in weights if name.endswith("linear_2.weight"))
+    save_file({name: weight for name, weight in weights.items() if name != removed}, tmp_path / "model.safetensors")
+    with pytest.warns(LisWarning, match=r"1 weights are not in .*linear_2\.weight"):
+        VisionLanguageEncoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "match"),
+    [
+        (TextEncoder, "clip", "model=text needs one that takes texts, which .*CLIPConfig.*use model=dual model.model="),
+        (TextEncoder, "llava", "LlavaConfig.* It takes images and texts as one sequence: use model=vlm model.model="),
+        (TextEncoder, "vit", "ViTConfig.* It takes images: use model=vision model.model="),
+        (VisionEncoder, "siglip", "model=vision needs one that takes images, which .*use model=dual"),
+        (VisionEncoder, "bert", "BertConfig.* It takes texts: use model=text"),
+        (DualEncoder, "idefics", "model=dual needs .*images and texts apart, which .*Idefics3Config.*use model=vlm"),
+        (DualEncoder, "qwen", "Qwen2Config.*use model=text"),
+        (VisionLanguageEncoder, "clip", "as one sequence, which .*CLIPConfig.* use model=dual"),
+    ],
+)
+def test_error_on_model_of_another_kind_names_the_right_one(kind, family, match, request):
+    with pytest.raises(ConfigError, match=match):
+        kind(request.getfixturevalue(family))
+
+
+def test_error_on_model_of_no_kind(tmp_path):
+    hugging_face().WhisperConfig().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"No encoder here can use it; .* vlm, dual, text, vision"):
+        TextEncoder(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "family"), [(TextEncoder, "bert"), (VisionEncoder, "vit"), (DualEncoder, "clip")])
+def test_error_on_tower_without_its_processor(kind, family, tmp_path, request):
+    folder = request.getfixturevalue(family)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(ConfigError, match=r"(not|without) .* Save both the model and its processor into that folder"):
+        kind(tmp_path)
+
+
+def test_encoder_decoder_gives_its_encoder(bert, tmp_path):
+    hf = hugging_face()
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    with quiet_transformers():
+        hf.T5Model(hf.T5Config(**sizes, vocab_size=2048)).save_pretrained(tmp_path)
+        hf.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+        assert type(TextEncoder(tmp_path).model).__name__ == "T5EncoderModel"
+
+
+def test_what_is_left_out_on_purpose_is_not_listed(vit, tmp_path, capfd):
+    hf = hugging_face()
+    with quiet_transformers():
+        hf.ViTModel(hf.AutoConfig.from_pretrained(vit)).save_pretrained(tmp_path)
+        hf.AutoImageProcessor.from_pretrained(vit).save_pretrained(tmp_path)
+        capfd.readouterr()
+        assert VisionEncoder(tmp_path).model.pooler is None
+    assert "pooler" not in "".join(capfd.readouterr())
+    assert hf.utils.logging.get_verbosity() == hf.utils.logging.WARNING

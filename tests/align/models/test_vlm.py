@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lis_lightning.align._tiny import quiet_transformers
+from lis_lightning.align.models.tuning import Tuning
+from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.errors import ItemError
+
+
+def _encoder(folder, **options) -> VisionLanguageEncoder:
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        return VisionLanguageEncoder(folder, **options).eval()
+
+
+# images and texts
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics"])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_batch_equals_one_by_one(kind, pooling, pictured, tmp_path, request):
+    encoder = _encoder(request.getfixturevalue(kind), pooling=pooling, output_dim=8)
+    items = encoder.prepare(pictured, tmp_path)
+    rows = [items[row] for row in range(len(items))]
+    assert len({len(row["input_ids"]) for row in rows}) > 2
+    with torch.no_grad():
+        together = encoder(encoder.collate(rows))
+        alone = torch.cat([encoder(encoder.collate([row])) for row in rows])
+    assert together.shape == (6, 8)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert torch.pdist(together).min() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics"])
+def test_image_and_text_both_count(kind, pictured, tmp_path, request):
+    encoder = _encoder(request.getfixturevalue(kind))
+    rows = replace(pictured, texts=("same",) * 6), replace(pictured, images=(None,) * 6)
+    for items in rows:
+        out = encoder(next(iter(encoder.loader(encoder.prepare(items, tmp_path)))))
+        assert torch.pdist(out).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics"])
+def test_gradients_reach_vision_and_language(kind, pictured, tmp_path, request):
+    encoder = _encoder(request.getfixturevalue(kind)).train()
+    encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).pow(3).sum().backward()
+    with_gradient = {name for name, weight in encoder.named_parameters() if weight.grad is not None}
+    for part in ("patch_embedding.weight", "embed_tokens.weight", "head.0.weight"):
+        assert any(name.endswith(part) for name in with_gradient), part
+
+
+def test_pooled_state_without_a_head(llava, pictured, tmp_path):
+    encoder = _encoder(llava, output_dim=None)
+    assert encoder.output_dim == 64
+    assert isinstance(encoder.head, nn.Identity)
+    assert encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).shape == (6, 64)
+
+
+def test_mean_pools_the_last_hidden_states(llava, pictured, tmp_path):
+    encoder = _encoder(llava, output_dim=None)
+    batch = encoder.collate([encoder.prepare(pictured, tmp_path)[0]])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        states = encoder.model(**inputs, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(encoder(batch)[0], states[0].mean(dim=0))
+
+
+def test_head_standardises_in_training(llava, pictured, tmp_path):
+    encoder = _encoder(llava).train()
+    out = encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path)))))
+    assert out.mean(dim=0).abs().max() < 1e-5
+
+
+def test_ids_of_a_batch(llava, pictured, tmp_path):
+    encoder = _encoder(llava)
+    batch = next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))
+    assert batch["item_id"].tolist() == [10, 11, 12, 13, 14, 15]
+    named = replace(pictured, ids=np.array(list("abcdef")))
+    assert next(iter(encoder.loader(encoder.prepare(named, tmp_path))))["item_id"] == list("abcdef")
+
+
+def test_long_text_is_cut_and_special_words_are_not_obeyed(llava, pictured, tmp_path):
+    encoder = _encoder(llava, max_text_tokens=5)
+    items = replace(pictured, texts=("word " * 50, "<image> twice <image>", "<pad></s>", "a", "b", "c"))
+    batch = next(iter(encoder.loader(encoder.prepare(items, tmp_path))))
+    image = encoder.processor.image_token_id
+    assert (batch["input_ids"] == image).sum(dim=1).tolist() == [16] * 6
+    assert batch["attention_mask"].sum(dim=1).max() <= 16 + 5 + 1
+    encoder(batch)
+
+
+def test_prompt_stands_around_the_text(llava, pictured, tmp_path):
+    encoder = _encoder(llava, prompt="item: {text} !")
+    row = encoder.prepare(pictured, tmp_path)[0]
+    assert encoder.processor.tokenizer.decode(row["input_ids"]).endswith("item: red lamp !")
+
+
+def test_chat_template_places_the_image(idefics, pictured, tmp_path):
+    encoder = _encoder(idefics)
+    row = encoder.prepare(pictured, tmp_path)[1]
+    assert row["pixel_values"].ndim == 5
+    assert (row["input_ids"] == encoder.processor.image_token_id).sum() == 4 * row["pixel_values"].shape[1]
+
+
+# the cache
+
+
+def _counted(encoder):
+    calls = []
+    processor = encoder.processor
+    encoder.processor = type(
+        "Counting",
+        (),
+        {
+            "__call__": lambda self, *args, **kwargs: calls.append(1) or processor(*args, **kwargs),
+            "__getattr__": lambda self, name: getattr(processor, name),
+        },
+    )()
+    encoder.processor.__class__.__name__ = type(processor).__name__
+    return calls
+
+
+def test_items_are_processed_once(llava, pictured, tmp_path):
+    first, second = _encoder(llava), _encoder(llava)
+    calls, calls_again = _counted(first), _counted(second)
+    rows = first.prepare(pictured, tmp_path)
+    again = second.prepare(pictured, tmp_path)
+    assert (len(calls), len(calls_again)) == (6, 0)
+    assert torch.equal(rows[3]["pixel_values"], again[3]["pixel_values"])
+
+
+def test_changed_image_text_or_prompt_is_processed_anew(llava, pictured, tmp_path):
+    from PIL import Image
+
+    encoder = _encoder(llava)
+    calls = _counted(encoder)
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(tmp_path / "0.png")
+    items = replace(pictured, images=(tmp_path / "0.png", *pictured.images[1:]))
+    before = encoder.prepare(items, tmp_path)[0]["pixel_values"]
+    Image.new("RGB", (20, 20), (200, 2, 3)).save(tmp_path / "0.png")
+    assert (encoder.prepare(items, tmp_path)[0]["pixel_values"] != before).any()
+    assert len(calls) == 12
+    encoder.prepare(replace(items, texts=("other", *items.texts[1:])), tmp_path)
+    encoder.prompt = "{text}."
+    encoder.prepare(items, tmp_path)
+    assert len(calls) == 24
+
+
+def test_bad_image_raises_or_is_blank(llava, pictured, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    items = replace(pictured, images=(tmp_path / "bad.png", *pictured.images[1:]))
+    with pytest.raises(ItemError, match=r"bad\.png"):
+        _encoder(llava).prepare(items, tmp_path)
+    rows = _encoder(llava, on_bad_image="blank").prepare(items, tmp_path)
+    assert torch.equal(rows[0]["pixel_values"], rows[5]["pixel_values"])
+
+
+# options
+
+
+def test_frozen_backbone_trains_the_head_alone(llava, pictured, tmp_path):
+    encoder = _encoder(llava, tuning=Tuning("head")).train()
+    assert [name for name, weight in encoder.named_parameters() if weight.requires_grad] == ["head.0.weight"]
+    assert encoder.training
+    assert not encoder.model.training
+    encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).pow(3).sum().backward()
+    assert encoder.head[0].weight.grad.abs().max() > 0
+
+
+def test_gradient_checkpointing_changes_no_gradient(llava, pictured, tmp_path):
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = _encoder(llava, gradient_checkpointing=checkpointing).train()
+        encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).pow(3).sum().backward()
+        gradients.append(encoder.model.get_input_embeddings().weight.grad)
+    assert encoder.model.is_activation_checkpointing
+    torch.testing.assert_close(*gradients)
+
+
+def test_bfloat16_backbone_gives_float32(llava, pictured, tmp_path):
+    encoder = _encoder(llava, torch_dtype="bfloat16")
+    assert encoder.model.dtype == torch.bfloat16
+    assert encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).dtype == torch.float32
+
+
+def test_tiny_model_is_made_from_the_items(pictured, tmp_path):
+    encoder = VisionLanguageEncoder.from_items(pictured, cache_dir=tmp_path, output_dim=4)
+    assert encoder.output_dim == 4
+    assert len(list((tmp_path / "models").glob("tiny-llava-*/model.safetensors"))) == 1
+    assert encoder.training
+    assert encoder.model.training
+
+
+def test_from_items_loads_a_folder(llava, pictured, tmp_path):
+    with quiet_transformers():
+        encoder = VisionLanguageEncoder.from_items(pictured, cache_dir=tmp_path, model=llava, pooling="last")
+    assert encoder.pooling == "last"
+    assert list(tmp_path.iterdir()) == []
