@@ -188,8 +188,9 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _quiet_known_noise() -> None:
-    """Silence advice about settings that are what we mean: items load in-process, and logs are written each step."""
-    for words in ("does not have many workers", "`log_every_n_steps`", "exists and is not empty", "LeafSpec"):
+    """Silence advice about settings that are what we mean: items load in-process, frozen towers are in eval mode."""
+    settings = ("does not have many workers", "`log_every_n_steps`", "exists and is not empty", "in eval mode at the")
+    for words in (*settings, "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{words}.*")
     said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     said.addFilter(lambda record: "Tip:" not in record.getMessage())

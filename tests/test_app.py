@@ -114,6 +114,7 @@ BAD = {
     "data.content_share=3": "content_share of the generated world must be a number from 0.0 to 1.0, got 3",
     "lis.split.history=0": "`history` to be an integer of at least 1, got 0",
     "model.model=absent/folder": "absent/folder",
+    "model.tuning.mode=loar": "ConfigError: `mode` of the tuning must be one of full, head, lora, last, but got 'loar'",
 }
 
 

@@ -10,14 +10,20 @@ import torch
 from lis_lightning.align.events import AlignmentEvents
 from lis_lightning.align.examples import ExampleDataModule
 from lis_lightning.align.items import ItemTable
+from lis_lightning.align.models.dual import DualEncoder
 from lis_lightning.align.models.features import FeatureEncoder
+from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.align.models.vlm import VisionLanguageEncoder
 from lis_lightning.align.module import AlignmentModule, warmup_cosine
 from lis_lightning.align.objectives.pairs import PairContrastive
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # items come from memory-mapped files
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # items come from memory-mapped files
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start"),  # what is frozen, on purpose
+]
 
 
 def _table(num_items=60, seed=0) -> tuple[ItemTable, np.ndarray]:
@@ -113,6 +119,22 @@ def test_tiny_vision_language_model_learns(tmp_path):
     assert not torch.equal(before["head.0.weight"], encoder.head[0].weight)
     batch = next(iter(encoder.loader(encoder.prepare(items, tmp_path))))
     assert module.eval().encode_items(batch).shape == (30, 16)
+
+
+@pytest.mark.parametrize("mode", ["lora", "last", "head"])
+@pytest.mark.parametrize("kind", [TextEncoder, DualEncoder, VisionLanguageEncoder])
+def test_pretrained_models_learn_and_keep_what_is_frozen(kind, mode, tmp_path):
+    items, group = _table(30)
+    pl.seed_everything(0, verbose=False)
+    tuning = Tuning(mode, layers=1)
+    encoder = kind.from_items(items, cache_dir=tmp_path, output_dim=16, tuning=tuning)
+    frozen = {name for name, weight in encoder.named_parameters() if not weight.requires_grad}
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    _, losses = _run(encoder, items, group, steps=25, folder=tmp_path, learning_rate=1e-2)
+    assert np.mean(losses.train[-5:]) < np.mean(losses.train[:5]) - 0.2
+    after = encoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["head.0.weight"], after["head.0.weight"])
 
 
 def test_same_seed_gives_the_same_weights():
