@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.metadata
 import itertools
 import os
 import re
@@ -22,6 +23,12 @@ from lis_lightning.errors import ConfigError
 
 _CHOICE = re.compile(r"^\+{0,2}(?P<group>[a-z_]+)=\[?(?P<names>[\w., -]*)\]?$")
 
+_PLUGINS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+}
+
 
 class UserRecipes(SearchPathPlugin):
     """Let the folder named by ``$LIS_RECIPES`` hold recipes, and the Python they name."""
@@ -32,8 +39,14 @@ class UserRecipes(SearchPathPlugin):
         if folder is None:
             return
         search_path.append("lis-lightning", f"file://{folder}")
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+        import_from_user_folder()
+
+
+def import_from_user_folder() -> None:
+    """Let the Python in the folder be imported: in the process of the command, and in those of a launcher."""
+    folder = user_folder()
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def user_folder() -> Path | None:
@@ -91,12 +104,20 @@ def check_choices(arguments: Sequence[str]) -> None:
         match = _CHOICE.match(argument)
         if match is None:
             continue
+        _check_plugin(match["group"], match["names"])
         options = sorted({path.stem for folder in folders for path in (folder / match["group"]).glob("*.yaml")})
         for name in filter(None, map(str.strip, match["names"].split(","))):
             if options and name != "null" and name.removesuffix(".yaml") not in options:
                 near = difflib.get_close_matches(name, options, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"There is no {match['group']} {name!r}; there are {', '.join(options)}.{hint}")
+
+
+def _check_plugin(group: str, name: str) -> None:
+    """Raise where a way to run a sweep is asked for whose plugin is not installed."""
+    needed = _PLUGINS.get(name) if group == "sweep" else None
+    if needed is not None and not any(importlib.metadata.distributions(name=needed)):
+        raise ConfigError(f"sweep={name} needs {needed}; pip install 'lis-lightning[sweep]'.")
 
 
 def _job_folder(recipe: str, seed: int, overrides: str) -> str:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lis_lightning import _hydra
 from lis_lightning._cache import cache_folder
+from lis_lightning._config import check_config, unknown_key
 from lis_lightning._resources import resource_dir
 from lis_lightning.errors import LisError, LisWarning
 
@@ -59,6 +60,8 @@ def _run(name: str, command: Callable[[], Any]) -> None:
 
 def _in_words(error: BaseException) -> str:
     """Return an error's kind and message; of a bare wrapper, those of its cause."""
+    if (told := unknown_key(error)) is not None:
+        return f"ConfigError: {told}"
     while not str(error) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, LisError):
@@ -87,6 +90,8 @@ def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
     """Train and score as the configuration says."""
     from lis_lightning.align.run import align
 
+    _hydra.import_from_user_folder()
+    check_config(config, "align")
     _quiet_known_noise()
     cache_dir = _settle_cache(config, run_dir)
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -147,6 +152,7 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
     """
     from lis_lightning.align.audit import audit_data
 
+    check_config(config, "audit")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return audit_data(
         instantiate(config.data),

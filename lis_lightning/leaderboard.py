@@ -210,6 +210,7 @@ def render(places: Sequence[Place]) -> str:
             "" if math.isnan(place.p) else f"{place.p:.2g}",
             place.verdict,
         )
-    console = Console(file=(output := io.StringIO()), width=160, markup=False)
+    names = max((len(place.recipe) for place in places), default=0)
+    console = Console(file=(output := io.StringIO()), width=130 + names, markup=False)
     console.print(table)
     return output.getvalue().rstrip()
