@@ -115,7 +115,7 @@ def table(rows: pl.DataFrame) -> pl.DataFrame:
             width=((pl.col("high") - pl.col("low")) / 2 / 1.96).median() / pl.col("value").std(),
             zero=(pl.col("high") == pl.col("low")).mean(),
             coverage=pl.col("hit").mean(),
-            test_users_only=inside_test.mean(),
+            test_users_only=inside_test.filter(pl.col("low_test").is_not_nan()).mean(),
         )
         .with_columns(
             pl.struct("coverage", "draws")
