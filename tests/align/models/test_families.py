@@ -32,6 +32,8 @@ TOWER = {
     "vit": ("", "layers.1."),
 }
 AFTER = {"llava": "norm", "idefics": "norm", "clip": "final_layer_norm", "siglip": "final_layer_norm", "qwen": "norm"}
+# LLaVA takes the patches before their last norm; everything else that is trained takes part.
+UNREACHED = {"llava": {"post_layernorm"}}
 MODES = {
     "full": Tuning(),
     "head": Tuning("head"),
@@ -97,8 +99,8 @@ def test_gradients_flow_where_the_mode_says(family, mode, build, pictured, tmp_p
         assert all(last in name or after in name.split(".")[-2] or "head." in name for name in inner)
         assert reached == trained
     else:
+        assert {name.split(".")[-2] for name in trained - reached} <= UNREACHED.get(family, set())
         assert len(trained) > 0.9 * len(weights)
-        assert len(reached) > 0.8 * len(trained)
 
 
 @every_family
