@@ -41,8 +41,8 @@ def test_what_we_ship_for_audits_passes(data):
         ("+objectives.pairs.pairs.windw=3", r"no 'windw' in objectives.pairs.pairs \(CoEngagement\); .* mean 'window'"),
         ("+trainer.max_step=3", r"no 'max_step' in trainer \(Trainer\); .* Did you mean 'max_steps'\?"),
         ("+model.output_dims=3", r"no 'output_dims' in model \(\w+.from_items\); .* Did you mean 'output_dim'\?"),
-        ("+lis.split.histori=2", r"no 'histroy' in lis.split; .* Did you mean 'history'\?"),
-        ("+trainin={a: 1}", r"no 'trainin' in the configuration; .* Did you mean 'training'\?"),
+        ("+lis.split.histories=2", r"no 'histories' in lis.split; .* Did you mean 'history'\?"),
+        ("+training_options={a: 1}", r"no 'training_options' in the configuration; .* Did you mean 'training'\?"),
         ("+objectives.pair={temperature: 2}", r"objectives.pair has no _target_, .* Did you mean 'pairs'\?"),
         ("objectives.pairs._target_=mine.Loss", r"objectives.pairs._target_ names 'mine.Loss', .*: No module named"),
         ("training.batch_size=abc", "training.batch_size is a number, such as 256, but got 'abc'"),
@@ -60,7 +60,7 @@ def test_a_mistake_is_named_with_what_was_meant(override, message):
     [
         ("training.learning_rat=1", r"no 'learning_rat' in training; .* Did you mean 'learning_rate'\?"),
         ("objectives.pairs.pairs.windw=3", r"no 'windw' in objectives.pairs.pairs; .* Did you mean 'window'\?"),
-        ("trainin.x=3", r"no 'trainin' in the configuration; .* Did you mean 'training'\?"),
+        ("training_options.x=3", r"no 'training_options' in the configuration; .* Did you mean 'training'\?"),
     ],
 )
 def test_what_hydra_refuses_is_put_in_our_words(override, message):
