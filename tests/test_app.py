@@ -17,7 +17,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.record import Record
 
 CONF = resource_dir("conf")
-OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent not in {CONF, CONF / "callbacks"})
 SMALL = [
     "data.num_users=120", "data.num_items=60", "data.num_events=4000", "trainer.max_steps=4", "lis.every_n_steps=2",
     "trainer.val_check_interval=2", "training.batch_size=8",
