@@ -33,18 +33,27 @@ def test_the_wheel_holds_the_configuration_and_nothing_at_the_top(wheel):
     assert not any("__pycache__" in name for name in names)
 
 
-def test_the_installed_wheel_aligns_outside_of_the_checkout(wheel, tmp_path):
+def test_the_installed_wheel_aligns_by_a_recipe_and_an_objective_of_the_users(wheel, tmp_path):
     site = tmp_path / "site"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=280)
-    env = os.environ | {"PYTHONPATH": str(site), "LIS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    lab = tmp_path / "lab"
+    (lab / "recipe").mkdir(parents=True)
+    (lab / "mylosses.py").write_text(
+        "from lis_lightning.align.objectives.pairs import PairContrastive\n\n\nclass Mine(PairContrastive):\n    pass\n"
+    )
+    (lab / "recipe" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - infonce\nobjectives:\n  pairs:\n    _target_: mylosses.Mine\n"
+    )
+    own = {"LIS_RECIPES": str(lab), "LIS_CACHE": str(tmp_path / "cache")}
+    env = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"} | own
     code = "import lis_lightning.app as app; print(app.__file__); app.main()"
-    arguments = ["debug=fast", "trainer.max_steps=20"]
+    arguments = ["debug=fast", "trainer.max_steps=20", "recipe=mine"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
         timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith(str(site))
-    assert list(tmp_path.glob("outputs/infonce/*/record.jsonl"))
-    assert list(tmp_path.glob("outputs/infonce/*/curve.html"))
+    assert list(tmp_path.glob("outputs/mine/*/record.jsonl"))
+    assert list(tmp_path.glob("outputs/mine/*/curve.html"))
