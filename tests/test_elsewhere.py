@@ -80,4 +80,4 @@ def test_a_wandb_agent_starts_what_lis_align_understands():
         config = compose("align", overrides=command[1:])
     check_config(config, "align")
     assert config.training.learning_rate == 0.02
-    assert (sweep["metric"]["name"], sweep["metric"]["goal"]) == ("lis/ais", "maximize")
+    assert (sweep["metric"]["name"], sweep["metric"]["goal"]) == ("lis/best_ais", "maximize")
