@@ -110,7 +110,7 @@ def test_a_debug_run_composes_smaller_settings():
 BAD = {
     "recipe=infonec": "ConfigError: There is no recipe 'infonec'; there are attraction, bpr,",
     "data=movie": "ConfigError: There is no data 'movie'; there are log, movielens, world.",
-    "trainer.max_step=3": "Could not override 'trainer.max_step'",
+    "trainer.max_step=3": "ConfigError: There is no 'max_step' in trainer; there are",
     "data.content_share=3": "content_share of the generated world must be a number from 0.0 to 1.0, got 3",
     "lis.split.history=0": "`history` to be an integer of at least 1, got 0",
     "model.model=absent/folder": "absent/folder",
