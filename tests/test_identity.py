@@ -36,6 +36,7 @@ def test_monitors_change_no_bit_and_a_naive_callback_does(case):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_monitors_change_no_bit_on_a_gpu(case):
     assert run(case, "gpu").watched == []
