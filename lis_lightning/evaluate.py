@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis_lightning.base import Prepared
+from lis_lightning.functional.attribution import auroc_shares, group_totals
 from lis_lightning.functional.auroc import auroc, auroc_influence
 from lis_lightning.functional.intervals import Estimate, cluster_interval, user_sums
 from lis_lightning.functional.probe import NUM_GROUPS, ProbeFit, ProbeInputs, fit_probe
@@ -53,6 +54,7 @@ class Arm:
         without: Logits with the arm, had it been fitted without one group of the training users, [num_test, G].
         labels: 0 or 1.
         users: User of each event.
+        items: Target of each event, as a row of R.
         weights: What each event is worth, where the split says so.
         trained: Which groups of users have training events, [G].
         num_users: Number of users of the split.
@@ -65,6 +67,7 @@ class Arm:
     without: NDArray[np.float64]
     labels: NDArray[np.int8]
     users: NDArray[np.int64]
+    items: NDArray[np.int64]
     weights: NDArray[np.float64] | None
     trained: NDArray[np.bool_]
     num_users: int
@@ -96,6 +99,18 @@ class Arm:
         if self.num_users > 1:  # one user has no spread: let the interval be infinite
             per_user = np.concatenate([per_user, self._training_influence(inside, labels, weights)])
         return Gain(auc - auc_base, auc, auc_base, per_user)
+
+    def item_gains(self, num_items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what the test events of each item add to the gain, and its standard error, [num_items] each.
+
+        The gains of all items sum to the gain. Errors hold the sampling of test users only.
+
+        Args:
+            num_items: Rows of R.
+        """
+        after, before = (auroc_influence(logits, self.labels) for logits in (self.score, self.base))
+        shares = [auroc_shares(influence, auc, self.labels) for auc, influence in (after, before)]
+        return group_totals(shares[0] - shares[1], self.items, self.users, num_items)
 
     def _training_influence(
         self, inside: NDArray[np.bool_], labels: NDArray[np.int8], weights: NDArray[np.float64] | None
@@ -137,6 +152,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         without=base_logits[:, None] + fit.without.cpu().numpy(),
         labels=split.events.label[test],
         users=split.events.user[test],
+        items=split.events.item[test],
         weights=None if split.events.weight is None else split.events.weight[test],
         trained=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
         num_users=split.num_users,

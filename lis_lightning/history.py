@@ -27,7 +27,7 @@ from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule, judge
 from lis_lightning.storage import Retention, Store
 
-NO_USERS = np.zeros(0)
+NO_USERS = NO_ITEMS = np.zeros(0)
 
 
 class History:
@@ -205,17 +205,25 @@ def packed(results: Sequence[LISResult], patience: int) -> list[str]:
         gains = [result.ais if task is None else result.tasks[task].ais for result in before]
         if gains and not np.isnan(gains).all():
             whole.add(int(np.nanargmax(gains)))
-    return record.pack(result if index in whole else without_users(result) for index, result in enumerate(results))
+    return record.pack(
+        without_items(result) if index in whole else without_users(result) for index, result in enumerate(results)
+    )
 
 
 def without_users(result: LISResult) -> LISResult:
     """Return a result without what pairs it with others; its ceilings stay, as all results of a run share them."""
     return dataclasses.replace(
-        result,
+        without_items(result),
         influence=NO_USERS,
         tasks={name: without_users(task) for name, task in result.tasks.items()},
         periods=tuple(without_users(period) for period in result.periods),
     )
+
+
+def without_items(result: LISResult) -> LISResult:
+    """Return a result without the gains of single items, which no judgement reads."""
+    tasks = {name: without_items(task) for name, task in result.tasks.items()}
+    return dataclasses.replace(result, item_gains=NO_ITEMS, item_errors=NO_ITEMS, tasks=tasks)
 
 
 def recovered(results: Sequence[LISResult], path: Path | None) -> list[LISResult]:

@@ -119,6 +119,9 @@ class LISResult:
             use for the vectors. NaN elsewhere.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
             [num_users + NUM_GROUPS]; what pairs this result with others.
+        item_gains: What the test events of each item add to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
+            in the results of `periods`.
+        item_errors: Their standard errors over test users, [num_items].
         step: Optimizer step of the snapshot; None outside a run.
     """
 
@@ -160,6 +163,8 @@ class LISResult:
     encode_seconds: float = NAN
     score_seconds: float = NAN
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    item_gains: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    item_errors: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
 
     @property
     def se(self) -> float:

@@ -133,6 +133,7 @@ class _Scorer:
         weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
         realised = _realised(arm, limits.get(self.aligned_to))
         left = self._headroom(split, arm)
+        item_gains = arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0))
         found_nothing = 0.0 in (gain.value, *(limit.value for limit in limits.values()))
         result = LISResult(
             task=split.task,
@@ -165,6 +166,8 @@ class _Scorer:
             detectable=smallest_detectable_gain(split) if found_nothing else math.nan,
             split_hash=split.hash,
             influence=arm.gain.influence,
+            item_gains=item_gains[0],
+            item_errors=item_gains[1],
         )
         judgement = judge([result])
         return replace(result, verdict=judgement.verdict, message=judgement.message)
