@@ -58,8 +58,8 @@ class RaceSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         from lis_lightning.align.run import say
+        from lis_lightning.jobs import Job, by_recipe, runs_of
         from lis_lightning.race import cut, described
-        from lis_lightning.sweep import Job, by_recipe, runs_of
 
         context: Any = self.hydra_context
         parser = OverridesParser.create(config_loader=context.config_loader)

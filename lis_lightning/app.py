@@ -72,7 +72,8 @@ def _in_words(error: BaseException) -> str:
 @hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
 def _align(config: DictConfig) -> float:
     """Run one job; returns the best AIS, for sweepers that maximise it."""
-    from lis_lightning.sweep import Job, digest, run_once
+    from lis_lightning.jobs import Job, digest
+    from lis_lightning.sweep import run_once
 
     told = HydraConfig.get()
     given = (override.lstrip("+~").partition("=")[::2] for override in told.overrides.task)

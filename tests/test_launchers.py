@@ -8,7 +8,7 @@ import yaml
 
 from lis_lightning import _hydra
 from lis_lightning.errors import ConfigError
-from lis_lightning.sweep import jobs_in
+from lis_lightning.jobs import jobs_in
 
 LOSSES = """
 import os

@@ -7,11 +7,11 @@ import pytest
 
 from lis_lightning._racer import RaceConf
 from lis_lightning.errors import ConfigError
+from lis_lightning.jobs import Job, jobs_in
 from lis_lightning.leaderboard import Runs
 from lis_lightning.race import cut, described, rung_steps
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
-from lis_lightning.sweep import Job, jobs_in
 
 NUM_USERS, MAX_STEPS, RUNGS = 300, 200, [25, 50, 100]
 

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from lis_lightning.align.run import PAUSED
+from lis_lightning.jobs import JOB_FILE, Job, jobs_in, runs_in
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
-from lis_lightning.sweep import JOB_FILE, Job, jobs_in, report, run_once, runs_in
+from lis_lightning.sweep import report, run_once
 
 
 class Ran:
