@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lis_lightning.audit import Audit, Part
-from lis_lightning.audit_report import Table, chapters
-from lis_lightning.errors import ConfigError
+from lis_lightning.audit_report import chapters
 from lis_lightning.functional.intervals import Estimate, cluster_interval
-from lis_lightning.report import BLUE, GREEN, GREY, ORANGE, page
+from lis_lightning.report.document import document, write
+from lis_lightning.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 
@@ -28,34 +27,14 @@ def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
         The path.
 
     Raises:
-        ConfigError: If plotly is not installed.
+        ConfigError: If plotly or jinja2 is not installed.
     """
-    blocks = []
-    for number, chapter in enumerate(chapters(audit)):
-        figure = _forest(*chapter.parts) if len(chapter.parts) == 1 else _over_time(chapter.parts)
-        blocks += [f"<p>{html.escape(line)}</p>" for line in chapter.lines]
-        blocks.append(figure.to_html(include_plotlyjs=number == 0, full_html=False))
-        blocks += [_html_table(table) for table in chapter.tables]
-    place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(page(title, "\n".join(blocks)), encoding="utf-8")
-    return place
-
-
-def _html_table(table: Table) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-    body = "".join(line(row, "td") for row in table.rows)
-    return f"<h2>{html.escape(table.title)}</h2><table>{line(table.headings, 'th')}{body}</table>"
-
-
-def _figure() -> Any:
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise ConfigError("The page needs plotly: pip install 'lis-lightning[report]'.") from error
-    return go.Figure()
+    found = chapters(audit)
+    figures = {
+        f"chapter-{number}": _forest(*chapter.parts) if len(chapter.parts) == 1 else _over_time(chapter.parts)
+        for number, chapter in enumerate(found)
+    }
+    return write(path, document(title, figures=figures, template="audit.html", chapters=found))
 
 
 def _bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
@@ -67,7 +46,7 @@ def _forest(part: Part) -> Any:
     limits = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ceiling"}
     gains = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ais"}
     gains = dict(sorted(gains.items(), key=lambda pair: -pair[1].value)) | {"random vectors": part.placebo}
-    figure = _figure()
+    figure = new_figure()
     for kind, colour, points in (("ceiling", ORANGE, limits), ("AIS", BLUE, gains)):
         figure.add_scatter(
             x=[point.value for point in points.values()], y=[_dot(kind, name) for name in points], name=kind,
@@ -81,7 +60,7 @@ def _forest(part: Part) -> Any:
     )  # fmt: skip
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        template="plotly_white", height=220 + 36 * (len(limits) + len(gains)), legend={"orientation": "h", "y": 1.15},
+        height=220 + 36 * (len(limits) + len(gains)), legend={"orientation": "h", "y": 1.15},
         xaxis_title=f"AUC gain over the base: {part.task}, test window from {part.begins} (higher is better)",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
@@ -94,7 +73,7 @@ def _dot(kind: str, name: str) -> str:
 
 def _over_time(periods: Sequence[Part]) -> Any:
     """Return the curve of each gain over the test windows, ceilings dashed."""
-    figure = _figure()
+    figure = new_figure()
     for index, (kind, name) in enumerate(periods[0].gains):
         gains = [cluster_interval(*part.gains[kind, name]) for part in periods]
         line = {"color": _COLOURS[index % len(_COLOURS)], "dash": "dash" if kind == "ceiling" else "solid"}
@@ -104,7 +83,7 @@ def _over_time(periods: Sequence[Part]) -> Any:
         )  # fmt: skip
     figure.add_hline(y=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        template="plotly_white", height=460, legend={"orientation": "h", "y": -0.2},
+        height=460, legend={"orientation": "h", "y": -0.2},
         xaxis_title="test window from", yaxis_title="AUC gain over the base (higher is better)",
     )  # fmt: skip
     return figure

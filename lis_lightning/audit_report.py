@@ -15,25 +15,11 @@ import polars as pl
 from lis_lightning.audit import Audit, Part
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.functional.ranking import ranking_in_words
+from lis_lightning.report.tables import Table
 from lis_lightning.result import LISResult
 
 _WIDTH = 130
 _LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text.
-
-    Attributes:
-        title: What it shows.
-        headings: Of the columns.
-        rows: As many cells each.
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)

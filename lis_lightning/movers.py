@@ -71,6 +71,11 @@ class Catalogue:
         titles = (str(title or one) for title, one in zip(column("title"), ids.tolist(), strict=True))
         return cls(ids, tuple(titles), tuple(path and Path(path) for path in column("image")))
 
+    @staticmethod
+    def beside(record: Path) -> Path:
+        """Return where the catalogue of a run lies: beside its record, named like it."""
+        return record.with_name(record.stem.replace("record", "items", 1) + ".parquet")
+
     def write(self, path: Path) -> None:
         """Write a parquet file that :meth:`read` takes."""
         images = [None if image is None else str(image.absolute()) for image in self.images]

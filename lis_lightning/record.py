@@ -23,6 +23,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -99,7 +100,7 @@ class Record:
             path.open("xb").close()
         except OSError as error:
             raise RecordError(f"The record {path} cannot be created: {error}. Choose a writable `dirpath`.") from error
-        record = cls(path, _Contents(header=header, results=[], ceilings={}, statuses=[], size=0))
+        record = cls(path, _Contents(header=header, results=[], ceilings={}, statuses=[], times={}, size=0))
         record._write([dumps(header)])
         return record
 
@@ -145,6 +146,15 @@ class Record:
             RecordError: As :meth:`read`.
         """
         return _read(Path(path)).statuses
+
+    @staticmethod
+    def times(path: str | Path) -> dict[int, datetime]:
+        """Return when the result of each step was written.
+
+        Raises:
+            RecordError: As :meth:`read`.
+        """
+        return _read(Path(path)).times
 
     @staticmethod
     def find(folder: str | Path, run_id: str) -> Path | None:
@@ -250,6 +260,7 @@ class _Contents(NamedTuple):
     results: list[LISResult]
     ceilings: dict[str, dict[str, Ceiling]]
     statuses: list[dict[str, Any]]
+    times: dict[int, datetime]
     size: int  # bytes up to the end of the last intact line
 
 
@@ -281,7 +292,7 @@ def _read(path: Path) -> _Contents:
 
 def _gather(payloads: list[dict[str, Any]]) -> _Contents:
     """Sort payloads by kind, with later lines overruling earlier ones where a run was rewound."""
-    contents = _Contents(header={}, results=[], ceilings={}, statuses=[], size=0)
+    contents = _Contents(header={}, results=[], ceilings={}, statuses=[], times={}, size=0)
     for payload in payloads:
         kind = payload["kind"]
         if kind == "header":
@@ -290,6 +301,8 @@ def _gather(payloads: list[dict[str, Any]]) -> _Contents:
             contents.ceilings[payload["id"]] = ceilings_of(payload)
         elif kind == "result":
             contents.results.append(result_of(payload["result"], contents.ceilings))
+            if "time" in payload:  # not in a checkpoint's
+                contents.times[contents.results[-1].step or 0] = datetime.fromisoformat(payload["time"])
         else:
             contents.statuses.append(payload)
             if kind == "rewind":

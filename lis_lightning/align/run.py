@@ -27,7 +27,7 @@ from lis_lightning.ceiling import ceiling
 from lis_lightning.early_stopping import LISEarlyStopping
 from lis_lightning.errors import ConfigError
 from lis_lightning.preference import Preference
-from lis_lightning.report import write_curve
+from lis_lightning.report import recorded_run, write_report
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
 
@@ -48,7 +48,7 @@ class Run:
         best: The one with the highest AIS.
         checkpoint: Weights at the best snapshot; None where none was written.
         record: The run's own record.
-        curve: The picture of it.
+        page: The picture of it.
         revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
         steps: Optimizer steps trained, those before a pause included.
         paused: Whether it was ended before its last step, to go on later.
@@ -58,7 +58,7 @@ class Run:
     best: LISResult
     checkpoint: Path | None
     record: Path | None
-    curve: Path
+    page: Path
     revealed_gain: float
     steps: int
     paused: bool
@@ -179,7 +179,12 @@ def align(
         best=monitor.best,
         checkpoint=_checkpoint_of(checkpoint, monitor.best),
         record=monitor.record_path,
-        curve=write_curve(monitor.results, run_dir / "curve.html", title=f"AIS on {data.name}", references=references),
+        page=write_report(
+            [recorded_run(monitor.record_path, monitor.results)],
+            run_dir / "report.html",
+            title=f"{run_dir.parent.name} on {data.name}",
+            references=references,
+        ),
         revealed_gain=revealed,
         steps=fit.global_step,
         paused=pausing,
@@ -239,7 +244,7 @@ def _summary(run: Run, seconds: float) -> str:
         lines.append(f"paused at step {run.steps}")
     lines += [
         f"checkpoint: {run.checkpoint or 'none of the best step; checkpoints are written every lis.every_n_steps'}",
-        f"picture: {run.curve}",
+        f"report: {run.page}",
         f"took {seconds:.0f} s",
     ]
     return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""The four questions that a dashboard is opened for, answered in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lis_lightning.report.runs import RecordedRun
+from lis_lightning.result import LISResult
+from lis_lightning.stopping import VERDICTS
+
+# Of each verdict: a mark that needs no colour, whether it still improves, and the bottleneck.
+_READING = {
+    "warming-up": ("○", "Too early to tell", "Not known yet"),
+    "improving": ("▲", "Yes", "None: training still pays"),
+    "plateau": ("■", "No", "Neither stands out"),
+    "at-ceiling": ("★", "No", "The preference data: all of it is used"),
+    "ceiling-not-binding": ("◆", "See the curve", "Not the preference data: content carries more"),
+    "data-bound": ("▼", "No", "The preference data"),
+    "model-bound": ("■", "No", "The model or its training"),
+    "overfitting-items": ("▼", "No, it falls", "The model: it memorises items"),
+    "overfitting": ("▼", "No, it falls", "The model: it leaves what helps new users"),
+    "collapsed": ("✕", "No", "The training: all items look alike"),
+    "placebo-failed": ("✕", "Cannot be read", "The base ranker of the score"),
+    "underpowered": ("?", "Cannot be told", "The split: too few events"),
+}
+_GOOD = {"improving", "at-ceiling", "ceiling-not-binding"}
+_BAD = {"overfitting-items", "overfitting", "collapsed", "placebo-failed", "data-bound"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A question, its answer in a few words, and the evidence."""
+
+    question: str
+    answer: str
+    evidence: str
+
+
+def mark(verdict: str) -> str:
+    """Return a sign for a verdict that needs no colour."""
+    return _READING[verdict][0]
+
+
+def tone(verdict: str) -> str:
+    """Return how a verdict is coloured: ``good``, ``bad`` or ``plain``."""
+    return "good" if verdict in _GOOD else "bad" if verdict in _BAD else "plain"
+
+
+def interval(value: float, low: float, high: float, *, percent: bool = False) -> str:
+    """Write a number with its 95 % interval; a dash where there is none.
+
+    Example:
+        >>> interval(0.0123, 0.01, 0.0146), interval(0.5, 0.42, 0.58, percent=True), interval(float("nan"), 0, 0)
+        ('+0.0123 [+0.0100, +0.0146]', '50% [42%, 58%]', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    shape = "{:.0%} [{:.0%}, {:.0%}]" if percent else "{:+.4f} [{:+.4f}, {:+.4f}]"
+    return shape.format(value, low, high)
+
+
+def answers(run: RecordedRun) -> list[Answer]:
+    """Return what a person wants to know of a run within ten seconds.
+
+    Args:
+        run: The run so far.
+    """
+    said, last, best = run.judgement, run.results[-1], run.best
+    _, improving, bottleneck = _READING[said.verdict]
+    newest = f"newest snapshot: step {last.step}, AIS {interval(last.ais, last.ais_low, last.ais_high)}"
+    keep = f"Keep step {best.step}: AIS {interval(best.ais, best.ais_low, best.ais_high)}."
+    return [
+        Answer(question="Still improving?", answer=improving, evidence=newest),
+        Answer(question="How far from the ceiling?", answer=_distance(best), evidence=_room(best)),
+        Answer(question="Stop or go on?", answer=_action(run), evidence=f"{said.reason or keep}"),
+        Answer(question="What is the bottleneck?", answer=bottleneck, evidence=f"verdict: {said.verdict}"),
+    ]
+
+
+def _distance(best: LISResult) -> str:
+    if not math.isnan(best.realised):
+        return f"{best.realised:.0%} realised [{best.realised_low:.0%}, {best.realised_high:.0%}]"
+    limit = best.ceiling
+    if limit is None:
+        return "No ceiling was computed"
+    if limit.low <= 0:
+        return "The ceiling may be 0"
+    return "AIS exceeds the ceiling" if best.ais > limit.value else "The ceiling is too unclear for a share"
+
+
+def _room(best: LISResult) -> str:
+    left = interval(best.headroom, best.headroom_low, best.headroom_high)
+    limit = best.ceiling
+    known = "" if limit is None else f"ceiling of {best.aligned_to} {interval(limit.value, limit.low, limit.high)}; "
+    return f"{known}the data would still add {left}" if left != "-" else known.rstrip("; ") or "see the curve"
+
+
+def _action(run: RecordedRun) -> str:
+    if run.ended:
+        return f"It has ended; best at step {run.best.step}"
+    if run.judgement.stop:
+        return "Stop"
+    return "Go on" if run.judgement.verdict in VERDICTS[:2] else "Nothing forces a stop"

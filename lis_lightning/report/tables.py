@@ -1,0 +1,144 @@
+"""The numbers of the page as tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from lis_lightning.leaderboard import Place
+from lis_lightning.movers import concentration
+from lis_lightning.report.answers import interval, mark
+from lis_lightning.report.runs import RecordedRun
+
+HOW_TO_READ = (
+    "AIS is the AUC gain of a ranker that gets the representation, on logged exposures. Ceilings are estimates. "
+    "Intervals are 95 %, clustered by user; they hold the sampling of users, not that of items."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        title: What it shows.
+        headings: One a column; the first column names the row.
+        rows: Cells.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def snapshots(runs: Sequence[RecordedRun]) -> Table:
+    """Return all snapshots of all runs."""
+    several = len(runs) > 1
+    rows = [
+        [
+            *([run.name] if several else []),
+            f"{one.step}{' ★' if one is run.best else ''}",
+            interval(one.ais, one.ais_low, one.ais_high),
+            f"{one.ais_geometry:+.4f}",
+            interval(one.realised, one.realised_low, one.realised_high, percent=True),
+            interval(one.headroom, one.headroom_low, one.headroom_high),
+            "-" if math.isnan(one.gain_z) else f"{one.gain_z:+.1f}",
+            interval(one.gauc_gain, one.gauc_gain_low, one.gauc_gain_high),
+            f"{mark(one.verdict)} {one.verdict}",
+        ]
+        for run in runs
+        for one in run.results
+    ]
+    headings = [
+        "step",
+        "AIS",
+        "cosines only",
+        "realised",
+        "headroom",
+        "z to the best before",
+        "per-user AUC",
+        "verdict",
+    ]
+    return Table("Snapshots", [*(["run"] if several else []), *headings], rows)
+
+
+def board(places: Sequence[Place]) -> Table | None:
+    """Return the leaderboard; None without places."""
+    if not places:
+        return None
+    rows = [
+        [
+            f"{number}{' =' if number > 1 and place.tied else ''} {place.recipe}",
+            interval(place.ais.value, place.ais.low, place.ais.high),
+            "-" if math.isnan(place.realised) else f"{place.realised:.0%}",
+            "-" if place.step is None else str(place.step),
+            str(place.seeds),
+            "-" if math.isnan(place.seconds) else f"{place.seconds / 60:.1f}",
+            "" if math.isnan(place.p) else interval(place.behind.value, place.behind.low, place.behind.high),
+            "" if math.isnan(place.p) else f"{place.p:.2g}",
+            place.verdict,
+        ]
+        for number, place in enumerate(places, start=1)
+    ]
+    headings = ["recipe", "best AIS", "realised", "step", "seeds", "minutes", "the leader gains more", "p", "verdict"]
+    return Table("Leaderboard", headings, rows)
+
+
+def slices(run: RecordedRun) -> Table:
+    """Return the gain in each slice at the best snapshot."""
+    rows = [
+        [name, f"{part.num_events:,}" if part.num_events else "-", interval(part.value, part.low, part.high)]
+        for name, part in run.best.slices.items()
+    ]
+    return Table("Slices", ["test events", "number", f"AIS at step {run.best.step}"], rows)
+
+
+def concentrated(run: RecordedRun) -> str:
+    """Say how many items make half of the gain."""
+    gains = run.best.item_gains
+    share = concentration(gains[gains != 0]) if gains.size else math.nan
+    return "" if math.isnan(share) else f"Half of all that items gain comes from {share:.0%} of the items."
+
+
+def agreement(run: RecordedRun, name: str) -> str:
+    """Say how a conventional curve goes along with AIS."""
+    pairs = [(one.companions.get(name, math.nan), one.ais) for one in run.results]
+    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if len(known) < 4 or any(len({pair[side] for pair in known}) < 2 for side in (0, 1)):
+        return "Too few different values to say whether it goes along with AIS."
+    rho = float(spearmanr(*zip(*known, strict=True)).statistic)
+    return f"Rank correlation with AIS over {len(known)} snapshots: {rho:+.2f}. No interval: they follow each other."
+
+
+def cost(run: RecordedRun) -> str:
+    """Say what the snapshots cost, of the time that the run took."""
+    spent = [one.encode_seconds + one.score_seconds for one in run.results]
+    known = [seconds for seconds in spent if math.isfinite(seconds)]
+    if not known:
+        return "No timings were recorded."
+    said = f"{len(known)} snapshots took {sum(known):.1f} s, {sum(known) / len(known):.1f} s each."
+    written = sorted(run.times.values())
+    whole = (written[-1] - written[0]).total_seconds() + known[0] if len(written) > 1 else 0.0
+    return f"{said} That is {sum(known) / whole:.0%} of the {whole:.0f} s up to the last one." if whole else said
+
+
+def parameters(runs: Sequence[RecordedRun]) -> list[Table]:
+    """Return what was run: overrides, the split, how it was monitored, versions."""
+    told = [[run.name, " ".join(run.overrides) or "-", str(run.path)] for run in runs]
+    found = [Table("Runs", ["run", "overrides", "record"], told)]
+    for title, pick in (("Split", "split"), ("Monitor", "settings"), ("Versions", "versions")):
+        if values := dict(getattr(runs[0], pick)):
+            found.append(Table(title, ["name", "value"], [[key, _plain(value)] for key, value in values.items()]))
+    return found
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    return str(value)
