@@ -84,8 +84,9 @@ def _records(file: Path) -> list[dict[str, Any]]:
     except subprocess.TimeoutExpired as error:
         raise RecordError(f"`wandb leet inspect` did not read {file} within {_SECONDS} s.") from error
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode and not lines:
-        raise RecordError(f"{file} cannot be read by `wandb leet inspect`: {done.stderr.strip() or 'no reason given'}.")
+    if not lines:
+        reason = done.stderr.strip() or "it holds no records"
+        raise RecordError(f"{file} cannot be read by `wandb leet inspect`: {reason}.")
     return [json.loads(line) for line in lines]
 
 

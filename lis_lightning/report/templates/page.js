@@ -80,10 +80,12 @@ for (const button of document.querySelectorAll("[data-all]"))
     show();
   });
 
-if (document.body.dataset.reload) {
+// From when all is drawn: a slow machine would else load for ever.
+function reloadLater() {
+  if (!document.body.dataset.reload) return;
   const place = `lis-scroll-${location.pathname}`, at = stored(sessionStorage, place);
-  if (at) addEventListener("load", () => setTimeout(() => scrollTo(0, Number(at)), 400));
+  if (at) scrollTo(0, Number(at));
   setTimeout(() => { stored(sessionStorage, place, String(scrollY)); location.reload(); }, 1000 * document.body.dataset.reload);
 }
 for (const part of document.querySelectorAll("[data-of-run]")) part.hidden = !visible({ run: part.dataset.ofRun });
-draw();
+draw().then(reloadLater);

@@ -1,0 +1,102 @@
+import shutil
+
+import pytest
+
+from lis_lightning.errors import ConfigError, RecordError
+from lis_lightning.report import find_runs, recorded_run
+from lis_lightning.report.runs import same_split
+
+
+def test_a_run_is_found_by_its_folder_a_folder_above_and_its_record(one_run):
+    for path in (one_run, one_run.parent, one_run / "record.jsonl"):
+        (run,) = find_runs([path])
+        assert run.name == "my-run"
+        assert [one.step for one in run.results] == [0, 25, 50, 75, 100, 125, 150]
+        assert run.ended
+        assert run.split["users"] == 150
+        assert sorted(run.times) == [0, 25, 50, 75, 100, 125, 150]
+        assert run.catalogue is not None
+
+
+def test_a_run_that_is_named_twice_is_shown_once(one_run):
+    assert len(find_runs([one_run, one_run.parent, one_run / "record.jsonl"])) == 1
+
+
+def test_runs_of_a_sweep_go_by_recipe_and_seed(runs):
+    assert [run.name for run in runs] == [
+        f"{name} seed {seed}" for name in ("control", "good", "weak") for seed in (1, 2)
+    ]
+
+
+def test_runs_of_one_folder_name_are_told_apart(write_run, tmp_path):
+    write_run(tmp_path / "a" / "run", num=2)
+    write_run(tmp_path / "b" / "run", num=2)
+    assert [run.name for run in find_runs([tmp_path])] == ["a/run", "b/run"]
+
+
+def test_a_run_that_goes_on_or_was_killed_is_shown_as_far_as_it_came(write_run, tmp_path):
+    record = write_run(tmp_path / "run", ended=False, num=3)
+    with record.open("ab") as file:
+        file.write(b'{"crc32":"00000000","payl')
+    (run,) = find_runs([tmp_path])
+    assert not run.ended
+    assert len(run.results) == 3
+
+
+def test_failures_of_a_run_are_told(write_run, tmp_path):
+    from lis_lightning.record import Record
+
+    Record.open(write_run(tmp_path / "run", num=2, ended=False)).status(
+        "failure", part="snapshot", step=50, error="no luck"
+    )
+    (run,) = find_runs([tmp_path])
+    assert run.failures == ["part snapshot, step 50, error no luck"]
+
+
+def test_what_is_not_there_is_said_and_so_is_what_cannot_be_read(write_run, tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere does not exist. Name a folder of runs"):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="There is no run with a snapshot in"):
+        find_runs([tmp_path])
+    damaged = tmp_path / "record.jsonl"
+    damaged.write_text("not json\n")
+    with pytest.raises(ConfigError, match="its first line is not an intact header"):
+        find_runs([tmp_path])
+    with pytest.raises(RecordError, match="its first line is not an intact header"):
+        find_runs([damaged])
+    write_run(tmp_path / "whole", num=2)
+    assert [run.name for run in find_runs([tmp_path])] == ["whole"]
+
+
+def test_a_catalogue_that_is_gone_or_damaged_costs_the_movers_only(write_run, tmp_path):
+    record = write_run(tmp_path / "run", num=3)
+    record.with_name("items.parquet").write_bytes(b"PAR1")
+    (run,) = find_runs([tmp_path])
+    assert run.movers == []
+    assert len(run.results) == 3
+
+
+def test_movers_go_from_the_first_snapshot_to_the_best(one_run):
+    (run,) = find_runs([one_run])
+    top = run.movers[0]
+    row = run.catalogue.ids.tolist().index(top.item_id)
+    assert top.change.value == run.best.item_gains[row] - run.results[0].item_gains[row] > 0
+
+
+def test_without_a_record_a_run_is_what_the_monitor_knows(scored):
+    run = recorded_run(None, scored(0))
+    assert run.best.ais == max(one.ais for one in scored(0))
+    assert run.movers == []
+
+
+def test_runs_on_another_split_are_not_paired(runs, log_maker, write_run, tmp_path):
+    from dataclasses import replace
+
+    other = replace(runs[0], results=[replace(one, split_hash="other") for one in runs[0].results])
+    assert same_split([*runs[1:], other]) == runs[1:]
+    assert same_split([replace(runs[0], paired=False), runs[1]]) == [runs[1]]
+
+
+def test_a_copied_folder_is_another_run(one_run, tmp_path):
+    shutil.copytree(one_run, tmp_path / "copy")
+    assert len(find_runs([one_run, tmp_path])) == 2
