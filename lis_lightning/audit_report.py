@@ -64,7 +64,7 @@ def render(audit: Audit) -> str:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(file=(output := io.StringIO()), width=_WIDTH, markup=False, highlight=False)
+    console = Console(file=(output := io.StringIO()), force_jupyter=False, width=_WIDTH, markup=False, highlight=False)
     for chapter in chapters(audit):
         for table in chapter.tables:
             console.print(f"\n{table.title}", style="bold", soft_wrap=True)

@@ -211,6 +211,6 @@ def render(places: Sequence[Place]) -> str:
             place.verdict,
         )
     names = max((len(place.recipe) for place in places), default=0)
-    console = Console(file=(output := io.StringIO()), width=130 + names, markup=False)
+    console = Console(file=(output := io.StringIO()), force_jupyter=False, width=130 + names, markup=False)
     console.print(table)
     return output.getvalue().rstrip()

@@ -266,7 +266,7 @@ def _table(result: LISResult) -> str:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
     for row in _rows(result):
         table.add_row(*row)
-    console = Console(file=(output := io.StringIO()), width=100, markup=False)
+    console = Console(file=(output := io.StringIO()), force_jupyter=False, width=100, markup=False)
     console.print(table)
     for name, one in {result.task: result, **result.tasks}.items():
         task = f"[{name}] " if result.tasks else ""

@@ -68,7 +68,7 @@ def render(split: PreferenceSplit) -> str:
         users, items = (np.unique(column[inside]).size for column in (split.log.user, split.log.item))
         rate = f"{split.log.label[inside].mean():.1%}"
         table.add_row(name, f"{inside.sum():,}", f"{scored:,}" if scored else "-", f"{users:,}", f"{items:,}", rate)
-    console = Console(file=(output := io.StringIO()), width=110)
+    console = Console(file=(output := io.StringIO()), force_jupyter=False, width=110)
     console.print(table)
     for line in [*_family(split), *_remarks(facts)]:
         console.print(line, highlight=False, markup=False)

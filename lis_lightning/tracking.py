@@ -208,7 +208,7 @@ def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) 
             result.verdict,
         )
     text = io.StringIO()
-    Console(file=text, width=100, markup=False).print(table)
+    Console(file=text, force_jupyter=False, width=100, markup=False).print(table)
     return text.getvalue().rstrip()
 
 
