@@ -1,4 +1,4 @@
-"""Tables come back as text in a notebook too, where rich would show them and leave the text empty."""
+"""Tables come back as plain text in a notebook too, where rich would show them and leave the text empty."""
 
 import pytest
 
@@ -12,6 +12,7 @@ from lis_lightning.tracking import snapshot_table
 @pytest.fixture
 def _in_a_notebook(monkeypatch):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as ipykernel does
 
 
 @pytest.fixture(scope="module")
@@ -35,4 +36,5 @@ def test_a_table_is_text(split, result, capsys, table, word):
     text = table(split, result)
     assert any(one in text for one in word.split("|"))
     assert "─" in text
+    assert "\x1b" not in text
     assert capsys.readouterr().out == ""
