@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from lis_lightning._text import plain_console
 from lis_lightning.audit import Audit, Part
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.functional.ranking import ranking_in_words
@@ -47,10 +48,9 @@ def chapters(audit: Audit) -> list[Chapter]:
 def render(audit: Audit) -> str:
     """Return the audit as text for a terminal: tables, rankings, and what to conclude."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(file=(output := io.StringIO()), width=_WIDTH, markup=False, highlight=False)
+    console = plain_console(output := io.StringIO(), _WIDTH)
     for chapter in chapters(audit):
         for table in chapter.tables:
             console.print(f"\n{table.title}", style="bold", soft_wrap=True)

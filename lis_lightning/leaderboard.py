@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm
 
+from lis_lightning._text import plain_console
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.result import LISResult
@@ -188,7 +189,6 @@ def frame(places: Sequence[Place]) -> pl.DataFrame:
 def render(places: Sequence[Place]) -> str:
     """Return the leaderboard as a table for a terminal; recipes that cannot be told from the leader bear an =."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, header_style="bold")
@@ -211,6 +211,6 @@ def render(places: Sequence[Place]) -> str:
             place.verdict,
         )
     names = max((len(place.recipe) for place in places), default=0)
-    console = Console(file=(output := io.StringIO()), width=130 + names, markup=False)
+    console = plain_console(output := io.StringIO(), 130 + names)
     console.print(table)
     return output.getvalue().rstrip()

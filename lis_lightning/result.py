@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lis_lightning._text import plain_console
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
 
@@ -263,7 +264,6 @@ def _plain(value: Any) -> Any:
 def _table(result: LISResult) -> str:
     """Render the result as a small table for a terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, title=None, show_header=True, header_style="bold")
@@ -271,11 +271,11 @@ def _table(result: LISResult) -> str:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
     for row in _rows(result):
         table.add_row(*row)
-    console = Console(file=(output := io.StringIO()), width=100, markup=False)
+    console = plain_console(output := io.StringIO(), 100)
     console.print(table)
     for name, one in {result.task: result, **result.tasks}.items():
         task = f"[{name}] " if result.tasks else ""
-        console.print(f"{task}{one.verdict}{': ' if one.message else ''}{one.message}", highlight=False)
+        console.print(f"{task}{one.verdict}{': ' if one.message else ''}{one.message}")
     return output.getvalue().rstrip()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lis_lightning._text import plain_console
 from lis_lightning.functional.auroc import auroc
 from lis_lightning.power import smallest_detectable_gain
 from lis_lightning.score import base_auc
@@ -54,7 +55,6 @@ def describe(split: PreferenceSplit) -> dict[str, Any]:
 def render(split: PreferenceSplit) -> str:
     """Return the description as text for a terminal: sizes, then whether the split is usable and why."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     facts = describe(split)
@@ -68,10 +68,10 @@ def render(split: PreferenceSplit) -> str:
         users, items = (np.unique(column[inside]).size for column in (split.log.user, split.log.item))
         rate = f"{split.log.label[inside].mean():.1%}"
         table.add_row(name, f"{inside.sum():,}", f"{scored:,}" if scored else "-", f"{users:,}", f"{items:,}", rate)
-    console = Console(file=(output := io.StringIO()), width=110)
+    console = plain_console(output := io.StringIO(), 110)
     console.print(table)
     for line in [*_family(split), *_remarks(facts)]:
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     return output.getvalue().rstrip()
 
 

@@ -28,6 +28,7 @@ from urllib.parse import urlparse
 import pytorch_lightning as pl
 import torch
 
+from lis_lightning._text import plain_console
 from lis_lightning.result import LISResult
 from lis_lightning.stopping import VERDICTS
 
@@ -190,7 +191,6 @@ def summary(results: Sequence[LISResult], best: LISResult, record: Path | None, 
 def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) -> str:
     """Return the snapshots as a table for a terminal, the best one marked by ``*``."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
@@ -207,9 +207,8 @@ def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) 
             *(f"{task.ais:+.4f}" for task in result.tasks.values()),
             result.verdict,
         )
-    text = io.StringIO()
-    Console(file=text, width=100, markup=False).print(table)
-    return text.getvalue().rstrip()
+    plain_console(output := io.StringIO(), 100).print(table)
+    return output.getvalue().rstrip()
 
 
 def snapshot_line(result: LISResult) -> str:
