@@ -12,17 +12,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from lis_lightning.align.run import PAUSED, Run, say
+from lis_lightning.align._words import say
+from lis_lightning.align.pruning import Rival
+from lis_lightning.align.run import PAUSED, Run
 from lis_lightning.leaderboard import Runs, conclusion, frame, leaderboard, render
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
+from lis_lightning.tracking import log_leaderboard
 
 JOB_FILE = "job.json"
 TABLE_FILE = "leaderboard.csv"
+_WHOLE = {"finished", "paused", "pruned"}  # statuses of jobs that came to what they were asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +40,14 @@ class Job:
         seed: Of weights and batches.
         overrides: What the command line said, by key.
         digest: Of the whole configuration.
-        status: ``running`` (also of a job that was killed), ``paused``, ``finished`` or ``failed``.
+        status: ``running`` (also of a job that was killed), ``paused``, ``pruned``, ``finished`` or ``failed``.
         stop_at: Optimizer step it is to pause at; None to go on to the end.
+        prune: Whether it is to end where it is clearly behind the best finished job.
         steps: Optimizer steps it was trained.
         best_ais: AIS of its best snapshot; NaN until it is finished.
         record: File of the run's own record.
         seconds: What it took.
-        error: Why it failed, in words.
+        error: Why it failed or was pruned, in words.
     """
 
     recipe: str
@@ -49,6 +56,7 @@ class Job:
     digest: str = ""
     status: str = "running"
     stop_at: int | None = None
+    prune: bool = False
     steps: int = 0
     best_ais: float = float("nan")
     record: str | None = None
@@ -58,10 +66,11 @@ class Job:
     def reaches(self, other: Job) -> bool:
         """Whether it has been trained as far as another one is to be."""
         paused = self.status == "paused" and other.stop_at is not None and self.steps >= other.stop_at
-        return self.status == "finished" or paused
+        return self.status == "finished" or paused or (self.status == "pruned" and other.prune)
 
+    @rank_zero_only
     def write(self, folder: Path) -> None:
-        """Write the job's file in one step."""
+        """Write the job's file in one step, on the first of several processes."""
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{JOB_FILE}.{os.getpid()}"
         draft.write_text(json.dumps(asdict(self), indent=1))
@@ -117,7 +126,8 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
         return float("nan")
     finished = replace(
         job,
-        status="paused" if run.paused else "finished",
+        status="pruned" if run.pruned else "paused" if run.paused else "finished",
+        error=run.pruned,
         steps=run.steps,
         best_ais=run.best.ais,
         record=None if run.record is None else os.path.relpath(run.record, folder),
@@ -125,6 +135,19 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
     )
     finished.write(folder)
     return run.best.ais
+
+
+def best_finished(folder: Path) -> Rival | None:
+    """Return the best of the finished jobs of a sweep; None before the first.
+
+    Args:
+        folder: Of the sweep.
+    """
+    finished = {place: job for place, job in jobs_in(folder) if job.status == "finished"}
+    if not finished:
+        return None
+    place, job = max(finished.items(), key=lambda one: one[1].best_ais)
+    return Rival(name=place.name, results=_results(place, job), among=len(finished))
 
 
 def jobs_in(folder: Path) -> Iterator[tuple[Path, Job]]:
@@ -163,11 +186,12 @@ def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     seen = [[result for result in one if result.step is not None and result.step <= until] for one in results]
     best = [max(one, key=lambda result: result.ais) for one in seen if one]
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
-    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best))
+    pruned = sum(job.status == "pruned" for job in jobs.values())
+    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
 def _results(place: Path, job: Job) -> list[LISResult]:
-    whole = job.status in {"finished", "paused"} and job.record is not None
+    whole = job.status in _WHOLE and job.record is not None
     return Record.read(place / str(job.record))[1] if whole else []
 
 
@@ -176,7 +200,17 @@ class SweepReport(Callback):
 
     @override
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if report(Path(config.hydra.sweep.dir)):
+        folder = Path(config.hydra.sweep.dir)
+        failed = report(folder)
+        wandb: Any = (config.get("logger") or {}).get("wandb")
+        if wandb is not None and (folder / TABLE_FILE).is_file():
+            group = str(wandb.get("group") or config.sweep_name)
+            for failure in log_leaderboard(
+                pl.read_csv(folder / TABLE_FILE), group=group, project=wandb.get("project"),
+                entity=wandb.get("entity"), folder=folder,
+            ):  # fmt: skip
+                say(failure)
+        if failed:
             raise SystemExit(1)
 
 
@@ -191,7 +225,10 @@ def report(folder: Path) -> int:
         return 0
     frame(places).write_csv(folder / TABLE_FILE)
     say(f"\n{render(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
-    failed = [(place, job) for place, job in jobs_in(folder) if job.status not in {"finished", "paused"}]
+    for place, job in jobs_in(folder):
+        if job.status == "pruned":
+            say(f"pruned: {place} after {job.steps} steps, {job.error}")
+    failed = [(place, job) for place, job in jobs_in(folder) if job.status not in _WHOLE]
     for place, job in failed:
         say(f"not finished: {place} ({job.error or 'killed'}); the same command with retry=true tries it again")
     return len(failed)
