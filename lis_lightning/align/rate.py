@@ -23,6 +23,7 @@ from lis_lightning.errors import ConfigError
 
 WINDOW = 20  # batches that a rate is the mean of
 TRIED = 100  # learning rates
+BURST = 4.0  # times the median of the losses before
 SMOOTHING = 5.0  # of them: standard deviation of the window that losses are averaged in
 
 
@@ -83,7 +84,7 @@ class RangeTest(pl.Callback):
         rates: One for each batch, rising.
 
     Attributes:
-        losses: One for each batch that was trained; it ends where the loss is 4 times the lowest.
+        losses: One for each batch that was trained; it ends where the loss bursts.
     """
 
     def __init__(self, rates: NDArray[np.float64]) -> None:
@@ -99,7 +100,7 @@ class RangeTest(pl.Callback):
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self.losses.append(float(outputs["loss"]))
-        if not self.losses[-1] <= 4 * min(self.losses):
+        if not self.losses[-1] <= BURST * np.median(self.losses):  # of small batches the lowest says little
             trainer.should_stop = True
 
 
@@ -123,7 +124,7 @@ def halfway(rates: NDArray[np.float64], losses: Sequence[float]) -> float | None
         return None
     smooth = gaussian_filter1d(known, SMOOTHING, mode="nearest")
     low = int(np.argmin(smooth))
-    if smooth[0] - smooth[low] < np.std(known - smooth):
+    if not smooth[0] - smooth[low] > np.std(known - smooth):
         return None
     return float(rates[int(np.argmax(smooth <= (smooth[0] + smooth[low]) / 2))])
 

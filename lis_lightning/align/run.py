@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import Subset
 
-from lis_lightning._agenda import agenda
+from lis_lightning._agenda import check_when
 from lis_lightning.align._words import announcement, say, summary
 from lis_lightning.align.best import BestSnapshot
 from lis_lightning.align.data import AlignmentData
@@ -63,7 +63,7 @@ class Monitoring:
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
-        agenda(self.every_n_steps, self.schedule)  # now, not when the model has been loaded
+        check_when(self.every_n_steps, self.schedule, self.background_steps)  # now, before a model is loaded
         if self.save is not None:
             Retention(self.save, "float32")
 
