@@ -193,15 +193,16 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(sweep, tmp
 
 @pytest.mark.slow
 def test_a_job_that_cannot_keep_up_is_pruned_in_a_real_sweep(sweep, tmp_path):
-    size = ["data.num_users=600", "data.num_items=200", "data.num_events=40000", "trainer.max_steps=60"]
-    steps = ["lis.every_n_steps=10", "trainer.val_check_interval=30", "training.batch_size=128", "model=text"]
-    rates = "training.learning_rate=5e-3,1e-9"
-    done = sweep(tmp_path, *size, *steps, rates, "logger=csv", "prune=true", "sweep_name=p", "lis.split.history=20")
+    size = ["data.num_users=250", "data.num_items=100", "data.num_events=16000", "trainer.max_steps=50"]
+    truth = ["data.taste=3.0", "data.content_share=0.9", "model=text"]
+    steps = ["lis.every_n_steps=10", "trainer.val_check_interval=50", "training.batch_size=64", *truth]
+    rates = "training.learning_rate=0.005,1e-9"
+    done = sweep(tmp_path, *size, *steps, rates, "logger=csv", "prune=true", "sweep_name=p")
     assert done.returncode == 0, done.stderr[-3000:]
     jobs = {job.overrides["training.learning_rate"]: job for _, job in jobs_in(tmp_path / "outputs/sweeps/p")}
-    assert jobs["5e-3"].status == "finished"
+    assert jobs["0.005"].status == "finished"
     assert jobs["1e-9"].status == "pruned"
-    assert 30 <= jobs["1e-9"].steps < 60
+    assert 30 <= jobs["1e-9"].steps < 50
     assert "pruned at step" in done.stdout
 
 

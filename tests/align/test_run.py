@@ -49,7 +49,7 @@ def test_schedules_are_named_by_class(given, schedule):
         ("lis.every_n_steps=0", "`every_n_steps` must be at least 1 optimizer step, got 0"),
         ("lis.save=bets", "'bets'"),
         ("lis.background_steps=0", "`background_steps` must be at least 1 optimizer step or None, got 0"),
-        ("lis.schedule={_target_: lis_lightning.schedule.LogSpaced, frist: 5}", "no 'frist' .*Did you mean 'first'"),
+        ("lis.schedule={_target_: lis_lightning.schedule.LogSpaced, per_decad: 5}", "Did you mean 'per_decade'"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_loaded(given, message):
