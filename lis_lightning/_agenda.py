@@ -147,3 +147,16 @@ def agenda(every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | 
                 "example EverySteps(200) or [LogSpaced(10), OnFile()]."
             )
     return Agenda([*([EverySteps(every_n_steps)] if every_n_steps is not None else []), *schedules])
+
+
+def check_when(
+    every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | None, background_steps: int | None
+) -> None:
+    """Raise for what a user gave, where no snapshot could be taken so.
+
+    Raises:
+        ConfigError: As :func:`agenda`, or if `background_steps` is below 1.
+    """
+    agenda(every_n_steps, schedule)
+    if background_steps is not None and background_steps < 1:
+        raise ConfigError(f"`background_steps` must be at least 1 optimizer step or None, got {background_steps}.")

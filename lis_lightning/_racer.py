@@ -57,7 +57,7 @@ class RaceSweeper(Sweeper):
         # Not above: Hydra runs the module of its sweeper anew when it looks for plugins.
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        from lis_lightning.align.run import say
+        from lis_lightning.align._words import say
         from lis_lightning.jobs import Job, by_recipe, runs_of
         from lis_lightning.race import cut, described
 
@@ -111,6 +111,11 @@ class RaceSweeper(Sweeper):
         config: Any = self.config
         load = context.config_loader.load_sweep_config
         composed = [load(master_config=config, sweep_overrides=list(job)) for job in jobs]
+        if any(one.lis.every_n_steps is None for one in composed):
+            raise ConfigError(
+                "sweep=race compares recipes at every lis.every_n_steps-th optimizer step, but it is null; give it "
+                "besides lis.schedule, lis.every_n_steps=50 for example."
+            )
         lengths = {(int(one.trainer.max_steps), int(one.lis.every_n_steps)) for one in composed}
         if len(lengths) > 1:
             raise ConfigError(

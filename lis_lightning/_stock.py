@@ -35,6 +35,8 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
     spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
     before_validation = any(isinstance(one, EveryEpochs | EveryValidation) and one.n == 1 for one in schedules)
     for checkpoint in checkpoints:
+        if getattr(checkpoint, "at_snapshots", False):  # it asks the monitor itself
+            continue
         monitored = getattr(checkpoint, "monitor", None)
         # Lightning has no public way to ask when a checkpoint is due.
         every = getattr(checkpoint, "_every_n_train_steps", 0) or 0

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,17 @@ from lis_lightning._resources import resource_dir
 from lis_lightning.errors import LisError, LisWarning
 
 if TYPE_CHECKING:
-    from lis_lightning.align.run import Run
+    from lis_lightning.align.pruning import Rival
+    from lis_lightning.align.run import Monitoring, Run
     from lis_lightning.audit import Audit
 
-_NOT_OF_A_JOB = {"retry", "stop_at", "sweep", "sweep_name"}  # settings that change how jobs are run, not what they are
+_NOT_OF_A_JOB = {
+    "prune",
+    "retry",
+    "stop_at",
+    "sweep",
+    "sweep_name",
+}  # settings that change how jobs are run, not what they are
 
 
 def main() -> None:
@@ -73,7 +81,7 @@ def _in_words(error: BaseException) -> str:
 def _align(config: DictConfig) -> float:
     """Run one job; returns the best AIS, for sweepers that maximise it."""
     from lis_lightning.jobs import Job, digest
-    from lis_lightning.sweep import run_once
+    from lis_lightning.sweep import best_finished, run_once
 
     told = HydraConfig.get()
     given = (override.lstrip("+~").partition("=")[::2] for override in told.overrides.task)
@@ -81,19 +89,24 @@ def _align(config: DictConfig) -> float:
     recipe = str(told.runtime.choices["recipe"])
     plain: Any = OmegaConf.to_container(config, resolve=False)
     known = digest({key: value for key, value in plain.items() if key not in _NOT_OF_A_JOB})
-    job = Job(recipe=recipe, seed=config.seed, overrides=overrides, digest=known, stop_at=config.stop_at)
     folder, swept = Path(told.runtime.output_dir), told.mode == RunMode.MULTIRUN
     group = config.sweep_name if swept else None
-    return run_once(folder, job, lambda: _train(config, folder, group), retry=config.retry, survive=swept)
+    rival = partial(best_finished, Path(told.sweep.dir)) if swept and config.prune else None
+    job = Job(
+        recipe=recipe, seed=config.seed, overrides=overrides, digest=known, stop_at=config.stop_at,
+        prune=rival is not None,
+    )  # fmt: skip
+    return run_once(folder, job, lambda: _train(config, folder, group, rival), retry=config.retry, survive=swept)
 
 
-def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
+def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable[[], Rival | None] | None) -> Run:
     """Train and score as the configuration says."""
     from lis_lightning.align.run import align
 
     _hydra.import_from_user_folder()
     check_config(config, "align")
     _quiet_known_noise()
+    monitoring = _monitoring(config)
     cache_dir = _settle_cache(config, run_dir)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     loggers = _loggers(config, run_dir, group)
@@ -107,14 +120,21 @@ def _train(config: DictConfig, run_dir: Path, group: str | None) -> Run:
             regularisers=instantiate(config.regularisers, _convert_="all"),
             training=_plain(plain["training"]),
             split_options=_plain(plain["lis"]["split"]),
-            every_n_steps=config.lis.every_n_steps,
-            early_stopping=config.lis.early_stopping,
-            encode_batch_size=config.lis.encode_batch_size,
+            monitoring=monitoring,
             run_dir=run_dir,
             cache_dir=cache_dir,
             seed=config.seed,
             stop_at=config.stop_at,
+            rival=rival,
         )
+
+
+def _monitoring(config: DictConfig) -> Monitoring:
+    """Return when snapshots are taken, as `lis` says."""
+    from lis_lightning.align.run import Monitoring
+
+    given: Any = instantiate(config.lis, _convert_="all")
+    return Monitoring(**{key: value for key, value in given.items() if key != "split"})
 
 
 @contextlib.contextmanager

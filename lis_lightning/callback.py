@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
-from lis_lightning._agenda import agenda
+from lis_lightning._agenda import agenda, check_when
 from lis_lightning._failures import Failures
 from lis_lightning._measure import Measure, Scored, restore, waiting
 from lis_lightning._processes import on_first, share_of, together
@@ -122,9 +122,7 @@ class LISMonitor(pl.Callback):
         strict: bool = False,
         progress: bool = True,
     ) -> None:
-        agenda(every_n_steps, schedule)
-        if background_steps is not None and background_steps < 1:
-            raise ConfigError(f"`background_steps` must be at least 1 optimizer step or None, got {background_steps}.")
+        check_when(every_n_steps, schedule, background_steps)
         if name is not None and not re.fullmatch(r"[\w-]+", name):
             raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         check_encode(encode)

@@ -16,6 +16,7 @@ from lis_lightning.record import Record
 from lis_lightning.result import LISResult
 
 JOB_FILE = "job.json"
+WHOLE = {"finished", "paused", "pruned"}  # statuses of jobs that came to what they were asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,14 @@ class Job:
         seed: Of weights and batches.
         overrides: What the command line said, by key.
         digest: Of the whole configuration.
-        status: ``running`` (also of a job that was killed), ``paused``, ``finished`` or ``failed``.
+        status: ``running`` (also of a job that was killed), ``paused``, ``pruned``, ``finished`` or ``failed``.
         stop_at: Optimizer step it is to pause at; None to go on to the end.
+        prune: Whether it is to end where it is clearly behind the best finished job.
         steps: Optimizer steps it was trained.
         best_ais: AIS of its best snapshot; NaN until it is finished.
         record: File of the run's own record.
         seconds: What it took.
-        error: Why it failed, in words.
+        error: Why it failed or was pruned, in words.
     """
 
     recipe: str
@@ -42,6 +44,7 @@ class Job:
     digest: str = ""
     status: str = "running"
     stop_at: int | None = None
+    prune: bool = False
     steps: int = 0
     best_ais: float = float("nan")
     record: str | None = None
@@ -51,7 +54,7 @@ class Job:
     def reaches(self, other: Job) -> bool:
         """Whether it has been trained as far as another one is to be."""
         paused = self.status == "paused" and other.stop_at is not None and self.steps >= other.stop_at
-        return self.status == "finished" or paused
+        return self.status == "finished" or paused or (self.status == "pruned" and other.prune)
 
     def write(self, folder: Path) -> None:
         """Write the job's file in one step."""
@@ -106,13 +109,15 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     """Return what jobs came to, by their snapshots up to an optimizer step."""
-    results = [_results(place, job) for place, job in jobs.items()]
+    results = [results_of(place, job) for place, job in jobs.items()]
     seen = [[result for result in one if result.step is not None and result.step <= until] for one in results]
     best = [max(one, key=lambda result: result.ais) for one in seen if one]
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
-    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best))
+    pruned = sum(job.status == "pruned" for job in jobs.values())
+    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
-def _results(place: Path, job: Job) -> list[LISResult]:
-    whole = job.status in {"finished", "paused"} and job.record is not None
+def results_of(place: Path, job: Job) -> list[LISResult]:
+    """Return the snapshots of a job that came to what it was asked for; none of another."""
+    whole = job.status in WHOLE and job.record is not None
     return Record.read(place / str(job.record))[1] if whole else []

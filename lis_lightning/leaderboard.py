@@ -31,11 +31,13 @@ class Runs:
         best: The best snapshot of each run; its gain is a little too high for having been picked.
         seconds: What all of them took, training included; NaN where nobody knows.
         failed: Runs that ended in an error.
+        pruned: Runs that were ended for being behind; what they had reached is among `best`.
     """
 
     best: Sequence[LISResult]
     seconds: float = math.nan
     failed: int = 0
+    pruned: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ class Place:
         verdict: Its verdict.
         seeds: Runs that came to an end.
         failed: Runs that did not.
+        pruned: Of `seeds`, those that were ended for being behind.
         seconds: What all of them took.
         behind: What the leader gains more, paired by user; NaN for the leader.
         p: Probability of so large a difference between two recipes that are equally good, corrected for all pairs
@@ -66,6 +69,7 @@ class Place:
     seconds: float
     behind: Estimate
     p: float
+    pruned: int = 0
 
     @property
     def tied(self) -> bool:
@@ -115,6 +119,7 @@ def _place(name: str, runs: Runs, behind: Estimate, p: float) -> Place:
         seconds=runs.seconds,
         behind=behind,
         p=p,
+        pruned=runs.pruned,
     )
 
 
@@ -175,6 +180,7 @@ def frame(places: Sequence[Place]) -> pl.DataFrame:
             "verdict": place.verdict,
             "seeds": place.seeds,
             "failed": place.failed,
+            "pruned": place.pruned,
             "seconds": place.seconds,
             "behind": place.behind.value,
             "behind_z": place.behind.z,
@@ -196,7 +202,7 @@ def render(places: Sequence[Place]) -> str:
         table.add_column(heading, justify="left" if heading in {"", "recipe"} else "right", no_wrap=True)
     table.add_column("verdict")
     for number, place in enumerate(places, start=1):
-        known = bool(place.seeds)
+        known, lost = bool(place.seeds), ((place.pruned, "pruned"), (place.failed, "failed"))
         table.add_row(
             f"{number}{' =' if number > 1 and place.tied else ''}",
             place.recipe,
@@ -204,7 +210,7 @@ def render(places: Sequence[Place]) -> str:
             f"[{place.ais.low:+.4f}, {place.ais.high:+.4f}]" if known else "-",
             "-" if math.isnan(place.realised) else f"{place.realised:.0%}",
             "-" if place.step is None else str(place.step),
-            f"{place.seeds}{f', {place.failed} failed' if place.failed else ''}",
+            ", ".join([str(place.seeds), *(f"{n} {what}" for n, what in lost if n)]),
             "-" if math.isnan(place.seconds) else f"{place.seconds / 60:.1f}",
             "" if math.isnan(place.p) else f"{place.behind.value:+.4f}",
             "" if math.isnan(place.p) else f"{place.p:.2g}",

@@ -10,13 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from lis_lightning.align.run import PAUSED, Run, say
-from lis_lightning.jobs import Job, jobs_in, runs_in
+from lis_lightning.align._words import say
+from lis_lightning.align.pruning import Rival
+from lis_lightning.align.run import PAUSED, Run
+from lis_lightning.jobs import WHOLE, Job, jobs_in, results_of, runs_in
 from lis_lightning.leaderboard import conclusion, frame, leaderboard, render
+from lis_lightning.tracking import log_leaderboard
 
 TABLE_FILE = "leaderboard.csv"
 
@@ -44,27 +49,47 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
     going_on = before if before is not None and (folder / PAUSED).is_file() else job
     spent = 0.0 if math.isnan(going_on.seconds) else going_on.seconds
     job = replace(job, steps=going_on.steps, seconds=spent)
-    job.write(folder)
+    _write(job, folder)
     began = time.perf_counter() - spent
     try:
         run = action()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        replace(job, status="failed", error=text, seconds=time.perf_counter() - began).write(folder)
+        _write(replace(job, status="failed", error=text, seconds=time.perf_counter() - began), folder)
         if not survive:
             raise
         say(f"{folder} FAILED: {text}")
         return float("nan")
     finished = replace(
         job,
-        status="paused" if run.paused else "finished",
+        status="pruned" if run.pruned else "paused" if run.paused else "finished",
+        error=run.pruned,
         steps=run.steps,
         best_ais=run.best.ais,
         record=None if run.record is None else os.path.relpath(run.record, folder),
         seconds=time.perf_counter() - began,
     )
-    finished.write(folder)
+    _write(finished, folder)
     return run.best.ais
+
+
+@rank_zero_only
+def _write(job: Job, folder: Path) -> None:
+    """Write a job's file, on the first of several processes."""
+    job.write(folder)
+
+
+def best_finished(folder: Path) -> Rival | None:
+    """Return the best of the finished jobs of a sweep; None before the first.
+
+    Args:
+        folder: Of the sweep.
+    """
+    finished = {place: job for place, job in jobs_in(folder) if job.status == "finished"}
+    if not finished:
+        return None
+    place, job = max(finished.items(), key=lambda one: one[1].best_ais)
+    return Rival(name=place.name, results=results_of(place, job), among=len(finished))
 
 
 class SweepReport(Callback):
@@ -72,7 +97,17 @@ class SweepReport(Callback):
 
     @override
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if report(Path(config.hydra.sweep.dir)):
+        folder = Path(config.hydra.sweep.dir)
+        failed = report(folder)
+        wandb: Any = (config.get("logger") or {}).get("wandb")
+        if wandb is not None and (folder / TABLE_FILE).is_file():
+            group = str(wandb.get("group") or config.sweep_name)
+            for failure in log_leaderboard(
+                pl.read_csv(folder / TABLE_FILE), group=group, project=wandb.get("project"),
+                entity=wandb.get("entity"), folder=folder,
+            ):  # fmt: skip
+                say(failure)
+        if failed:
             raise SystemExit(1)
 
 
@@ -87,7 +122,10 @@ def report(folder: Path) -> int:
         return 0
     frame(places).write_csv(folder / TABLE_FILE)
     say(f"\n{render(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
-    failed = [(place, job) for place, job in jobs_in(folder) if job.status not in {"finished", "paused"}]
+    for place, job in jobs_in(folder):
+        if job.status == "pruned":
+            say(f"pruned: {place} after {job.steps} steps, {job.error}")
+    failed = [(place, job) for place, job in jobs_in(folder) if job.status not in WHOLE]
     for place, job in failed:
         say(f"not finished: {place} ({job.error or 'killed'}); the same command with retry=true tries it again")
     return len(failed)

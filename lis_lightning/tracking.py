@@ -15,6 +15,7 @@ W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/be
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import netrc
@@ -295,3 +296,41 @@ def _has_entry(file: Path, host: str) -> bool:
 def _share(value: float) -> str:
     """Write a share in per cent; a dash where there is none."""
     return "-" if math.isnan(value) else f"{value:.0%}"
+
+
+def log_leaderboard(
+    table: Any, *, group: str, project: str | None, folder: Path, entity: str | None = None
+) -> list[str]:
+    """Log the leaderboard of a sweep as ``lis/leaderboard``, in a run of its own beside those of the jobs.
+
+    The run's id follows from the group: a sweep that goes on writes the same run again.
+
+    Args:
+        table: Of polars, a row a recipe.
+        group: The W&B group of the jobs.
+        project: That of the jobs.
+        folder: Of the sweep.
+        entity: That of the jobs.
+
+    Returns:
+        What failed, in a sentence.
+    """
+    import wandb
+
+    mode: Any = wandb_mode()
+    online = mode is None and os.environ.get("WANDB_MODE", "online") == "online"
+    number = hashlib.sha256(f"{group}/leaderboard".encode()).hexdigest()[:12]
+
+    def log() -> None:
+        run = wandb.init(
+            project=project, entity=entity, group=group, job_type="leaderboard", name=f"{group} leaderboard", id=number,
+            dir=folder, mode=mode, resume="allow" if online else None, reinit="create_new",
+        )  # fmt: skip
+        run.log({"lis/leaderboard": wandb.Table(columns=table.columns, data=[list(row) for row in table.rows()])})
+        run.finish()
+
+    try:
+        _within(FINISH_SECONDS, log)
+    except Exception as error:
+        return [f"The leaderboard is not in W&B: {type(error).__name__}: {error}"]
+    return []

@@ -11,15 +11,16 @@ from lis_lightning.align.run import PAUSED
 from lis_lightning.jobs import JOB_FILE, Job, jobs_in, runs_in
 from lis_lightning.record import Record
 from lis_lightning.result import LISResult
-from lis_lightning.sweep import report, run_once
+from lis_lightning.sweep import best_finished, report, run_once
 
 
 class Ran:
     """What a run leaves, as far as a sweep looks at it."""
 
-    def __init__(self, folder, ais, *, steps=5, paused=False):
+    def __init__(self, folder, ais, *, steps=5, paused=False, pruned=""):
         self.steps = steps
         self.paused = paused
+        self.pruned = pruned
         self.best = result(ais)
         path = folder / "record.jsonl"
         record = Record.create(path, run_id="r", split_hash="s")
@@ -93,6 +94,36 @@ def test_a_job_that_paused_goes_on_where_more_is_asked(tmp_path):
     assert len(calls) == 2
 
 
+def test_a_pruned_job_counts_with_what_it_reached_and_is_not_done_again(tmp_path, capsys):
+    calls, told = [], Job(recipe="a", seed=0, digest="d", prune=True)
+    do(tmp_path / "a", 0.01, calls=calls, job=told, pruned="AIS 0.0100 behind b at step 5 (p 1e-09)")
+    do(tmp_path / "b", 0.02, job=Job(recipe="b", seed=0, digest="d", prune=True))
+    assert Job.read(tmp_path / "a").status == "pruned"
+    assert runs_in(tmp_path)["a"].best[0].ais == 0.01
+    assert report(tmp_path) == 0, "to be pruned is not to fail"
+    said = capsys.readouterr().out
+    assert "1, 1 pruned" in said
+    assert f"pruned: {tmp_path / 'a'} after 5 steps, AIS 0.0100 behind b at step 5 (p 1e-09)" in said
+    table = pl.read_csv(tmp_path / "leaderboard.csv")
+    assert dict(zip(table["recipe"], table["pruned"], strict=True)) == {"a": 1, "b": 0}
+    assert do(tmp_path / "a", calls=calls, job=told) == 0.01
+    assert calls == [0.01]
+    (tmp_path / "a" / "record.jsonl").unlink()
+    do(tmp_path / "a", 0.03, calls=calls, job=dataclasses.replace(told, prune=False))
+    assert (calls, Job.read(tmp_path / "a").status) == ([0.01, 0.03], "finished")
+
+
+def test_the_rival_is_the_best_of_the_finished_jobs(tmp_path):
+    assert best_finished(tmp_path) is None
+    do(tmp_path / "a", 0.01)
+    do(tmp_path / "b", 0.02)
+    do(tmp_path / "c", 0.05, pruned="behind")
+    do(tmp_path / "d", error=ValueError("no luck"))
+    rival = best_finished(tmp_path)
+    assert (rival.name, rival.among) == ("b", 2)
+    assert [one.ais for one in rival.results] == [0.01, 0.02]
+
+
 def test_the_checkpoint_of_another_configuration_is_not_gone_on_from(tmp_path):
     (tmp_path / PAUSED).parent.mkdir()
     (tmp_path / PAUSED).touch()
@@ -148,13 +179,31 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_leaderboard(sweep, tmp
     table = pl.read_csv(folder / "leaderboard.csv")
     assert sorted(table["recipe"]) == ["distill", "infonce"]
     assert table["seeds"].to_list() == [2, 2]
-    assert len(list(folder.rglob("offline-run-*"))) == 4, "one W&B run a job"
+    assert len(list(folder.glob("*/wandb/offline-run-*"))) == 4, "one W&B run a job"
+    boards = sorted(folder.glob("wandb/offline-run-*"))
+    assert len(boards) == 1
     before = {path: path.stat().st_mtime_ns for path in folder.rglob(JOB_FILE)}
     more = sweep(tmp_path, "recipe=infonce,distill,taxonomy", "seed=1,2", "sweep_name=first")
     assert more.returncode == 0, more.stderr[-3000:]
     assert more.stdout.count("is finished already") == 4
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert pl.read_csv(folder / "leaderboard.csv").height == 3
+    again = sorted(folder.glob("wandb/offline-run-*"))
+    assert {path.name.rpartition("-")[2] for path in again} == {boards[0].name.rpartition("-")[2]}, "one run for all"
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_keep_up_is_pruned_in_a_real_sweep(sweep, tmp_path):
+    size = ["data.num_users=500", "data.num_items=200", "data.num_events=36000", "trainer.max_steps=40"]
+    steps = ["lis.every_n_steps=10", "trainer.val_check_interval=40", "training.batch_size=128", "model=text"]
+    rates = "training.learning_rate=0.005,1e-9"
+    done = sweep(tmp_path, *size, *steps, rates, "logger=csv", "prune=true", "sweep_name=p")
+    assert done.returncode == 0, done.stderr[-3000:]
+    jobs = {job.overrides["training.learning_rate"]: job for _, job in jobs_in(tmp_path / "outputs/sweeps/p")}
+    assert jobs["0.005"].status == "finished"
+    assert jobs["1e-09"].status == "pruned"
+    assert jobs["1e-09"].steps == 30, "at the first look after the warm-up"
+    assert "pruned at step" in done.stdout
 
 
 @pytest.mark.slow

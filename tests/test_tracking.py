@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars
 import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
@@ -283,3 +284,39 @@ def test_published_metrics_are_float32_tensors():
     assert set(trainer.callback_metrics) == FROZEN_KEYS
     assert trainer.callback_metrics["lis/ais"].dtype == torch.float32
     assert float(trainer.callback_metrics["lis/ais"]) == pytest.approx(0.006)
+
+
+@pytest.fixture(scope="module")
+def board(wandb_home, tmp_path_factory):
+    """Log a leaderboard twice, as a sweep does that goes on; return its folder and the files of the runs."""
+    folder = tmp_path_factory.mktemp("sweep")
+    table = polars.DataFrame({"recipe": ["a", "b"], "ais": [0.02, 0.01], "p": [None, 0.5], "tied": [False, True]})
+    for rows in (1, 2):
+        done = tracking.log_leaderboard(table.head(rows), group="first", project="lis", folder=folder)
+        assert done == []
+    return sorted(folder.rglob("*.wandb"))
+
+
+def test_the_leaderboard_is_a_table_of_a_run_in_the_group_of_the_jobs(board):
+    told = [record["run"] for record in inspect(board[-1]) if record["type"] == "run"]
+    assert {(run["run_group"], run["job_type"], run["project"]) for run in told} == {("first", "leaderboard", "lis")}
+    tables = [json.loads(path.read_text()) for path in board[-1].parent.rglob("*.table.json")]
+    assert [table["columns"] for table in tables] == [["recipe", "ais", "p", "tied"]]
+    assert tables[0]["data"] == [["a", 0.02, None, False], ["b", 0.01, 0.5, True]]
+    logged = [record["history"]["item"] for record in inspect(board[-1]) if record["type"] == "history"]
+    assert any(any(key.startswith("lis/leaderboard") for key in row) for row in logged)
+
+
+def test_a_sweep_that_goes_on_writes_the_same_run(board):
+    ids = {record["run"]["run_id"] for file in board for record in inspect(file) if record["type"] == "run"}
+    assert len(board) == 2
+    assert len(ids) == 1
+
+
+def test_a_leaderboard_that_cannot_be_logged_is_said(tmp_path, monkeypatch):
+    def dead(**_):
+        raise ConnectionError("down")
+
+    monkeypatch.setattr("wandb.init", dead)
+    said = tracking.log_leaderboard(polars.DataFrame(), group="first", project="lis", folder=tmp_path)
+    assert said == ["The leaderboard is not in W&B: ConnectionError: down"]

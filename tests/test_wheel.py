@@ -56,4 +56,4 @@ def test_the_installed_wheel_aligns_by_a_recipe_and_an_objective_of_the_users(wh
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith(str(site))
     assert list(tmp_path.glob("outputs/mine/*/record.jsonl"))
-    assert list(tmp_path.glob("outputs/mine/*/curve.html"))
+    assert list(tmp_path.glob("outputs/mine/*/report.html"))

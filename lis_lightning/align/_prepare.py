@@ -70,7 +70,7 @@ class PreparedItems(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"item_id": self.ids[row].item()}
         for name, array in self._arrays.items():
             shape, end = self._shapes[name][row], self._ends[name][row]
-            item[name] = _as_tensor(np.array(array[end - shape.prod() : end]).reshape(shape))
+            item[name] = as_tensor(np.array(array[end - shape.prod() : end]).reshape(shape))
         return item
 
 
@@ -111,7 +111,7 @@ def _write(folder: Path, processed: Iterable[Mapping[str, NDArray[Any]]], ids: N
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for row, item in enumerate(processed):
-            arrays = {name: _compact(array) for name, array in item.items()}
+            arrays = {name: compact(array) for name, array in item.items()}
             kinds = {name: array.dtype.str for name, array in arrays.items()}
             if row == 0:
                 dtypes, shapes = kinds, {name: [] for name in kinds}
@@ -130,14 +130,15 @@ def _write(folder: Path, processed: Iterable[Mapping[str, NDArray[Any]]], ids: N
     (folder / _INDEX).write_text(json.dumps(dtypes))
 
 
-def _compact(array: NDArray[Any]) -> NDArray[Any]:
+def compact(array: NDArray[Any]) -> NDArray[Any]:
     """Return the same numbers in fewer bytes: half of int64, and of the float64 that no model takes."""
     if array.dtype == np.int64 and np.abs(array).max(initial=0) < 2**31:
         return array.astype(np.int32)
     return np.ascontiguousarray(array, dtype=np.float32 if array.dtype == np.float64 else array.dtype)
 
 
-def _as_tensor(array: NDArray[Any]) -> Tensor:
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a compact array as the tensor that a model takes."""
     return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
+from lis_lightning.align._words import say
 from lis_lightning.align.data import AlignmentData
-from lis_lightning.align.run import prepare_split, say
+from lis_lightning.align.run import prepare_split
 from lis_lightning.align.vectors import read_vectors
 from lis_lightning.audit import Audit, audit
 from lis_lightning.audit_page import write_audit

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lis_lightning.align.items import ItemTable
+from lis_lightning.align.models._joined import Standardised, features_of
 from lis_lightning.align.models.base import ItemEncoder, item_ids
-from lis_lightning.errors import ConfigError, ItemError, ShapeError
+from lis_lightning.errors import ConfigError
 
 
 class _FeatureRows(Dataset[dict[str, Any]]):
@@ -51,9 +52,6 @@ class FeatureEncoder(ItemEncoder):
         torch.Size([6, 4])
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, input_dim: int, *, output_dim: int = 64, hidden_dim: int = 256) -> None:
         super().__init__()
         if not 1 <= output_dim <= input_dim or hidden_dim < 0:
@@ -63,8 +61,7 @@ class FeatureEncoder(ItemEncoder):
             )
         self.input_dim = input_dim
         self.output_dim = output_dim
-        self.register_buffer("mean", torch.zeros(input_dim))
-        self.register_buffer("scale", torch.ones(input_dim))
+        self.standardised = Standardised(input_dim)
         self.linear = nn.Linear(input_dim, output_dim, bias=False)
         nn.init.orthogonal_(self.linear.weight)
         self.residual: nn.Sequential | None = None
@@ -85,7 +82,7 @@ class FeatureEncoder(ItemEncoder):
         Raises:
             ItemError: If the items have no features.
         """
-        features = _features(items)
+        features = features_of(items, "model=features")
         options["output_dim"] = min(options.get("output_dim", 64), features.shape[1])
         encoder = cls(features.shape[1], **options)
         encoder.fit_statistics(torch.from_numpy(features))
@@ -94,19 +91,14 @@ class FeatureEncoder(ItemEncoder):
     @torch.no_grad()
     def fit_statistics(self, features: Tensor) -> None:
         """Take the mean, the scale and the principal components from features [num_items, input_dim]."""
-        self.mean.copy_(features.mean(dim=0))
-        deviation = features.std(dim=0, correction=0)
-        self.scale.copy_(deviation.clamp(min=1e-6 * float(deviation.max()) or 1.0))
-        rows = (features - self.mean) / self.scale
+        self.standardised.fit(features)
+        rows = self.standardised(features)
         axes = torch.linalg.eigh(rows.T.double() @ rows.double()).eigenvectors.flip(1).T[: self.output_dim]
         self.linear.weight.copy_(axes)
 
     @override
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
-        features = _features(items)
-        if features.shape[1] != self.input_dim:
-            raise ShapeError(f"The encoder reads {self.input_dim} features an item, but got {features.shape[1]}.")
-        return _FeatureRows(features, items.ids)
+        return _FeatureRows(features_of(items, "model=features", self.input_dim), items.ids)
 
     @override
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,15 +106,6 @@ class FeatureEncoder(ItemEncoder):
 
     @override
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        rows = (batch["features"] - self.mean) / self.scale
+        rows = self.standardised(batch["features"])
         out: Tensor = self.linear(rows)
         return out if self.residual is None else out + self.residual(rows)
-
-
-def _features(items: ItemTable) -> NDArray[np.float32]:
-    if items.features is None:
-        raise ItemError(
-            f"The {len(items)} items have no precomputed features, which model=features needs. Give the data a feature "
-            "matrix, or use model=vlm, dual, text or vision, which read their images and texts."
-        )
-    return np.ascontiguousarray(items.features, dtype=np.float32)

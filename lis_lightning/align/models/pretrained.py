@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align._prepare import pad_and_stack, prepare_items
+from lis_lightning.align._prepare import as_tensor, compact, pad_and_stack, prepare_items
 from lis_lightning.align._tiny import hugging_face, quiet_transformers
 from lis_lightning.align.items import ItemTable, OnBadImage
+from lis_lightning.align.models._joined import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.base import ItemEncoder, item_ids
 from lis_lightning.align.models.tuning import Tuning, rest, tune
 from lis_lightning.errors import ConfigError
 
 TINY = "tiny"
 _MOMENTUM = 0.3  # states move fast at first; the usual 0.1 lags behind them, and a snapshot would be off centre
+_FEW = 32  # items whose states give the first statistics; training takes over
 
 
 class PretrainedEncoder(ItemEncoder):
@@ -39,6 +41,7 @@ class PretrainedEncoder(ItemEncoder):
         tuning: What of the model is trained.
         gradient_checkpointing: Recompute activations in the backward pass.
         on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
+        features: How many precomputed features of each item are joined to that vector, before the head; 0 for none.
 
     Raises:
         ConfigError: If nothing would be trained, or the model cannot do what is asked.
@@ -59,6 +62,7 @@ class PretrainedEncoder(ItemEncoder):
         tuning: Tuning,
         gradient_checkpointing: bool,
         on_bad_image: OnBadImage = "raise",
+        features: int = 0,
     ) -> None:
         super().__init__()
         if tuning.mode == "head" and not output_dim:
@@ -67,9 +71,11 @@ class PretrainedEncoder(ItemEncoder):
         self.processor = processor
         self.tuning = tuning
         self.on_bad_image = on_bad_image
-        self.output_dim = output_dim or hidden_dim
+        self.num_features = int(features)
+        self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
+        self.output_dim = output_dim or hidden_dim + features
         # Before the adapters, which draw random numbers too: one seed gives one head in all modes.
-        self.head = projection_head(hidden_dim, output_dim) if output_dim else nn.Identity()
+        self.head = projection_head(hidden_dim + features, output_dim) if output_dim else nn.Identity()
         tune(model, towers, tuning)
         for parameter in unused:
             parameter.requires_grad_(False)
@@ -80,19 +86,55 @@ class PretrainedEncoder(ItemEncoder):
         self.train()
 
     @classmethod
-    def from_items(cls, items: ItemTable, *, cache_dir: Path | str, model: str | Path = TINY, **options: Any) -> Self:
+    def from_items(
+        cls,
+        items: ItemTable,
+        *,
+        cache_dir: Path | str,
+        model: str | Path = TINY,
+        features: bool = False,
+        **options: Any,
+    ) -> Self:
         """Return an encoder for these items; ``model="tiny"`` makes a tiny model on this machine first.
 
         Args:
             items: Their texts train the tiny model's tokenizer.
             cache_dir: Where the tiny model is kept.
             model: "tiny", a hub id, or a folder.
+            features: Whether the precomputed features of the items are joined to what the model makes of them.
             options: As of the class.
+
+        Raises:
+            ItemError: If there are no features to join.
         """
+        known = torch.from_numpy(features_of(items, "model.features=true")) if features else None
+        if known is not None:
+            options["features"] = known.shape[1]
         if str(model) != TINY:
-            return cls(model, **options)
-        with quiet_transformers():
-            return cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
+            encoder = cls(model, **options)
+        else:
+            with quiet_transformers():
+                encoder = cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
+        if known is not None:
+            encoder.fit_features(items, known)
+        return encoder
+
+    @torch.no_grad()
+    def fit_features(self, items: ItemTable, features: Tensor) -> None:
+        """Take the statistics of features [num_items, num_features] and, from a few items, the first ones of states."""
+        joined = cast(JoinedFeatures, self.joined)
+        joined.features.fit(features)
+        some = items.select(items.ids[np.unique(np.linspace(0, len(items) - 1, _FEW).round().astype(int))])
+        batch = self._stacked(
+            [
+                {name: as_tensor(compact(array)) for name, array in _one_item(fields).items()}
+                for fields in self.process(some)
+            ]
+        )
+        training = self.training
+        self.eval()
+        joined.fit_states(self.pooled(self._inputs(batch)).float())
+        self.train(training)
 
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
@@ -121,11 +163,17 @@ class PretrainedEncoder(ItemEncoder):
     @override
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
         folder = Path(cache_dir).expanduser() / "items" / self._fingerprint(items)
-        return prepare_items(folder, items.ids, map(_one_item, self.process(items)), what="Processing items")
+        features = features_of(items, "model.features=true", self.num_features) if self.num_features else None
+        prepared = prepare_items(folder, items.ids, map(_one_item, self.process(items)), what="Processing items")
+        return prepared if features is None else WithFeatures(prepared, features)
 
     @override
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = {"item_id": item_ids(rows)}
+        return {"item_id": item_ids(rows), **self._stacked(rows)}
+
+    def _stacked(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the fields of items, padded to one shape, with the mask of those that are tokens."""
+        batch: dict[str, Tensor] = {}
         for name in rows[0]:
             if name == "item_id":
                 continue
@@ -140,15 +188,18 @@ class PretrainedEncoder(ItemEncoder):
 
     @override
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        inputs = {
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.tuning.mode != "head"):
+            pooled = self.pooled(self._inputs(batch)).float()
+        out: Tensor = self.head(pooled if self.joined is None else self.joined(pooled, batch["features"]))
+        return out
+
+    def _inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return what the model is given of a batch."""
+        return {
             name: value.to(self.model.dtype) if value.is_floating_point() else value
             for name, value in batch.items()
-            if name != "item_id"
+            if name not in {"item_id", "features"}
         }
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.tuning.mode != "head"):
-            pooled = self.pooled(inputs)
-        out: Tensor = self.head(pooled.float())
-        return out
 
     @property
     def _pad_id(self) -> int:

@@ -35,6 +35,7 @@ class TextEncoder(PretrainedEncoder):
         tuning: What is trained; default: all.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        features: How many precomputed features of each item are joined, before the head; 0 for none.
 
     Raises:
         ConfigError: If the model cannot be loaded or is no text model, or an option is unknown.
@@ -53,6 +54,7 @@ class TextEncoder(PretrainedEncoder):
         tuning: Tuning | None = None,
         gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
+        features: int = 0,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if pooling not in get_args(Pooling):
@@ -68,6 +70,7 @@ class TextEncoder(PretrainedEncoder):
             output_dim=output_dim,
             tuning=tuning or Tuning(),
             gradient_checkpointing=gradient_checkpointing,
+            features=features,
         )
         self.prompt = prompt
         self.pooling: Pooling = pooling

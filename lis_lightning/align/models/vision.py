@@ -34,6 +34,7 @@ class VisionEncoder(PretrainedEncoder):
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
         on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
+        features: How many precomputed features of each item are joined, before the head; 0 for none.
 
     Raises:
         ConfigError: If the model cannot be loaded or is no image model, or an option is unknown or does not fit it.
@@ -51,6 +52,7 @@ class VisionEncoder(PretrainedEncoder):
         gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        features: int = 0,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
@@ -67,6 +69,7 @@ class VisionEncoder(PretrainedEncoder):
             tuning=tuning or Tuning(),
             gradient_checkpointing=gradient_checkpointing,
             on_bad_image=on_bad_image,
+            features=features,
         )
         self.pooling: Pooling = pooling
 

@@ -38,6 +38,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
         on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
+        features: How many precomputed features of each item are joined, before the head; 0 for none.
 
     Raises:
         ConfigError: If the model cannot be loaded or is of another kind, or an option is unknown.
@@ -55,6 +56,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
         gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        features: int = 0,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if pooling not in get_args(Pooling):
@@ -76,6 +78,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
             tuning=tuning or Tuning(),
             gradient_checkpointing=gradient_checkpointing,
             on_bad_image=on_bad_image,
+            features=features,
         )
         self.prompt = prompt
         self.pooling: Pooling = pooling
