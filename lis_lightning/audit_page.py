@@ -10,8 +10,9 @@ from typing import Any
 from lis_lightning.audit import Audit, Part
 from lis_lightning.audit_report import Table, chapters
 from lis_lightning.errors import ConfigError
+from lis_lightning.figures import BLUE, GREEN, GREY, ORANGE
 from lis_lightning.functional.intervals import Estimate, cluster_interval
-from lis_lightning.report import BLUE, GREEN, GREY, ORANGE, page
+from lis_lightning.report import page
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 

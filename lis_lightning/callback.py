@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
@@ -21,6 +20,7 @@ from lis_lightning._failures import Failures
 from lis_lightning._measure import Measure, Scored, restore, waiting
 from lis_lightning._processes import on_first, share_of, together
 from lis_lightning._stock import check_averaging, warn_of_stale_counting, warn_of_stale_scores
+from lis_lightning._telling import Teller, check_artifact
 from lis_lightning.background import Background
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
@@ -33,7 +33,7 @@ from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule
 from lis_lightning.storage import Retention
 
-Listener = Callable[[pl.Trainer, Judgement], None]
+Listener = Callable[[pl.Trainer, Judgement], bool]  # returns whether it stops the training
 
 
 class LISMonitor(pl.Callback):
@@ -80,6 +80,8 @@ class LISMonitor(pl.Callback):
         save: Which snapshots to keep on disk beside the record, ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.storage`. Default: none.
         save_dtype: Their precision, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        artifact: Log the best snapshot to W&B when the training ends; `save` has to keep it.
+        alerts: Send a W&B alert where the verdict becomes one to act on, or :class:`LISEarlyStopping` stops the run.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             else ``trainer.default_root_dir``.
         placebo: Also score representations that know nothing at the first snapshot.
@@ -112,6 +114,8 @@ class LISMonitor(pl.Callback):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         save: str | None = None,
         save_dtype: str = "float32",
+        artifact: bool = False,
+        alerts: bool = True,
         dirpath: str | Path | None = None,
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
@@ -128,6 +132,7 @@ class LISMonitor(pl.Callback):
         if name is not None and not re.fullmatch(r"[\w-]+", name):
             raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         check_encode(encode)
+        check_artifact(artifact, save)
         self.split = split
         self.items = items
         self.name = name
@@ -141,6 +146,8 @@ class LISMonitor(pl.Callback):
         self.collate_fn = collate_fn
         self.save = save
         self.save_dtype = save_dtype
+        self.artifact = artifact
+        self.alerts = alerts
         self._retention = None if save is None else Retention(save, save_dtype)
         self.dirpath = dirpath
         self.placebo = placebo
@@ -166,6 +173,7 @@ class LISMonitor(pl.Callback):
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.note)
+        self._teller = Teller(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
     @property
     def results(self) -> list[LISResult]:
@@ -257,7 +265,7 @@ class LISMonitor(pl.Callback):
             if self._folder is not None:
                 self._history.recover(self._folder)
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
-            log = partial(self._on_loggers, trainer, tracking.start, self.split.describe())
+            log = partial(self._teller.start, trainer, self.split.describe())
             on_first(trainer, self._write, log, strict=self._failures.strict)
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
@@ -266,8 +274,9 @@ class LISMonitor(pl.Callback):
         if self._results:
             # A stock EarlyStopping raises where its metric is missing.
             tracking.publish(trainer, self._results[-1], self._prefix)
+            self._teller.verdict = self._results[-1].verdict
         else:
-            self._snapshot(trainer, pl_module)
+            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -294,17 +303,17 @@ class LISMonitor(pl.Callback):
         if due:
             judgements.append(self._snapshot(trainer, pl_module, background=self.background_steps is not None))
         for judgement in filter(None, judgements):
-            for listener in self.listeners:
-                listener(trainer, judgement)
+            stopped = [listener(trainer, judgement) for listener in self.listeners]
+            self._teller.judged(trainer, judgement, stopped=any(stopped))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
         if self._background.step is not None:
-            self._read(trainer, pl_module)
+            self._teller.judged(trainer, self._read(trainer, pl_module))
         if trainer.global_step > self._last_step:
-            self._snapshot(trainer, pl_module)
+            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
         self._conclude(trainer)
 
     @override
@@ -313,7 +322,7 @@ class LISMonitor(pl.Callback):
         self._failures.strict = False  # the error that ends the run is the one to see
         if self._background.step is not None:  # the other processes may be gone: nobody is asked
             last = partial(self._finished, trainer, self._background.take)
-            self._tell(trainer, self._failures.survived("snapshot", last))
+            self._teller.judged(trainer, self._tell(trainer, self._failures.survived("snapshot", last)))
         if self._folder is not None and self._results and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
@@ -325,15 +334,13 @@ class LISMonitor(pl.Callback):
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Say what the run has come to, once, whether it reached its end or not."""
         self._concluded = True
-        best = self.best
-        if best is None:
+        if (best := self.best) is None:
             return
-        log = partial(self._on_loggers, trainer, tracking.finish, self._results)
+        file = self._history.best_file if self.artifact else None
+        log = partial(self._teller.end, trainer, self._results, best, file)
         end = partial(self._failures.survived, "record", partial(self._history.end, cut_short_by))
         on_first(trainer, log, end, strict=self._failures.strict)
-        if self.progress and trainer.is_global_zero:
-            show = partial(tracking.summary, self._results, best, self.record_path, trainer.loggers)
-            rank_zero_info(self._failures.survived("summary", show) or "")
+        self._teller.conclude(trainer, self._results, best, self.record_path)
 
     def _snapshot(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
@@ -380,12 +387,10 @@ class LISMonitor(pl.Callback):
         said = self._failures.survived("verdict", partial(judged, self._results, result, self.rule))
         judgement, result = said or (None, result)
         self._results.append(result)
-        tracking.publish(trainer, result, self._prefix)
+        self._teller.found(trainer, result)
         if not self._dry_run:
-            log = partial(self._on_loggers, trainer, tracking.log_result, result, self._history.best or result)
+            log = partial(self._teller.scored, trainer, self._results, self._history.best or result)
             on_first(trainer, self._write, log, strict=self._failures.strict)
-        if self.progress:
-            rank_zero_info(tracking.snapshot_line(result))
         return judgement
 
     def _write(self) -> None:
@@ -393,8 +398,3 @@ class LISMonitor(pl.Callback):
         if self._folder is not None:
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
             self._failures.survived("record", partial(self._history.write, self._folder, self.split, config))
-
-    def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
-        """Do something with the loggers on the first process."""
-        if trainer.is_global_zero:
-            self._failures.of_loggers(action(trainer.loggers, *args, prefix=self._prefix))

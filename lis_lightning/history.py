@@ -150,6 +150,12 @@ class History:
         """Step of the best result."""
         return None if self.best is None else self.best.step
 
+    @property
+    def best_file(self) -> Path | None:
+        """The file of the best result's representations, if it is on disk."""
+        path = None if self._store is None or self.best_step is None else self._store.path(self.best_step)
+        return path if path is not None and path.exists() else None
+
     def end(self, cut_short_by: str | None) -> None:
         """Close the record, if there is one.
 

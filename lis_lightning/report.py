@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lis_lightning.errors import ConfigError
+from lis_lightning.figures import curve_figure
 from lis_lightning.result import LISResult
 from lis_lightning.stopping import judge
-
-# Okabe and Ito (2008): told apart by colour-blind readers, on light and on dark.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7F7F7F"
 
 
 def write_curve(
@@ -37,7 +33,7 @@ def write_curve(
         raise ConfigError("Nothing to draw: the list of results is empty.")
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    figure = _figure(results, references or {}).to_html(include_plotlyjs=True, full_html=False)
+    figure = curve_figure(results, references).to_html(include_plotlyjs=True, full_html=False)
     last = judge(results)
     verdict = f"<p><b>{last.verdict}</b>: {html.escape(last.message)}</p>"
     place.write_text(page(title, verdict + figure), encoding="utf-8")
@@ -59,44 +55,3 @@ def page(title: str, body: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{style}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>"
     )
-
-
-def _figure(results: Sequence[LISResult], references: Mapping[str, float]) -> Any:
-    """Return the plotly figure: band and curve of AIS, geometry, ceilings with their bands, references."""
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise ConfigError("The page needs plotly: pip install 'lis-lightning[report]'.") from error
-
-    steps = [result.step if result.step is not None else index for index, result in enumerate(results)]
-    figure = go.Figure()
-
-    def band(x: list[Any], low: list[float], high: list[float], colour: str, name: str) -> None:
-        figure.add_scatter(
-            x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=colour, opacity=0.2, line={"width": 0},
-            hoverinfo="skip", name=name, mode="lines",
-        )  # fmt: skip
-
-    ends = [min(steps), max(steps)]
-    for colour, (name, ceiling) in zip((ORANGE, GREY), results[-1].ceilings.items(), strict=False):
-        if math.isfinite(ceiling.low):
-            band(ends, [ceiling.low] * 2, [ceiling.high] * 2, colour, f"ceiling {name}, 95 %")
-        figure.add_scatter(
-            x=ends, y=[ceiling.value] * 2, mode="lines", name=f"ceiling {name}", line={"color": colour, "dash": "dash"}
-        )
-    for name, value in references.items():
-        figure.add_scatter(x=ends, y=[value] * 2, mode="lines", name=name, line={"color": GREY, "dash": "dot"})
-    band(steps, [r.ais_low for r in results], [r.ais_high for r in results], BLUE, "AIS, 95 %")
-    figure.add_scatter(
-        x=steps, y=[r.ais_geometry for r in results], name="AIS, geometry only", line={"color": GREEN, "width": 1}
-    )
-    figure.add_scatter(
-        x=steps, y=[r.ais for r in results], mode="lines+markers", name="AIS", line={"color": BLUE, "width": 3},
-        text=[r.verdict for r in results], hovertemplate="step %{x}: %{y:.4f} (%{text})",
-    )  # fmt: skip
-    figure.update_layout(
-        template="plotly_white", height=560, legend={"orientation": "h", "y": -0.2}, hovermode="closest",
-        xaxis_title="optimizer step", yaxis_title="AUC gain over the base (higher is better)",
-    )  # fmt: skip
-    figure.add_hline(y=0, line_width=1, line_color=GREY)
-    return figure
