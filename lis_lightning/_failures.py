@@ -44,14 +44,18 @@ class Failures:
             self._keep(what, f"{type(error).__name__}: {error}")
             return None
 
-    def of_loggers(self, failures: Iterable[str]) -> None:
+    def of_loggers(self, failures: Iterable[str], *, may_raise: bool = True) -> None:
         """Keep what :mod:`lis_lightning.tracking` says has failed.
+
+        Args:
+            failures: A sentence each.
+            may_raise: Whether they are worth the end of a strict run.
 
         Raises:
             RecordError: If strict, at the first one.
         """
         for failure in failures:
-            if self.strict:
+            if self.strict and may_raise:
                 raise RecordError(f"{failure}. Mend or remove this logger.")
             self._keep("logger", failure)
 

@@ -189,7 +189,7 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
 
 def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> list[Any]:
     """Build the loggers; W&B is offline where no key is configured, and the jobs of a sweep are one group."""
-    from lis_lightning.tracking import wandb_mode
+    from lis_lightning._wandb import wandb_mode
 
     loggers = []
     for name, spec in (config.logger or {}).items():

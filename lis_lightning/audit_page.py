@@ -8,9 +8,9 @@ from typing import Any
 
 from lis_lightning.audit import Audit, Part
 from lis_lightning.audit_report import chapters
+from lis_lightning.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from lis_lightning.functional.intervals import Estimate, cluster_interval
 from lis_lightning.report.document import document, write
-from lis_lightning.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 

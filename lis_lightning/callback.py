@@ -5,27 +5,27 @@ How to encode, to score, to judge, to record and to log is said elsewhere.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
 from typing_extensions import override
 
 from lis_lightning import record, snapshot, tracking
 from lis_lightning._agenda import agenda, check_when
 from lis_lightning._failures import Failures
+from lis_lightning._log import Table
 from lis_lightning._measure import Measure, Scored, restore, waiting
 from lis_lightning._processes import on_first, share_of, together
 from lis_lightning._stock import check_averaging, warn_of_stale_counting, warn_of_stale_scores
+from lis_lightning._telling import Teller, check_told
 from lis_lightning.background import Background
 from lis_lightning.batches import Items, make_batches
 from lis_lightning.encoding import Encode, Encoder, check_encode, resolve
-from lis_lightning.errors import ConfigError
 from lis_lightning.history import History, judged
+from lis_lightning.movers import Catalogue
 from lis_lightning.preference import Preference
 from lis_lightning.result import LISResult
 from lis_lightning.schedule import Schedule
@@ -33,7 +33,7 @@ from lis_lightning.split import PreferenceSplit
 from lis_lightning.stopping import Judgement, StopRule
 from lis_lightning.storage import Retention
 
-Listener = Callable[[pl.Trainer, Judgement], None]
+Listener = Callable[[pl.Trainer, Judgement], bool]  # returns whether it stops the training
 
 
 class LISMonitor(pl.Callback):
@@ -75,11 +75,14 @@ class LISMonitor(pl.Callback):
         encode: Called with the module and an item batch; returns [B, D]. Or a submodule, with pooling:
             ``Encode("model.text_model", pooling="last")``, by name the mean. Default: the module's ``encode_items``.
         item_key: Key of the item id in a batch.
+        catalogue: Table of items to show those that moved: `item_key`, ``title`` and ``image``, a path. None: by ids.
         batch_size: Items per batch, halved where they do not fit into memory; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
         save: Which snapshots to keep on disk beside the record, ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.storage`. Default: none.
         save_dtype: Their precision, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        artifact: Log the best snapshot to W&B when the training ends; `save` has to keep it.
+        alerts: Send a W&B alert where the verdict becomes one to act on, or :class:`LISEarlyStopping` stops the run.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             else ``trainer.default_root_dir``.
         placebo: Also score representations that know nothing at the first snapshot.
@@ -108,10 +111,13 @@ class LISMonitor(pl.Callback):
         name: str | None = None,
         encode: Encoder | Encode | str | None = None,
         item_key: str = "item_id",
+        catalogue: str | Path | Table | None = None,
         batch_size: int = 64,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         save: str | None = None,
         save_dtype: str = "float32",
+        artifact: bool = False,
+        alerts: bool = True,
         dirpath: str | Path | None = None,
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
@@ -123,9 +129,8 @@ class LISMonitor(pl.Callback):
         progress: bool = True,
     ) -> None:
         check_when(every_n_steps, schedule, background_steps)
-        if name is not None and not re.fullmatch(r"[\w-]+", name):
-            raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
         check_encode(encode)
+        check_told(name, artifact, save)
         self.split = split
         self.items = items
         self.name = name
@@ -135,10 +140,14 @@ class LISMonitor(pl.Callback):
         self.background_steps = background_steps
         self.encode = encode
         self.item_key = item_key
+        self.catalogue = catalogue
+        self._catalogue = Catalogue.of(split.item_ids, catalogue, item=item_key)
         self.batch_size = batch_size
         self.collate_fn = collate_fn
         self.save = save
         self.save_dtype = save_dtype
+        self.artifact = artifact
+        self.alerts = alerts
         self._retention = None if save is None else Retention(save, save_dtype)
         self.dirpath = dirpath
         self.placebo = placebo
@@ -156,7 +165,7 @@ class LISMonitor(pl.Callback):
 
     def _reset(self) -> None:
         """Forget the runs before."""
-        self._history = History(self.name, self._retention)
+        self._history = History(self.name, self._retention, self._catalogue)
         self._results = self._history.results
         self._agenda = agenda(self.every_n_steps, self.schedule)
         self._background: Background[Scored] = Background(self.background_steps or 0)
@@ -164,6 +173,7 @@ class LISMonitor(pl.Callback):
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.note)
+        self._teller = Teller(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
     @property
     def results(self) -> list[LISResult]:
@@ -255,7 +265,7 @@ class LISMonitor(pl.Callback):
             if self._folder is not None:
                 self._history.recover(self._folder)
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
-            log = partial(self._on_loggers, trainer, tracking.start, self.split.describe())
+            log = partial(self._teller.start, trainer, self.split.describe())
             on_first(trainer, self._write, log, strict=self._failures.strict)
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
@@ -264,8 +274,9 @@ class LISMonitor(pl.Callback):
         if self._results:
             # A stock EarlyStopping raises where its metric is missing.
             tracking.publish(trainer, self._results[-1], self._prefix)
+            self._teller.verdict = self._results[-1].verdict
         else:
-            self._snapshot(trainer, pl_module)
+            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -292,17 +303,17 @@ class LISMonitor(pl.Callback):
         if due:
             judgements.append(self._snapshot(trainer, pl_module, background=self.background_steps is not None))
         for judgement in filter(None, judgements):
-            for listener in self.listeners:
-                listener(trainer, judgement)
+            stopped = [listener(trainer, judgement) for listener in self.listeners]
+            self._teller.judged(trainer, judgement, stopped=any(stopped))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
         if self._background.step is not None:
-            self._read(trainer, pl_module)
+            self._teller.judged(trainer, self._read(trainer, pl_module))
         if trainer.global_step > self._last_step:
-            self._snapshot(trainer, pl_module)
+            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
         self._conclude(trainer)
 
     @override
@@ -311,7 +322,7 @@ class LISMonitor(pl.Callback):
         self._failures.strict = False  # the error that ends the run is the one to see
         if self._background.step is not None:  # the other processes may be gone: nobody is asked
             last = partial(self._finished, trainer, self._background.take)
-            self._tell(trainer, self._failures.survived("snapshot", last))
+            self._teller.judged(trainer, self._tell(trainer, self._failures.survived("snapshot", last)))
         if self._folder is not None and self._results and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
@@ -323,15 +334,12 @@ class LISMonitor(pl.Callback):
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Say what the run has come to, once, whether it reached its end or not."""
         self._concluded = True
-        best = self.best
-        if best is None:
+        if (best := self.best) is None:
             return
-        log = partial(self._on_loggers, trainer, tracking.finish, self._results)
+        log = partial(self._teller.end, trainer, self._history, self.artifact)
         end = partial(self._failures.survived, "record", partial(self._history.end, cut_short_by))
         on_first(trainer, log, end, strict=self._failures.strict)
-        if self.progress and trainer.is_global_zero:
-            show = partial(tracking.summary, self._results, best, self.record_path, trainer.loggers)
-            rank_zero_info(self._failures.survived("summary", show) or "")
+        self._teller.conclude(trainer, self._results, best, self.record_path)
 
     def _snapshot(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
@@ -378,12 +386,10 @@ class LISMonitor(pl.Callback):
         said = self._failures.survived("verdict", partial(judged, self._results, result, self.rule))
         judgement, result = said or (None, result)
         self._results.append(result)
-        tracking.publish(trainer, result, self._prefix)
+        self._teller.found(trainer, result)
         if not self._dry_run:
-            log = partial(self._on_loggers, trainer, tracking.log_result, result, self._history.best or result)
+            log = partial(self._teller.scored, trainer, self._results, self._history.best or result)
             on_first(trainer, self._write, log, strict=self._failures.strict)
-        if self.progress:
-            rank_zero_info(tracking.snapshot_line(result))
         return judgement
 
     def _write(self) -> None:
@@ -391,8 +397,3 @@ class LISMonitor(pl.Callback):
         if self._folder is not None:
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
             self._failures.survived("record", partial(self._history.write, self._folder, self.split, config))
-
-    def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
-        """Do something with the loggers on the first process."""
-        if trainer.is_global_zero:
-            self._failures.of_loggers(action(trainer.loggers, *args, prefix=self._prefix))

@@ -87,8 +87,8 @@ class LISEarlyStopping(pl.Callback):
             )
         return monitors[0]
 
-    def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> None:
-        """Stop on all processes if any of them is to stop, and say why, or why not."""
+    def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
+        """Stop on all processes if any of them is to stop, say why, or why not, and return which."""
         stop = trainer.strategy.reduce_boolean_decision(judgement.stop, all=False)
         changed = judgement.verdict != self.verdict
         self.num_judged += 1
@@ -103,3 +103,4 @@ class LISEarlyStopping(pl.Callback):
             )
         elif changed:
             rank_zero_info(f"LISEarlyStopping: step {trainer.global_step}, going on: {self.verdict}, {self.message}")
+        return stop

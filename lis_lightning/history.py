@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lis_lightning import record
 from lis_lightning.errors import LisWarning, RecordError
+from lis_lightning.movers import Catalogue, Mover, movers
 from lis_lightning.record import FILENAME, Record
 from lis_lightning.result import LISResult
 from lis_lightning.split import PreferenceSplit
@@ -38,6 +39,7 @@ class History:
     Args:
         name: Of the monitor.
         retention: Which snapshots to keep on disk; None keeps none.
+        catalogue: How its items are shown.
 
     Attributes:
         results: The results so far, by step.
@@ -45,12 +47,15 @@ class History:
         record: The record, on the process that writes it; None before :meth:`open`.
     """
 
-    def __init__(self, name: str | None = None, retention: Retention | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, retention: Retention | None = None, catalogue: Catalogue | None = None
+    ) -> None:
         self.results: list[LISResult] = []
         self.run_id = uuid.uuid4().hex
         self.record: Record | None = None
         self._stem = Path(FILENAME).stem + (f"-{name}" if name else "")
         self._retention = retention
+        self._catalogue = catalogue
         self._checkpointed: set[int] = set()
         self._found: Path | None = None
 
@@ -99,6 +104,8 @@ class History:
         """
         if self.record is None:
             self.record = self._open(folder, split, config)
+            if self._catalogue is not None:
+                self._catalogue.write(Catalogue.beside(self.record.path))
         known = set(self.record.steps)
         for result in self.results:
             if result.step not in known:
@@ -149,6 +156,19 @@ class History:
     def best_step(self) -> int | None:
         """Step of the best result."""
         return None if self.best is None else self.best.step
+
+    @property
+    def movers(self) -> list[Mover]:
+        """The items whose gain rose or fell most from the first result to the best; none where they are not known."""
+        if self._catalogue is None or self.best is None:
+            return []
+        return movers(self.results[0], self.best, self._catalogue)
+
+    @property
+    def best_file(self) -> Path | None:
+        """The file of the best result's representations, if it is on disk."""
+        path = None if self._store is None or self.best_step is None else self._store.path(self.best_step)
+        return path if path is not None and path.exists() else None
 
     def end(self, cut_short_by: str | None) -> None:
         """Close the record, if there is one.

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import wandb_files
 from hypothesis import settings
 
 from lis_lightning import PreferenceSplit
@@ -107,3 +108,12 @@ def sweep():
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def wandb_home(tmp_path_factory):
+    """W&B without any of the user's keys and folders."""
+    home = tmp_path_factory.mktemp("wandb-home")
+    with pytest.MonkeyPatch.context() as patch:
+        wandb_files.quiet_home(patch, home)
+        yield home

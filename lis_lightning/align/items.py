@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, ShapeError
@@ -78,6 +79,11 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def catalogue(self) -> pl.DataFrame:
+        """Return how items are shown to people: ``item_id``, ``title`` and ``image``, a path."""
+        images = [None if path is None else str(path) for path in self.images]
+        return pl.DataFrame({"item_id": self.ids, "title": self.titles, "image": pl.Series(images, dtype=pl.String)})
 
     def rows(self, ids: Iterable[Any]) -> NDArray[np.int64]:
         """Return the row of each of the given ids.

@@ -103,14 +103,15 @@ class Pruning(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.looks = state_dict["looks"]
 
-    def _compare(self, trainer: pl.Trainer, judgement: Judgement) -> None:
+    def _compare(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
         """End the fit on all processes if the first one, which sees the files of the sweep, says so."""
         if len(self.monitor.results) - 1 <= self.monitor.rule.warmup:
-            return
+            return False
         said = self._look() if trainer.is_global_zero else ""
         self.reason = trainer.strategy.broadcast(said)
         if self.reason:
             trainer.should_stop = True
+        return bool(self.reason)
 
     def _look(self) -> str:
         try:

@@ -52,8 +52,9 @@ class ItemRate(pl.Callback):
         if stage == "fit" and self._restart in self.monitor.listeners:
             self.monitor.listeners.remove(self._restart)
 
-    def _restart(self, *_: Any) -> None:
+    def _restart(self, *_: Any) -> bool:
         self._began = time.perf_counter()
+        return False
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -172,8 +172,8 @@ def align(
     # Not prepared anew: with a large processor the images are the long part of the start.
     scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
-        split, scored, collate_fn=encoder.collate, dirpath=run_dir, cache_dir=cache_dir, **monitoring.options(),
-        **_ceilings(split, objectives),
+        split, scored, collate_fn=encoder.collate, catalogue=data.items.catalogue(), dirpath=run_dir,
+        cache_dir=cache_dir, **monitoring.options(), **_ceilings(split, objectives),
     )  # fmt: skip
     best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
     pause = None if stop_at is None else Pause(stop_at, paused)

@@ -6,19 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lis_lightning.errors import ConfigError, ShapeError
+from lis_lightning.errors import ShapeError
+from lis_lightning.figures import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.runs import RecordedRun, same_split
 from lis_lightning.result import Ceiling, LISResult
 
-# Okabe and Ito (2008): told apart by colour-blind readers, on light and on dark.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#C9B900", "#7F7F7F",
-)  # fmt: skip
+VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#C9B900"  # of the same palette
 _LINES = (BLUE, VERMILION, GREEN, PURPLE, SKY, YELLOW)
 _DASHES = ("solid", "dot", "dashdot", "longdash")
-GAIN = "AUC gain over the base (higher is better)"
-STEPS = "optimizer step"
 
 
 def colours(runs: Sequence[RecordedRun]) -> list[tuple[str, str]]:
@@ -26,19 +22,6 @@ def colours(runs: Sequence[RecordedRun]) -> list[tuple[str, str]]:
     recipes = list(dict.fromkeys(run.recipe for run in runs))
     place = {recipe: index for index, recipe in enumerate(recipes)}
     return [(_LINES[place[run.recipe] % 6], _DASHES[place[run.recipe] // 6 % 4]) for run in runs]
-
-
-def new_figure() -> Any:
-    """Return an empty plotly figure.
-
-    Raises:
-        ConfigError: If plotly is not installed.
-    """
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise ConfigError("The page needs plotly: pip install 'lis-lightning[report]'.") from error
-    return go.Figure(layout={"template": "none"})
 
 
 def curves(runs: Sequence[RecordedRun], references: Mapping[str, float]) -> Any:

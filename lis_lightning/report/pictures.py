@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 from pathlib import Path
 from typing import Any
 
 from lis_lightning.movers import Mover
 from lis_lightning.report.runs import RecordedRun
-
-THUMBNAIL_PIXELS = 96  # shown at half of it, for dense screens
+from lis_lightning.thumbnails import thumbnail
 
 
 def shown_movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:
@@ -28,19 +26,13 @@ def shown_movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:
 def _shown(one: Mover) -> dict[str, Any]:
     # In units of .0001: a single item moves the AUC by that much at most.
     change = f"{1e4 * one.change.value:+.2f} [{1e4 * one.change.low:+.2f}, {1e4 * one.change.high:+.2f}]"
-    return {"title": one.title, "image": thumbnail(one.image), "change": change}
+    return {"title": one.title, "image": _embedded(one.image), "change": change}
 
 
-def thumbnail(path: Path | None) -> str | None:
+def _embedded(path: Path | None) -> str | None:
     """Return a picture as a small JPEG in a data URL; None where there is none, or it cannot be read."""
-    if path is None:
+    small = thumbnail(path)
+    if small is None:
         return None
-    with contextlib.suppress(ImportError, OSError, ValueError, SyntaxError):  # what Pillow raises on broken files
-        from PIL import Image, ImageOps
-
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
-            small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            small.save(output := io.BytesIO(), "JPEG", quality=72)
-        return f"data:image/jpeg;base64,{base64.b64encode(output.getvalue()).decode()}"
-    return None
+    small.save(output := io.BytesIO(), "JPEG", quality=72)
+    return f"data:image/jpeg;base64,{base64.b64encode(output.getvalue()).decode()}"

@@ -17,8 +17,8 @@ def offline_run(scored, split, tmp_path_factory):
     logger = WandbLogger(save_dir=str(folder), project="p", name="named", mode="offline")
     results = scored(0)[:3]
     assert not tracking.start([logger], split.describe())
-    for result in results:
-        assert not tracking.log_result([logger], result, results[0])
+    for number in range(1, 4):
+        assert not tracking.log_result([logger], results[:number], results[0])
     assert not tracking.close([logger])
     wandb.teardown()
     return folder
