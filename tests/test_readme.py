@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lis_lightning import _hydra
 from lis_lightning._resources import resource_dir
+from lis_lightning.report.command import _parser, _workspace_parser
 from lis_lightning.stopping import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -81,6 +82,26 @@ def test_the_commands_name_options_that_exist(command):
     swept = [word if "[" in word or "{" in word else word.split(",")[0] for word in arguments]
     with initialize_config_dir(str(resource_dir("conf")), version_base="1.3"):
         compose(shlex.split(command)[0].removeprefix("lis-"), overrides=swept)
+
+
+def test_the_reports_are_called_as_they_can_be():
+    calls = [
+        shlex.split(line, comments=True)[1:]
+        for _, block in BLOCKS
+        for line in block.splitlines()
+        if line.startswith("lis-report ")
+    ]
+    assert len(calls) == 3
+    for words in calls:
+        told = _workspace_parser().parse_args(words[1:]) if words[0] == "workspace" else _parser().parse_args(words)
+        assert told
+
+
+def test_every_file_it_points_to_exists():
+    named = re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(r"`python (\S+)`", README)
+    assert len(named) >= 7
+    for name in named:
+        assert (Path(__file__).resolve().parents[1] / name).exists(), name
 
 
 def test_every_verdict_is_explained():

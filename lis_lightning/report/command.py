@@ -112,7 +112,7 @@ def _found(paths: Sequence[str]) -> list[RecordedRun]:
         return []
 
 
-def _workspace(arguments: Sequence[str]) -> None:
+def _workspace_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-report workspace",
         description="Makes a W&B workspace with the sections Verdict, Curve, Slices, Companions, Cost and Sweep.",
@@ -120,7 +120,11 @@ def _workspace(arguments: Sequence[str]) -> None:
     parser.add_argument("--entity", required=True, help="user or team that the project belongs to")
     parser.add_argument("--project", required=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write it to a file, for import by hand; no network")
-    told = parser.parse_args(arguments)
+    return parser
+
+
+def _workspace(arguments: Sequence[str]) -> None:
+    told = _workspace_parser().parse_args(arguments)
     from lis_lightning.workspace import workspace_command
 
     _say(workspace_command(told.entity, told.project, told.json))
