@@ -11,6 +11,7 @@ import pytest
 import torch
 import wandb_files
 from hypothesis import settings
+from PIL import Image
 
 from lis_lightning import PreferenceSplit
 
@@ -117,3 +118,15 @@ def wandb_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         wandb_files.quiet_home(patch, home)
         yield home
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Makes a picture of noise: image(name, (width, height), mode) -> its path."""
+
+    def make(name, size, mode="RGB"):
+        noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).convert(mode).save(tmp_path / name)
+        return tmp_path / name
+
+    return make

@@ -1,19 +1,8 @@
-import numpy as np
 import pytest
 from PIL import Image
 
 from lis_lightning import thumbnails
 from lis_lightning.thumbnails import thumbnail
-
-
-@pytest.fixture
-def image(tmp_path):
-    def make(name, size, mode="RGB"):
-        noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).convert(mode).save(tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from small_results import RESULTS, make_result
 
 from lis_lightning import _wandb_tables as tables
@@ -15,16 +14,6 @@ from lis_lightning.functional.intervals import Estimate
 from lis_lightning.movers import Mover
 
 MOVER_IMAGE = tables.MOVER_COLUMNS.index("image")
-
-
-@pytest.fixture
-def image(tmp_path):
-    def make(name, size, mode="RGB"):
-        noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).convert(mode).save(tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 def estimate(value):
