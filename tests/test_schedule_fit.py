@@ -146,7 +146,7 @@ def test_a_file_in_the_run_folder_takes_a_snapshot(split, tmp_path):
     touch = AtBatch({2: (tmp_path / "snapshot").touch, 5: (tmp_path / "snapshot").touch})
     fit(tmp_path, touch, monitor, steps=8)
     assert steps_of(monitor) == [0, 2, 5, 8]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["record.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["items.parquet", "record.jsonl"]
 
 
 class Clock:

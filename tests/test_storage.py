@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import save_file
 
 from lis_lightning import PreferenceSplit, storage
-from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
+from lis_lightning.errors import ConfigError, LisWarning, LogError, RecordError, SnapshotError
 from lis_lightning.history import History
+from lis_lightning.movers import Catalogue, movers
 from lis_lightning.result import LISResult
 from lis_lightning.storage import Retention, Store
 
@@ -134,9 +136,23 @@ def test_retention_in_a_run(small_run, small_split, tmp_path, save, expected):
     assert names(tmp_path / "snapshots") == [f"step-{step:08d}.safetensors" for step in expected]
 
 
+def test_a_run_leaves_the_names_of_its_items_beside_its_record(small_run, small_split, tmp_path):
+    titles = polars.DataFrame({"item_id": small_split.item_ids, "title": [f"t{id}" for id in small_split.item_ids]})
+    monitor = small_run.monitor_of(small_split, catalogue=titles)
+    small_run.fit(tmp_path, monitor, steps=2)
+    assert Catalogue.read(tmp_path / "items.parquet").titles == tuple(titles["title"])
+    moved = movers(monitor.results[0], monitor.best, Catalogue.read(tmp_path / "items.parquet"))
+    assert all(one.title == f"t{one.item_id}" for one in moved)
+
+
+def test_a_catalogue_that_is_none_is_refused_before_the_training(small_run, small_split):
+    with pytest.raises(LogError, match="item_id"):
+        small_run.monitor_of(small_split, catalogue=polars.DataFrame({"sku": [1]}))
+
+
 def test_nothing_is_kept_unless_asked_for(small_run, small_split, tmp_path):
     small_run.fit(tmp_path, small_run.monitor_of(small_split), steps=2)
-    assert names(tmp_path) == ["record.jsonl"]
+    assert names(tmp_path) == ["items.parquet", "record.jsonl"]
 
 
 def test_named_and_later_records_have_folders_of_their_own(small_run, small_split, tmp_path):

@@ -6,7 +6,7 @@ from lis_lightning.audit import audit
 from lis_lightning.audit_report import render as render_audit
 from lis_lightning.leaderboard import Runs, leaderboard
 from lis_lightning.leaderboard import render as render_leaderboard
-from lis_lightning.tracking import snapshot_table
+from lis_lightning.terminal import snapshot_table
 
 
 @pytest.fixture
