@@ -35,7 +35,10 @@ function show() {
   for (const part of document.querySelectorAll("[data-of-run]")) part.hidden = !visible({ run: part.dataset.ofRun });
 }
 
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+
 async function draw() {
+  await painted();  // the words first: to compile plotly takes longer than all the rest
   const packed = document.getElementById("plotly-gz");
   if (packed) {
     const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
@@ -48,6 +51,7 @@ async function draw() {
     const { data, layout } = JSON.parse(document.getElementById(`data-${figure.dataset.figure}`).textContent);
     for (const trace of data) trace.visible = visible(trace.meta);
     await Plotly.newPlot(figure, data, dressed(layout), { responsive: true, displaylogo: false });
+    await painted();
   }
   root.dataset.drawn = "1";
 }
