@@ -134,6 +134,8 @@ def task_labels(label: Label | Sequence[Any] | Mapping[str, Any]) -> dict[str, L
         return {_task_name(label): _one_label(label)}
     if isinstance(label, Mapping):
         tasks = {str(name): _one_label(one) for name, one in label.items()}
+    elif isinstance(label, bool | int | float):
+        raise ConfigError(f"Expected `label` to name a column, got {label!r}; quote a name that is a number.")
     else:
         names = [_task_name(one) for one in label]
         if len(set(names)) < len(names):

@@ -12,7 +12,8 @@ import inspect
 import pkgutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +23,12 @@ from lis_lightning._resources import resource_dir
 from lis_lightning.errors import ConfigError
 
 _MEANT_FOR_HYDRA = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+_MAY_BE_NULL = {"lis.every_n_steps", "lis.split.max_events"}  # numbers by default that can be left out
+_SAID: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 def check_config(config: DictConfig, name: str) -> None:
-    """Raise for a key that nobody reads, or a text where a number is meant.
+    """Raise for a key that nobody reads, or a text, a list or null where a number is meant.
 
     Args:
         config: As composed.
@@ -47,6 +50,8 @@ def unknown_key(error: BaseException) -> str | None:
     if not isinstance(parent, DictConfig) or key in parent:
         return None
     place = str(parent._get_full_key(None))
+    if isinstance(named := parent.get("_target_"), str) and key in _parameters(_resolved(named, place)):
+        return f"{place}.{key} has no default here; write +{place}.{key}=... to add it."
     return _there_is_no(key, place, [str(one) for one in parent])
 
 
@@ -74,10 +79,10 @@ def _check_node(node: Any, shipped: Any, place: str) -> None:
     if isinstance(node, list):
         for number, one in enumerate(node):
             _check_node(one, None, f"{place}[{number}]")
-    if not isinstance(node, dict):
-        _check_number(node, shipped, place)
-        return
     reference = shipped if isinstance(shipped, dict) and shipped and "_target_" not in shipped else {}
+    if not isinstance(node, dict):
+        _check_leaf(node, reference or shipped, place)
+        return
     if "_target_" in node:
         _check_call(node, place)
     elif reference:
@@ -96,19 +101,38 @@ def _check_node(node: Any, shipped: Any, place: str) -> None:
 
 def _check_call(node: Mapping[str, Any], place: str) -> None:
     """Raise where a node has a key that what it names does not take."""
-    try:
-        target = pkgutil.resolve_name(str(node["_target_"]))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{place}._target_ names {node['_target_']!r}, which cannot be imported: {error}.") from None
+    target = _resolved(str(node["_target_"]), place)
     known = _parameters(target)
-    for key in node if known else ():
-        if key not in _MEANT_FOR_HYDRA and key not in known:
+    for key, value in node.items() if known else ():
+        if key in _MEANT_FOR_HYDRA:
+            continue
+        if key not in known:
             what = f"{place} ({getattr(target, '__qualname__', node['_target_'])})"
             raise ConfigError(_there_is_no(str(key), what, known))
+        _check_kind(value, known[key], f"{place}.{key}")
 
 
-def _parameters(target: Any) -> set[str]:
-    """Return the names that something can be called with; empty where it takes any, or does not say.
+def _resolved(name: str, place: str) -> Any:
+    """Return what a dotted name stands for."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{place}._target_ names {name!r}, which cannot be imported: {error}.") from None
+
+
+def _check_kind(value: Any, annotation: Any, place: str) -> None:
+    """Raise where a parameter is annotated as a number or a switch alone, and the value is none."""
+    kinds = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    if not all(kind in _SAID for kind in kinds) or (isinstance(value, str) and "${" in value) or value == "???":
+        return
+    given = type(value)
+    if given not in kinds and not (given is int and float in kinds):
+        expected = " or ".join(_SAID[kind] for kind in kinds)
+        raise ConfigError(f"{place} is {expected}, but got {value!r}.")
+
+
+def _parameters(target: Any) -> dict[str, Any]:
+    """Return what something can be called with, by name the annotation; empty where it takes any, or does not say.
 
     A class of ours, or derived from one of ours, hands the keywords that it does not name to its base, and a class
     method to its class.
@@ -116,28 +140,42 @@ def _parameters(target: Any) -> set[str]:
     owner = getattr(target, "__self__", target)
     classes = [one for one in owner.__mro__ if one is not object] if isinstance(owner, type) else []
     makers = [vars(one)["__init__"] for one in classes if "__init__" in vars(one)]
-    names: set[str] = set()
+    names: dict[str, Any] = {}
     for number, maker in enumerate(makers if makers and owner is target else [target, *makers]):
         try:
-            parameters = inspect.signature(maker).parameters.values()
+            parameters = _signature(maker).parameters.values()
         except (ValueError, TypeError):
-            return set()  # made in C
-        names |= {one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD}
+            return {}  # made in C
+        found = {one.name: one.annotation for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD}
+        names = found | names
         if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters):
             ours = number == 0 or maker.__module__.startswith("lis_lightning.")
-            return names - {"self", "cls"} if ours else set()
-    return set()
+            return {name: kind for name, kind in names.items() if name not in {"self", "cls"}} if ours else {}
+    return {}
 
 
-def _check_number(value: Any, shipped: Any, place: str) -> None:
-    """Raise for a text or a list where we ship a number or a switch."""
-    if value is None or (isinstance(value, str) and "${" in value):
+def _signature(maker: Any) -> inspect.Signature:
+    """Return a signature, with annotations as what they name where all of them can be found."""
+    try:
+        return inspect.signature(maker, eval_str=True)
+    except NameError:  # imported for type checkers alone
+        return inspect.signature(maker)
+
+
+def _check_leaf(value: Any, shipped: Any, place: str) -> None:
+    """Raise for a text, a list or null where we ship a number, a switch, or several of them."""
+    if isinstance(shipped, dict) and shipped and "_target_" not in shipped:
+        raise ConfigError(f"{place} is a group of settings ({', '.join(sorted(shipped))}), but got {value!r}.")
+    if (value is None and place in _MAY_BE_NULL) or (isinstance(value, str) and "${" in value):
         return
     if isinstance(shipped, bool):
         if not isinstance(value, bool):
             raise ConfigError(f"{place} is true or false, but got {value!r}.")
-    elif isinstance(shipped, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ConfigError(f"{place} is a number, such as {shipped}, but got {value!r}.")
+    elif isinstance(shipped, int | float):
+        whole = "whole " if isinstance(shipped, int) else ""
+        fits = isinstance(value, int) if whole else isinstance(value, int | float)
+        if isinstance(value, bool) or not fits:
+            raise ConfigError(f"{place} is a {whole}number, such as {shipped}, but got {value!r}.")
 
 
 def _there_is_no(key: str, place: str, known: Collection[str]) -> str:

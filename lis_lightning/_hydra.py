@@ -101,13 +101,15 @@ def check_choices(arguments: Sequence[str]) -> None:
     if (folder := user_folder()) is not None:
         folders.append(folder)
     for argument in arguments:
+        if argument.startswith("="):
+            raise ConfigError(f"{argument!r} says no name; write name=value, as in seed{argument}.")
         match = _CHOICE.match(argument)
         if match is None:
             continue
         _check_plugin(match["group"], match["names"])
         options = sorted({path.stem for folder in folders for path in (folder / match["group"]).glob("*.yaml")})
         for name in filter(None, map(str.strip, match["names"].split(","))):
-            if options and name != "null" and name.removesuffix(".yaml") not in options:
+            if options and name.removesuffix(".yaml") not in options:
                 near = difflib.get_close_matches(name, options, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"There is no {match['group']} {name!r}; there are {', '.join(options)}.{hint}")

@@ -111,11 +111,19 @@ class RaceSweeper(Sweeper):
         config: Any = self.config
         load = context.config_loader.load_sweep_config
         composed = [load(master_config=config, sweep_overrides=list(job)) for job in jobs]
+        if any(one.prune for one in composed):
+            raise ConfigError("sweep=race drops what is behind by itself; leave prune=true out.")
         if any(one.lis.every_n_steps is None for one in composed):
             raise ConfigError(
                 "sweep=race compares recipes at every lis.every_n_steps-th optimizer step, but it is null; give it "
                 "besides lis.schedule, lis.every_n_steps=50 for example."
             )
+        for one in composed:
+            if not all(isinstance(value, int) for value in (one.trainer.max_steps, one.lis.every_n_steps)):
+                raise ConfigError(
+                    "sweep=race shares out whole steps, but trainer.max_steps and lis.every_n_steps are "
+                    f"{one.trainer.max_steps!r} and {one.lis.every_n_steps!r}."
+                )
         lengths = {(int(one.trainer.max_steps), int(one.lis.every_n_steps)) for one in composed}
         if len(lengths) > 1:
             raise ConfigError(

@@ -8,14 +8,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,7 @@ from lis_lightning import _hydra
 from lis_lightning._cache import cache_folder
 from lis_lightning._config import check_config, unknown_key
 from lis_lightning._resources import resource_dir
-from lis_lightning.errors import LisError, LisWarning
+from lis_lightning.errors import ConfigError, LisError, LisWarning
 
 if TYPE_CHECKING:
     from lis_lightning.align.pruning import Rival
@@ -72,7 +72,11 @@ def _in_words(error: BaseException) -> str:
         return f"ConfigError: {told}"
     while not str(error) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, LisError):
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{type(error).__name__}: {error}\nIn quotes any text is taken: 'data.log=\"words, spaces and ü.parquet\"'."
+        )
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, LisError | OSError):
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
@@ -80,6 +84,7 @@ def _in_words(error: BaseException) -> str:
 @hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
 def _align(config: DictConfig) -> float:
     """Run one job; returns the best AIS, for sweepers that maximise it."""
+    from lis_lightning._trainer import refuse_own_processes
     from lis_lightning.jobs import Job, digest
     from lis_lightning.sweep import best_finished, run_once
 
@@ -90,6 +95,10 @@ def _align(config: DictConfig) -> float:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     known = digest({key: value for key, value in plain.items() if key not in _NOT_OF_A_JOB})
     folder, swept = Path(told.runtime.output_dir), told.mode == RunMode.MULTIRUN
+    if swept:
+        refuse_own_processes(config)
+    elif config.prune:
+        raise ConfigError("prune=true compares the jobs of a sweep: add -m, or leave it out.")
     group = config.sweep_name if swept else None
     rival = partial(best_finished, Path(told.sweep.dir)) if swept and config.prune else None
     job = Job(
@@ -101,10 +110,12 @@ def _align(config: DictConfig) -> float:
 
 def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable[[], Rival | None] | None) -> Run:
     """Train and score as the configuration says."""
+    from lis_lightning._trainer import trial_trainer
     from lis_lightning.align.run import align
 
     _hydra.import_from_user_folder()
     check_config(config, "align")
+    trial_trainer(config)
     _quiet_known_noise()
     monitoring = _monitoring(config)
     cache_dir = _settle_cache(config, run_dir)
@@ -116,8 +127,8 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
             instantiate(config.model),
             trainer=instantiate(config.trainer),
             loggers=loggers,
-            objectives=instantiate(config.objectives, _convert_="all"),
-            regularisers=instantiate(config.regularisers, _convert_="all"),
+            objectives=_given(instantiate(config.objectives, _convert_="all")),
+            regularisers=_given(instantiate(config.regularisers, _convert_="all")),
             training=_plain(plain["training"]),
             split_options=_plain(plain["lis"]["split"]),
             monitoring=monitoring,
@@ -192,7 +203,7 @@ def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> lis
     from lis_lightning._wandb import wandb_mode
 
     loggers = []
-    for name, spec in (config.logger or {}).items():
+    for name, spec in _given(config.logger or {}).items():
         options = {"save_dir": str(run_dir)}
         if name == "wandb":  # with its server dead, a job would never end; `wandb sync` uploads what is missing
             os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")
@@ -207,6 +218,11 @@ def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> lis
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         loggers.append(logger)
     return loggers
+
+
+def _given(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is not null: `objectives.pairs=null` leaves one of several out."""
+    return {name: one for name, one in named.items() if one is not None}
 
 
 def _plain(value: Any) -> dict[str, Any]:

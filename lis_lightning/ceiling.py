@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from lis_lightning._cache import Arrays, digest, kept, stored
-from lis_lightning._leaks import Leak, Source, source
 from lis_lightning.base import content_key, place_items, prepare, probe_inputs, read_items, user_folds
 from lis_lightning.evaluate import Arm, evaluate
 from lis_lightning.functional.leak import ItemVectors
 from lis_lightning.functional.probe import ProbeInputs
+from lis_lightning.leaks import Leak, Source, source
 from lis_lightning.preference import Preference, content, handle
 from lis_lightning.result import Ceiling
 from lis_lightning.split import PreferenceSplit

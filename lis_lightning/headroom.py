@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lis_lightning._cache import kept
-from lis_lightning._leaks import source
 from lis_lightning.base import prepare
 from lis_lightning.ceiling import LeakReading, preference_key, read_leak
 from lis_lightning.evaluate import Arm, Gain, evaluate
+from lis_lightning.leaks import source
 from lis_lightning.preference import Preference, handle
 from lis_lightning.split import PreferenceSplit
 

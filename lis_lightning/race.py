@@ -50,6 +50,8 @@ def rung_steps(max_steps: int, every_n_steps: int, shares: Sequence[float]) -> l
         raise ConfigError(f"`rungs` must be shares of a run, above 0 and below 1, got {list(shares)}.")
     if max_steps < 1:
         raise ConfigError(f"sweep=race shares out the steps of a run: give trainer.max_steps, got {max_steps}.")
+    if every_n_steps < 1:
+        raise ConfigError(f"lis.every_n_steps must be at least 1 optimizer step, got {every_n_steps}.")
     steps = {max(round(share * max_steps / every_n_steps), 1) * every_n_steps for share in shares}
     inside = sorted(step for step in steps if step < max_steps)
     if not inside:

@@ -8,12 +8,13 @@ import sys
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from lis_lightning import _hydra
 from lis_lightning._resources import resource_dir
-from lis_lightning.app import _loggers, _settle_cache
-from lis_lightning.errors import ConfigError
+from lis_lightning.app import _in_words, _loggers, _settle_cache
+from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.record import Record
 
 CONF = resource_dir("conf")
@@ -114,6 +115,13 @@ BAD = {
     "data.content_share=3": "content_share of the generated world must be a number from 0.0 to 1.0, got 3",
     "lis.split.history=0": "`history` to be an integer of at least 1, got 0",
     "model.model=absent/folder": "absent/folder",
+    "logger=null": "ConfigError: There is no logger 'null'; there are csv, none, wandb.",
+    "objectives.pairs=null": "ConfigError: There is no objective to train for",
+    "stop_at=0": "ConfigError: `stop_at` must be an optimizer step, 1 or more, or null, but got 0.",
+    "seed=-1": "ConfigError: `seed` must be from 0 to 4294967295, but got -1.",
+    "trainer.max_steps=0": "the Trainer ended at once (trainer.max_steps is 0)",
+    "trainer.precision=foo": "ConfigError: Lightning's Trainer refuses what `trainer` says: Precision 'foo' is invalid",
+    "prune=true": "ConfigError: prune=true compares the jobs of a sweep: add -m, or leave it out.",
     "model.tuning.mode=loar": "ConfigError: `mode` of the tuning must be one of full, head, lora, last, but got 'loar'",
 }
 
@@ -139,9 +147,14 @@ def test_movielens_without_a_folder_says_what_to_do(finished):
 
 
 def test_names_are_checked_before_hydra_runs(tmp_path, monkeypatch):
+    for group in ("logger", "recipe", "objective", "debug"):
+        with pytest.raises(ConfigError, match=rf"There is no {group} 'null'; there are "):
+            _hydra.check_choices([f"{group}=null"])
+    with pytest.raises(ConfigError, match="'=3' says no name; write name=value, as in seed=3"):
+        _hydra.check_choices(["=3"])
     with pytest.raises(ConfigError, match=r"no model 'vml'; there are dual, .* vision, vlm\. Did you mean 'vlm'"):
         _hydra.check_choices(["model=vml"])
-    _hydra.check_choices(["data.folder=x", "logger=null", "recipe=infonce", "-m"])
+    _hydra.check_choices(["data.folder=x", "logger=none", "recipe=infonce", "-m"])
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe/mine.yaml").write_text("# @package _global_\nseed: 3\n")
     _hydra.check_choices(["recipe=mine", "--config-dir", str(tmp_path)])
@@ -174,6 +187,19 @@ def test_a_users_own_recipe(finished, tmp_path):
 def test_resources_name_both_places():
     with pytest.raises(FileNotFoundError, match=r"`absent/` was found in neither .*absent nor .*absent"):
         resource_dir("absent")
+
+
+def test_without_loggers_there_are_none_and_one_set_to_null_is_left_out(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert _loggers(compose("align", overrides=["logger=none"]), tmp_path) == []
+        assert _loggers(compose("align", overrides=["logger.wandb=null"]), tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [NotADirectoryError(20, "Not a directory", "a/file"), LogError("no column")])
+def test_what_hydra_wraps_is_told_by_itself(error):
+    wrapped = InstantiationException("Error in call to target 'load_world'")
+    wrapped.__cause__ = error
+    assert _in_words(wrapped) == f"{type(error).__name__}: {error}"
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "300"), ("7", "7")])

@@ -28,6 +28,7 @@ BAD_LABELS = {
     "none": ([], "at least one column"),
     "empty mapping": ({}, "at least one column"),
     "number": (["a", 1, 2], "column and a threshold.*got 1"),
+    "no column": (3, "to name a column, got 3; quote a name that is a number"),
     "truth is no threshold": (["a", True], "column and a threshold.*got True"),
     "a list in a list": ([["a", "b"]], r"got \['a', 'b'\]"),
     "all positive among others": ({"a": None, "b": "b"}, "every row is a positive; it cannot stand among several"),

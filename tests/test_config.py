@@ -34,6 +34,11 @@ def test_what_we_ship_for_audits_passes(data):
     check_config(composed(f"data={data}", "embeddings={text: text.npy}", "preferences=[pairs]", name="audit"), "audit")
 
 
+@pytest.mark.parametrize("fine", ["lis.every_n_steps=null", "lis.split.max_events=null", "model.output_dim=null"])
+def test_what_may_be_left_out_can_be(fine):
+    check_config(composed(fine), "align")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -45,9 +50,19 @@ def test_what_we_ship_for_audits_passes(data):
         ("+training_options={a: 1}", r"no 'training_options' in the configuration; .* Did you mean 'training'\?"),
         ("+objectives.pair={temperature: 2}", r"objectives.pair has no _target_, .* Did you mean 'pairs'\?"),
         ("objectives.pairs._target_=mine.Loss", r"objectives.pairs._target_ names 'mine.Loss', .*: No module named"),
-        ("training.batch_size=abc", "training.batch_size is a number, such as 256, but got 'abc'"),
-        ("training.batch_size=true", "training.batch_size is a number, such as 256, but got True"),
+        ("training.batch_size=abc", "training.batch_size is a whole number, such as 256, but got 'abc'"),
+        ("training.batch_size=true", "training.batch_size is a whole number, such as 256, but got True"),
         ("lis.early_stopping=5", "lis.early_stopping is true or false, but got 5"),
+        ("training.batch_size=2.5", "training.batch_size is a whole number, such as 256, but got 2.5"),
+        ("lis.split=null", r"lis.split is a group of settings \(base_logit, .*\), but got None"),
+        ("seed=1.5", "seed is a whole number, such as 0, but got 1.5"),
+        ("seed=null", "seed is a whole number, such as 0, but got None"),
+        ("training.learning_rate=null", "training.learning_rate is a number, such as 0.005, but got None"),
+        ("lis.encode_batch_size=null", "lis.encode_batch_size is a whole number, such as 128, but got None"),
+        ("trainer.max_steps=abc", "trainer.max_steps is a whole number, but got 'abc'"),
+        ("trainer.max_steps=null", "trainer.max_steps is a whole number, but got None"),
+        ("model.output_dim=abc", "model.output_dim is a whole number or null, but got 'abc'"),
+        ("objectives.pairs.held_out=many", "objectives.pairs.held_out is a number, but got 'many'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_what_was_meant(override, message):

@@ -1,65 +1,68 @@
 """Our configuration in the hands of others: a Hydra project with its own callbacks group, and a W&B agent."""
 
+import importlib.util
 import string
+import subprocess
+import sys
 
-import polars as pl
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from lis_lightning import LISEarlyStopping, LISMonitor
 from lis_lightning._config import check_config
 from lis_lightning._resources import resource_dir
+from lis_lightning.record import Record
 
 
-def instantiate_callbacks(config):
-    """As lightning-hydra-template does in src/utils/instantiators.py."""
-    return [instantiate(one) for one in config.values() if isinstance(one, DictConfig) and "_target_" in one]
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A project laid out as lightning-hydra-template, that finds our folder on its search path."""
-    (tmp_path / "callbacks").mkdir()
-    mine = {"rich": {"_target_": "pytorch_lightning.callbacks.RichProgressBar"}}
-    (tmp_path / "callbacks" / "default.yaml").write_text(yaml.safe_dump(mine))
-    train = {
-        "defaults": ["_self_", {"callbacks": ["default", "lis"]}],
-        "hydra": {"searchpath": [f"file://{resource_dir('conf')}"]},
-    }
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
-    return tmp_path
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project laid out as lightning-hydra-template, that finds our folder on its search path: the recipe's."""
+    path = resource_dir("recipes") / "hydra_template" / "template.py"
+    spec = importlib.util.spec_from_file_location("template", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("project")
+    module.write(folder)
+    return folder
 
 
 def composed(project, *overrides):
-    with initialize_config_dir(str(project), version_base="1.3"):
+    with initialize_config_dir(str(project / "configs"), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 
 
-def test_a_project_of_others_builds_our_callbacks_beside_its_own(project):
-    rows = [(user, item, 40.0 * user + item, (user + item) % 2) for user in range(30) for item in range(20)]
-    columns = ["user_id", "item_id", "timestamp", "label"]
-    pl.DataFrame(rows, columns, orient="row").write_parquet(project / "log.parquet")
-    monitored = "callbacks.lis_monitor"
-    items = f"{monitored}.items=[{{item_id: 1}}]"
-    config = composed(
-        project, f"{monitored}.split.log={project / 'log.parquet'}", items, f"{monitored}.every_n_steps=7"
-    )
-    progress, monitor, stopping = instantiate_callbacks(config.callbacks)
-    assert type(progress).__name__ == "RichProgressBar"
+def test_a_project_of_others_builds_our_callbacks_beside_its_own(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(project)
+    train = importlib.import_module("src.train")
+    callbacks = composed(project, "callbacks.lis_monitor.every_n_steps=7", "callbacks.last.dirpath=here").callbacks
+    last, monitor, stopping = train.instantiate_callbacks(callbacks)
+    assert type(last).__name__ == "ModelCheckpoint"
     assert isinstance(monitor, LISMonitor)
     assert isinstance(stopping, LISEarlyStopping)
     assert monitor.every_n_steps == 7
-    assert len(monitor.split.item_ids) == 20
+    assert len(monitor.split.item_ids) == 80
 
 
 def test_what_only_the_project_knows_is_asked_for(project):
     with pytest.raises(MissingMandatoryValue, match=r"callbacks.lis_monitor.split.log"):
-        OmegaConf.to_container(composed(project).callbacks, throw_on_missing=True)
+        OmegaConf.to_container(composed(project, "callbacks=[lis]").callbacks, throw_on_missing=True)
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_and_its_score_rises(tmp_path):
+    script = resource_dir("recipes") / "hydra_template" / "template.py"
+    command = [sys.executable, str(script), "--out", str(tmp_path), "trainer.max_steps=20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (record,) = tmp_path.rglob("record*.jsonl")
+    first, last = Record.read(record)[1]
+    assert (first.step, last.step) == (0, 20)
+    assert last.ais > first.ais
 
 
 def test_a_wandb_agent_starts_what_lis_align_understands():

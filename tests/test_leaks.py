@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from lis_lightning import IdEmbeddings, PairTable, PreferenceSplit
-from lis_lightning._leaks import Leak, known_items, source, tied
 from lis_lightning.ceiling import ceiling, leak_arm, reference_vectors
 from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeError
 from lis_lightning.functional.leak import ItemVectors, id_vectors
+from lis_lightning.leaks import Leak, known_items, source, tied
 
 
 def pairs_of(events):

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning._leaks import BUILDERS, Leak
 from lis_lightning.base import prepare
 from lis_lightning.ceiling import leak_arm
+from lis_lightning.leaks import BUILDERS, Leak
 from lis_lightning.score import score
 
 

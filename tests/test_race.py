@@ -95,6 +95,7 @@ def test_rungs_fall_on_snapshots():
     [
         ((200, 50, [0.5, 1.0]), r"above 0 and below 1, got \[0.5, 1.0\]"),
         ((200, 50, []), r"got \[\]"),
+        ((200, 0, [0.5]), "lis.every_n_steps must be at least 1 optimizer step, got 0"),
         ((-1, 50, [0.5]), "give trainer.max_steps, got -1"),
         ((100, 100, [0.5]), r"before the last of 100 steps.*lis.every_n_steps=100 must be smaller, 12 for example"),
     ],
@@ -128,6 +129,23 @@ def test_a_job_that_pauses_goes_on_as_if_it_had_not(sweep, tmp_path):
     assert not list((folder / "race").rglob("paused.ckpt")) or min(steps.values()) < 12
     again = sweep(tmp_path, "recipe=infonce,mixed", "sweep_name=race", "sweep=race", *STEPS)
     assert again.stdout.count("is finished already") >= 4, "nothing is trained again"
+
+
+@pytest.mark.slow
+def test_pruning_in_a_race_is_refused(sweep, tmp_path):
+    done = sweep(tmp_path, "sweep=race", "prune=true", "recipe=infonce,bpr", "logger=csv")
+    assert done.returncode == 1
+    assert "ConfigError: sweep=race drops what is behind by itself; leave prune=true out." in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_of_jobs_on_several_devices_is_refused_at_once(sweep, tmp_path):
+    done = sweep(
+        tmp_path, "trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "seed=1,2", "logger=csv"
+    )
+    assert done.returncode == 1
+    assert "ConfigError: A job of a sweep runs in one process, but trainer.strategy=ddp" in done.stderr
+    assert not list(tmp_path.rglob("job.json")), "no job is taken for one that failed"
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lis_lightning import PreferenceSplit
-from lis_lightning._leaks import Leak, build_ids
 from lis_lightning.base import prepare
 from lis_lightning.ceiling import ceiling, leak_arm
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
+from lis_lightning.leaks import Leak, build_ids
 from lis_lightning.score import score
 
 

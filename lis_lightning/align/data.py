@@ -287,7 +287,13 @@ def _images(table: pl.DataFrame, column: str | None, ids: NDArray[Any], folder: 
         return image_paths(ids, table[column].to_list(), folder)
     image_paths(ids[:0], [], folder)
     held = {path.stem: path.name for path in folder.expanduser().iterdir() if path.suffix.lower() in _IMAGE_ENDINGS}
-    return image_paths(ids, [held.get(str(item)) for item in ids.tolist()], folder)
+    names = [held.get(str(item)) for item in ids.tolist()]
+    if not any(names):
+        raise ItemError(
+            f"The image folder {folder} holds no image named by an item id, such as {ids[0]}{_IMAGE_ENDINGS[0]}; name "
+            "the column of the item table with their paths (image), or leave image_folder out."
+        )
+    return image_paths(ids, names, folder)
 
 
 def _feature_file(place: Path, name: str) -> Path:

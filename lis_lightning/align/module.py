@@ -60,6 +60,8 @@ class AlignmentModule(pl.LightningModule):
         _check_range("warmup_share", warmup_share, 0 <= warmup_share < 1, "from 0 to below 1")
         if not objectives:
             raise ConfigError("There is no objective to train for; name one, as in recipe=infonce.")
+        if isinstance(nested_dims, int | str):
+            raise ConfigError(f"`nested_dims` must be a list of numbers, as in [16, 32], but got {nested_dims!r}.")
         dims = list(nested_dims or ())
         if dims and (min(dims) < 1 or max(dims) > encoder.output_dim):
             raise ConfigError(f"`nested_dims` must lie in 1 to {encoder.output_dim}, but got {dims}.")

@@ -157,9 +157,13 @@ def align(
         What the run leaves.
 
     Raises:
-        ConfigError: If the data has no items, or no snapshot could be scored.
+        ConfigError: If the seed or the step is out of range, the data has no items, or no snapshot could be scored.
     """
     began = time.perf_counter()
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"`seed` must be from 0 to {2**32 - 1}, but got {seed}.")
+    if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
+        raise ConfigError(f"`stop_at` must be an optimizer step, 1 or more, or null, but got {stop_at!r}.")
     if data.items is None:
         raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
     split = prepare_split(data, split_options)
@@ -191,7 +195,8 @@ def align(
     if monitor.best is None:
         if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise SystemExit(0)
-        raise ConfigError(f"No snapshot could be scored: {monitor.last_error}. There is no result to show.")
+        why = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
+        raise ConfigError(f"No snapshot could be scored: {why}. There is no result to show.")
     revealed, page = _shown(data, split, monitor, run_dir, write=fit.is_global_zero)
     run = Run(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,

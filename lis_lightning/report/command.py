@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import webbrowser
@@ -58,8 +59,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(arguments: Sequence[str]) -> None:
     told = _parser().parse_args(arguments)
-    if told.watch is not None and told.watch <= 0:
+    if told.watch is not None and not 0 < told.watch < math.inf:
         raise ConfigError(f"--watch takes seconds above 0, got {told.watch:g}.")
+    if told.out is not None and told.out.is_dir():
+        raise ConfigError(f"--out names the page, but {told.out} is a folder; give {told.out / 'report.html'}.")
     page = None if told.text else told.out or _default_page(Path(told.paths[0]))
     if told.watch is not None:
         _watch(told.paths, page, told.title, told.watch, open_it=told.open)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from lis_lightning.errors import ConfigError, LisError
+from lis_lightning.errors import ConfigError, LisError, LisWarning
 from lis_lightning.jobs import JOB_FILE, Job
 from lis_lightning.movers import Catalogue, Mover, movers
 from lis_lightning.record import Record
@@ -94,7 +95,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
 
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
-        RecordError: If a file that was named cannot be read. In a folder, damaged ones are passed over with a word.
+        RecordError: If a file that was named cannot be read. In a folder, damaged ones are passed over with a warning.
     """
     given = [Path(path).expanduser() for path in paths]
     for path in given:
@@ -119,6 +120,8 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
             f"There is no run with a snapshot in {', '.join(map(str, given))}. A run has a record.jsonl where its "
             f"LISMonitor wrote it (`dirpath`, or the first logger's folder), or W&B's run-*.wandb.{reasons}"
         )
+    for problem in problems:
+        warnings.warn(f"Passed over: {problem}", LisWarning, stacklevel=2)
     return _named(list(found.values()))
 
 

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from lis_lightning import Completed, PreferenceSplit
-from lis_lightning._leaks import build_pairs, cross_fit, source
 from lis_lightning.align.world import simulate_world
 from lis_lightning.base import prepare, probe_inputs, read_items, user_folds
 from lis_lightning.ceiling import leak_arm
@@ -23,6 +22,7 @@ from lis_lightning.functional.features import place
 from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.leak import ItemVectors, complete_vectors, id_vectors, pair_vectors
 from lis_lightning.headroom import headroom
+from lis_lightning.leaks import build_pairs, cross_fit, source
 
 Array = NDArray[Any]
 Limit = tuple[float, Array]  # a ceiling and its influence

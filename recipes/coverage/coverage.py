@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
@@ -67,26 +67,19 @@ def one_draw(world: str, draw: int) -> list[Row]:
     return [(world, draw, *measured) for measured in quantities(results, split.num_users)]
 
 
-def quantities(
-    results: dict[str, LISResult], num_users: int
-) -> Iterator[tuple[str, float, float, float, float, float]]:
+def quantities(results: dict[str, LISResult], num_users: int) -> Iterator[tuple[Any, ...]]:
     """Yield estimates with their intervals: as they are, and as they were if only test users were drawn."""
     known = {f"AIS {n}": (r.ais, r.influence) for n, r in results.items() if not n.startswith("equal")}
-    pairs, ids = (results["content"].ceilings[name] for name in ("pairs", "ids"))
-    known |= {"ceiling pairs": (pairs.value, pairs.influence), "ceiling ids": (ids.value, ids.influence)}
+    known |= {f"ceiling {n}": (limit.value, limit.influence) for n, limit in results["content"].ceilings.items()}
     for name, (value, influence) in known.items():
         yield name, *_bounds(cluster_interval(value, influence), cluster_interval(value, influence[:num_users]))
-    for first, second in (("AIS content", "AIS noisy"), ("AIS noisy", "AIS noisier"), ("ceiling pairs", "AIS content")):
+    differences = ("AIS content", "AIS noisy"), ("AIS noisy", "AIS noisier"), ("ceiling pairs", "AIS content")
+    ways = [("-", paired_difference, *pair) for pair in differences]
+    ways += [("/", fieller_ratio, part, "ceiling pairs") for part in ("AIS content", "AIS noisy")]
+    for sign, of, first, second in ways:
         (a, influence_a), (b, influence_b) = known[first], known[second]
-        parts = a, influence_a[:num_users], b, influence_b[:num_users]
-        yield (
-            f"{first} - {second}",
-            *_bounds(paired_difference(a, influence_a, b, influence_b), paired_difference(*parts)),
-        )
-    for part in ("AIS content", "AIS noisy"):
-        (a, influence_a), (b, influence_b) = known[part], known["ceiling pairs"]
-        parts = a, influence_a[:num_users], b, influence_b[:num_users]
-        yield f"{part} / ceiling pairs", *_bounds(fieller_ratio(a, influence_a, b, influence_b), fieller_ratio(*parts))
+        test = of(a, influence_a[:num_users], b, influence_b[:num_users])
+        yield f"{first} {sign} {second}", *_bounds(of(a, influence_a, b, influence_b), test)
     plateau = [result for name, result in results.items() if name.startswith("equal")]
     change = plateau[1].compare(plateau[0])
     yield "null: one equal - another", change.value, change.low, change.high, np.nan, np.nan
@@ -100,8 +93,7 @@ def _bounds(whole: Estimate, test: Estimate) -> tuple[float, float, float, float
 def table(rows: pl.DataFrame) -> pl.DataFrame:
     """Return for each world and quantity how often the intervals hold the mean over draws; of nulls, 0."""
     rows = rows.with_columns(truth=pl.col("value").mean().over("world", "what"))
-    null = pl.col("what").str.starts_with("null")
-    center = pl.when(null).then(0.0).otherwise(pl.col("truth"))
+    center = pl.when(pl.col("what").str.starts_with("null")).then(0.0).otherwise(pl.col("truth"))
     inside = pl.col("low").le(center) & pl.col("high").ge(center)
     inside_test = pl.col("low_test").le(center) & pl.col("high_test").ge(center)
     verdict = pl.col("what").str.contains("verdict")
@@ -118,33 +110,28 @@ def table(rows: pl.DataFrame) -> pl.DataFrame:
             test_users_only=inside_test.filter(pl.col("low_test").is_not_nan()).mean(),
         )
         .with_columns(
-            pl.struct("coverage", "draws")
-            .map_elements(lambda x: _binomial(x["coverage"], x["draws"]), return_dtype=pl.String)
-            .alias("95 % of it")
+            pl.struct("coverage", "draws").map_elements(_binomial, return_dtype=pl.String).alias("95 % of it")
         )
     )
 
 
-def _binomial(share: float, draws: int) -> str:
+def _binomial(row: dict[str, Any]) -> str:
     """Return Clopper and Pearson's interval of a share."""
-    hits = round(share * draws)
-    low = beta.ppf(0.025, hits, draws - hits + 1) if hits else 0.0
-    high = beta.ppf(0.975, hits + 1, draws - hits) if hits < draws else 1.0
+    low, high = binomtest(round(row["coverage"] * row["draws"]), row["draws"]).proportion_ci(method="exact")
     return f"{low:.3f} to {high:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=200, help="draws of users in each world")
-    parser.add_argument("--quick", action="store_true", help="20 draws")
+    parser.add_argument("--quick", dest="draws", action="store_const", const=20, help="20 draws")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS), help="which worlds")
     parser.add_argument("--out", type=Path, default=Path("coverage.csv"), help="rows; what is there is not done again")
     args = parser.parse_args()
     rows = pl.read_csv(args.out).rows() if args.out.exists() else []
     done = {row[:2] for row in rows}
-    draws = 20 if args.quick else args.draws
-    todo = [job for job in itertools.product(args.worlds, range(draws)) if job not in done]
+    todo = [job for job in itertools.product(args.worlds, range(args.draws)) if job not in done]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(args.jobs) as pool:
         for count, future in enumerate(as_completed([pool.submit(one_draw, *job) for job in todo]), 1):
@@ -152,7 +139,8 @@ def main() -> None:
             if count % 10 == 0 or count == len(todo):
                 pl.DataFrame(rows, COLUMNS, orient="row").write_csv(args.out)
                 print(f"{count} of {len(todo)} draws", file=sys.stderr, flush=True)
-    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(pl.col("world").is_in(args.worlds), pl.col("draw") < draws)
+    chosen = pl.col("world").is_in(args.worlds), pl.col("draw") < args.draws
+    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(*chosen)
     plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=4, fmt_str_lengths=40, **plain):
         print(table(found))

@@ -290,6 +290,12 @@ def test_images_are_found_by_column_or_by_id(tmp_path):
     assert beside.items.images == (one, None, three)
 
 
+def test_a_folder_without_an_image_of_any_item_is_refused(tmp_path):
+    _picture(tmp_path / "pics" / "poster-10.png")
+    with pytest.raises(ItemError, match=r"holds no image named by an item id, such as 10\.jpg"):
+        load_log(EVENTS, ITEMS, image_folder=tmp_path / "pics", **NAMES)
+
+
 def test_images_need_a_folder():
     with pytest.raises(ConfigError, match="named in column 'text', but not where they are; set image_folder"):
         load_log(EVENTS, ITEMS, image="text", **NAMES)

@@ -231,6 +231,7 @@ def test_error_on_a_run_without_an_end():
         ({"weight_decay": -0.1}, "`weight_decay` must be 0 or more, but got -0.1"),
         ({"warmup_share": 1.0}, "`warmup_share` must be from 0 to below 1, but got 1.0"),
         ({"nested_dims": [1, 3]}, r"`nested_dims` must lie in 1 to 2, but got \[1, 3\]"),
+        ({"nested_dims": 16}, r"`nested_dims` must be a list of numbers, as in \[16, 32\], but got 16"),
         ({"objectives": {}}, "There is no objective to train for"),
         ({"learning_rate": math.nan}, "`learning_rate` must be above 0, but got nan"),
         ({"weight_decay": math.inf}, "`weight_decay` must be 0 or more, but got inf"),

@@ -10,10 +10,10 @@ from pathlib import Path
 from _row import Row, best_times
 
 from lis_lightning import PreferenceSplit
-from lis_lightning._leaks import source
 from lis_lightning.align.world import simulate_world
 from lis_lightning.base import prepare
 from lis_lightning.ceiling import _measure
+from lis_lightning.leaks import source
 
 SIZE = {"num_users": 943, "num_items": 1682, "num_events": 100_000}
 

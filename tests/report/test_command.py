@@ -48,14 +48,19 @@ def test_a_sweep_in_a_terminal_ends_with_the_leaderboard(runs):
     [
         (["nowhere"], "ConfigError: nowhere does not exist"),
         (["{run}", "--watch", "-1"], "--watch takes seconds above 0, got -1"),
-        (["{run}", "--out", "{run}"], "Error: "),
+        (["{run}", "--watch", "nan"], "--watch takes seconds above 0, got nan"),
+        (["{run}", "--watch", "inf"], "--watch takes seconds above 0, got inf"),
+        (
+            ["{run}", "--out", "{run}"],
+            "ConfigError: --out names the page, but {run} is a folder; give {run}/report.html",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(one_run, capsys, arguments, said):
     with pytest.raises(SystemExit) as ended:
         main([argument.format(run=one_run) for argument in arguments])
     assert ended.value.code == 1
-    assert said in capsys.readouterr().err
+    assert said.format(run=one_run) in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):

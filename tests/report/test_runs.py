@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from lis_lightning.errors import ConfigError, RecordError
+from lis_lightning.errors import ConfigError, LisWarning, RecordError
 from lis_lightning.report import find_runs, recorded_run
 from lis_lightning.report.runs import same_split
 
@@ -65,7 +65,8 @@ def test_what_is_not_there_is_said_and_so_is_what_cannot_be_read(write_run, tmp_
     with pytest.raises(RecordError, match="its first line is not an intact header"):
         find_runs([damaged])
     write_run(tmp_path / "whole", num=2)
-    assert [run.name for run in find_runs([tmp_path])] == ["whole"]
+    with pytest.warns(LisWarning, match=r"Passed over: .*record.jsonl is no record of lis-lightning"):
+        assert [run.name for run in find_runs([tmp_path])] == ["whole"]
 
 
 def test_a_catalogue_that_is_gone_or_damaged_costs_the_movers_only(write_run, tmp_path):

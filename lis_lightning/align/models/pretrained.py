@@ -21,7 +21,7 @@ from lis_lightning.align.items import ItemTable, OnBadImage
 from lis_lightning.align.models._joined import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.base import ItemEncoder, item_ids
 from lis_lightning.align.models.tuning import Tuning, rest, tune
-from lis_lightning.errors import ConfigError
+from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
 _MOMENTUM = 0.3  # states move fast at first; the usual 0.1 lags behind them, and a snapshot would be off centre
@@ -65,6 +65,8 @@ class PretrainedEncoder(ItemEncoder):
         features: int = 0,
     ) -> None:
         super().__init__()
+        if output_dim is not None and output_dim < 1:
+            raise ConfigError(f"`output_dim` must be 1 or more, or null for no head, but got {output_dim}.")
         if tuning.mode == "head" and not output_dim:
             raise ConfigError("Mode head with output_dim=null would train nothing; set `output_dim`, or another mode.")
         self.model: Any = model
@@ -105,8 +107,15 @@ class PretrainedEncoder(ItemEncoder):
             options: As of the class.
 
         Raises:
-            ItemError: If there are no features to join.
+            ItemError: If there are no features to join, or the items have nothing that the model reads.
         """
+        texts, images = any(items.texts), any(image is not None for image in items.images)
+        if not (features or (cls.reads_texts and texts) or (cls.reads_images and images)):
+            has = " and ".join(name for name, there in (("texts", texts), ("images", images)) if there) or "neither"
+            raise ItemError(
+                f"{cls.__name__} has nothing to read: of texts and images the {len(items)} items have {has}. Name "
+                "their column (data.text) or folder (data.image_folder), or take a model that reads what they have."
+            )
         known = torch.from_numpy(features_of(items, "model.features=true")) if features else None
         if known is not None:
             options["features"] = known.shape[1]

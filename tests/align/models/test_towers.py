@@ -18,7 +18,7 @@ from lis_lightning.align.models.dual import DualEncoder
 from lis_lightning.align.models.text import TextEncoder
 from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.errors import ConfigError, LisWarning
+from lis_lightning.errors import ConfigError, ItemError, LisWarning
 
 
 def _encoder(kind, folder, **options):
@@ -136,6 +136,22 @@ def test_siglip_texts_are_padded_to_one_length(siglip, pictured, tmp_path):
 def test_error_on_options(kind, options, match):
     with pytest.raises(ConfigError, match=match):
         kind("not/read", **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "blind", "has"),
+    [(TextEncoder, {"texts": ("",) * 6}, "images"), (VisionEncoder, {"images": (None,) * 6}, "texts")],
+)
+def test_items_without_anything_that_the_model_reads_are_refused(kind, blind, has, pictured, tmp_path):
+    items = replace(pictured, titles=(), **blind)
+    with pytest.raises(ItemError, match=rf"{kind.__name__} has nothing to read: .* the 6 items have {has}\. Name"):
+        kind.from_items(items, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [TextEncoder, VisionEncoder])
+def test_a_head_of_no_dimensions_is_refused(kind, pictured, tmp_path):
+    with pytest.raises(ConfigError, match="`output_dim` must be 1 or more, or null for no head, but got 0"):
+        kind.from_items(pictured, cache_dir=tmp_path, output_dim=0)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(TextEncoder, "bert"), (DualEncoder, "clip"), (VisionEncoder, "vit")])
