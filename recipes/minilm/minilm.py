@@ -34,7 +34,7 @@ def fine_tune(args: argparse.Namespace, *, fused: bool) -> Run:
     )  # fmt: skip
     trainer = partial(
         pl.Trainer, max_steps=args.steps, max_epochs=-1, accelerator=args.accelerator, gradient_clip_val=1.0,
-        log_every_n_steps=10, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
+        log_every_n_steps=10, enable_model_summary=False, enable_progress_bar=False,
     )  # fmt: skip
     return align(
         load_movielens(args.folder, features=[IMAGES] if fused else None, on_bad_image="blank"),
@@ -77,9 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="hub id, or a folder")
     parser.add_argument("--folder", type=Path, help="MovieLens with posters; default: $LIS_DATA/ml100k_mm")
     parser.add_argument("--out", type=Path, default=Path("outputs/minilm"), help="where the runs go")
-    parser.add_argument("--steps", type=int, default=120, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=60, help="optimizer steps")
     parser.add_argument("--every", type=int, default=20, help="optimizer steps between snapshots")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest")
     parser.add_argument("--accelerator", default="auto", help="of the Trainer")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
