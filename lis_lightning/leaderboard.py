@@ -164,7 +164,8 @@ def conclusion(places: Sequence[Place]) -> str:
         return f"No recipe is clearly above 0; {first.recipe} is highest, {first.ais.value:+.4f}.{alone}"
     if not tied:
         return f"{first.recipe} leads with AIS {first.ais.value:+.4f}, clearly before all others.{alone}"
-    return f"{', '.join([first.recipe, *tied[:-1]])} and {tied[-1]} cannot be told apart; the others are behind."
+    others = "; the others are behind" if len(tied) + 1 < len(finished) else ""
+    return f"{', '.join([first.recipe, *tied[:-1]])} and {tied[-1]} cannot be told apart{others}."
 
 
 def frame(places: Sequence[Place]) -> pl.DataFrame:

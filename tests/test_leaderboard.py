@@ -48,6 +48,7 @@ def test_equals_cannot_be_told_apart_and_seeds_widen():
     places = leaderboard(runs)
     assert [place.tied for place in places[1:]] == [True, True, False]
     assert conclusion(places).endswith("cannot be told apart; the others are behind.")
+    assert conclusion(places[:3]).endswith("cannot be told apart.")
     gains = [one.ais for one in runs["a"].best]
     mean_influence = np.mean([one.influence for one in runs["a"].best], axis=0)
     expected = np.sqrt(200 / 199 * mean_influence @ mean_influence + np.var(gains, ddof=1) / 3)
