@@ -57,6 +57,14 @@ def spearman(curve: Sequence[float] | Array, gold: Array) -> float:
     return 0.0 if math.isnan(found) else found
 
 
+def halves_agree(fits: Array) -> float:
+    """Return the rank correlation of the two halves of gold, kind of ranker by kind, from the AUC of [fits, snapshots].
+
+    Fits come in the order of seeds, and within a seed of kinds.
+    """
+    return spearman(fits[::2].mean(0), fits[1::2].mean(0))
+
+
 def chosen(curve: Sequence[float] | Array) -> int | None:
     """Return the snapshot that a curve selects, its first highest; None for a curve without a value."""
     values = np.asarray(curve, float)
@@ -113,3 +121,8 @@ def truth_of(run: dict[str, Any]) -> str:
 def right(truth: str, verdict: str) -> bool:
     """Return whether a verdict is the truth; of a healthy run, whether it is not called broken."""
     return verdict in RIGHT.get(truth, {truth}) if truth else verdict not in BROKEN
+
+
+def share(hits: NDArray[np.bool_]) -> str:
+    """Return how many of how many."""
+    return f"{int(hits.sum())} of {hits.size}"

@@ -18,7 +18,7 @@ from typing_extensions import override
 from lis_lightning import PreferenceSplit
 from lis_lightning.functional.auroc import auroc
 
-WIDTH, EPOCHS, BATCH, RATE, DECAY = 10, 1, 128, 8e-3, 1e-2
+WIDTH, BATCH, RATE, DECAY = 10, 128, 1e-2, 1e-2
 
 
 class Data:
@@ -119,12 +119,13 @@ def fit(data: Data, rows: NDArray[np.floating[Any]], kind: str, seed: int) -> ND
         torch.manual_seed(seed)
         ranker = RANKERS[kind](data, centred)
         step = torch.optim.AdamW(ranker.parameters(), lr=RATE, weight_decay=DECAY)
-        for _ in range(EPOCHS):
-            for at in data.train[torch.randperm(data.train.numel())].split(BATCH):
-                loss = nn.functional.binary_cross_entropy_with_logits(ranker(at), data.label[at])
-                step.zero_grad()
-                loss.backward()
-                step.step()
+        batches = data.train[torch.randperm(data.train.numel())].split(BATCH)  # one epoch, as of click models
+        for number, at in enumerate(batches):
+            step.param_groups[0]["lr"] = RATE * (1 - number / len(batches))  # equal fits then differ less
+            loss = nn.functional.binary_cross_entropy_with_logits(ranker(at), data.label[at])
+            step.zero_grad()
+            loss.backward()
+            step.step()
         with torch.no_grad():
             return torch.cat([ranker(at) for at in data.test.split(4096)]).double().numpy()
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from lis_lightning._resources import resource_dir
 
-SCRIPTS = ("evidence", "tables", "curves", "training", "gold", "worlds", "arithmetic")
+SCRIPTS = ("evidence", "tables", "agreement", "curves", "training", "gold", "worlds", "arithmetic")
 TINY = {"num_users": 200, "num_items": 60, "num_events": 5000}
 
 
@@ -158,3 +158,67 @@ def test_a_verdict_is_right_if_it_is_what_was_built_in(arithmetic, truth, verdic
     assert arithmetic.right(truth, verdict) is fits
     assert arithmetic.truth_of({"world": "no taste", "truth": truth}) == "data-bound"
     assert arithmetic.truth_of({"world": "no taste", "truth": "collapsed"}) == "collapsed"
+
+
+GOLD, LOSS = [0.0, 0.02, 0.04, 0.06, 0.1, 0.08], [3.0, 2.0, 2.5, 1.0, 1.5, 1.8]
+AIS = [0.0, 0.01, 0.02, 0.05, 0.04, 0.03]
+
+
+def a_run(recipe, truth, verdict, gold, ais=AIS, stop_at=4):
+    """A run of six snapshots whose two fits both say `gold` over a placebo of .6."""
+    shots = [
+        {
+            "step": 10 * number,
+            "curves": {"AIS": ais[number], "- val loss": -LOSS[number]},
+            "gold": [[0.6 + gold[number]] * 2] * 2,
+            "stop": number >= stop_at,
+            "best": int(np.argmax(ais[: number + 1])),
+            "verdict": verdict,
+            "ceiling": 0.03,
+            "above_z": 3.0 if ais[number] > 0.04 else 0.0,
+            "headroom": 0.04,
+        }
+        for number in range(6)
+    ]
+    shots[0]["placebo"] = [[0.6, 0.6]] * 2
+    cost = {"score": 0.5, "gold fit": 2.0, "scored events": 1000, "gold events": 2000}
+    return {"world": "default", "recipe": recipe, "seed": 0, "snapshots": shots, "truth": truth, "cost": cost}
+
+
+def test_tables_hold_what_runs_say(scripts, tmp_path):
+    (tmp_path / "runs").mkdir()
+    runs = [
+        a_run("a", "", "plateau", GOLD),
+        a_run("b", "", "collapsed", [value / 2 for value in GOLD]),
+        a_run("c", "data-bound", "underpowered", [0.0] * 6, [0.0] * 6),
+        a_run("d", "at-ceiling", "at-ceiling", [0.07] * 6),
+    ]
+    for run in runs:
+        (tmp_path / "runs" / f"{run['recipe']}.json").write_text(json.dumps(run))
+    scripts["tables"].write_tables(tmp_path)
+    table = {path.stem: pl.read_csv(path, infer_schema=False) for path in tmp_path.glob("*.csv")}
+    assert table["what_ran"].row(0) == ("default", "4", "2", "0.0750")
+    # Ranks of gold 0 1 2 3 5 4, of AIS 0 1 2 5 4 3: differences 2, 1, 1, of which the squares are 6.
+    assert table["within"]["Spearman, gold moves"][0] == f"{1 - 6 * 6 / (6 * 35):.2f}"
+    assert table["within"]["Spearman, gold moves"][-1] == "1.00"
+    assert table["across"].row(0) == (
+        "AIS",
+        "1",
+        f"{stats.spearmanr([0.03, 0.03, 0, 0.03], [0.08, 0.04, 0, 0.07])[0]:.2f}",
+    )
+    assert table["selection"].rows()[0] == ("AIS", "0.40", "0 of 2")
+    assert table["selection"].rows()[-1] == ("the last", "0.20", "0 of 2")
+    assert table["stopping"].rows()[0] == ("lis_lightning.stopping", "0.40", "0.20", "0 of 2")
+    assert table["stopping"].rows()[1] == ("val loss, patience 1", "0.80", "0.60", "0 of 2")
+    said = {row["built in"]: row for row in table["verdicts"].to_dicts()}
+    assert [said["(none of these)"][key] for key in ("runs", "right", "underpowered")] == ["2", "1", "0"]
+    assert [said["data-bound"][key] for key in ("runs", "right", "underpowered")] == ["1", "0", "1"]
+    assert said["at-ceiling"]["right"] == "1"
+    assert table["ceilings"].row(0) == ("default", "12", "10 of 12", "0 of 2")
+    assert table["cost"]["score / fit at equal events"][0].startswith("0.50")
+
+
+def test_halves_of_gold_are_one_kind_of_ranker_each(arithmetic):
+    din, dcn = np.array([[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.5]]), np.array([[0.4, 0.3, 0.2, 0.1]] * 2)
+    fits = np.stack([din[0], dcn[0], din[1], dcn[1]])
+    assert arithmetic.halves_agree(fits) == pytest.approx(stats.spearmanr(din.mean(0), dcn.mean(0))[0])
