@@ -32,6 +32,7 @@ def arithmetic(scripts):
     return scripts["arithmetic"]
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_killed_and_repeats_itself(scripts, tmp_path):
     plan = {"worlds": ["default"], "recipes": ["infonce", "perfect"], "seeds": 1, "size": TINY, "gold_seeds": (0,)}
     steps = (0, 5, 10, 15, 20)
