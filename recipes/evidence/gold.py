@@ -1,0 +1,137 @@
+"""Gold: what two neural rankers gain from a representation, on users whom neither alignment nor score has seen.
+
+Both have ID embeddings of users and items, as-of counts and the user's last events with their labels, and learn to
+read a frozen representation of the target and of the history: :class:`Din` by target attention (Zhou et al. 2018),
+:class:`Dcn` by crosses of pooled vectors (DCN-v2, Wang et al. 2021).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lis_lightning import PreferenceSplit
+from lis_lightning.functional.auroc import auroc
+
+WIDTH, BATCH, RATE, DECAY = 10, 128, 1e-2, 1e-2
+
+
+class Data:
+    """The events of a split as tensors: target, history (latest last, padded), and what was counted before."""
+
+    def __init__(self, split: PreferenceSplit, length: int = 12) -> None:
+        events = split.events
+        place = events.stop[:, None] - length + np.arange(length)
+        inside = place >= events.start[:, None]
+        place = np.maximum(place, 0)
+        self.user, self.item = torch.from_numpy(events.user), torch.from_numpy(events.item)
+        self.past = torch.from_numpy(np.where(inside, split.history_item[place], 0))
+        sign = 2.0 * split.history_label[place] - 1
+        self.sign = torch.from_numpy(np.where(inside, sign, 0)).float()  # 1 clicked, -1 skipped, 0 nothing
+        counts = [
+            c for seen in (events.by_user, events.by_item) for c in (np.log1p(seen.count), seen.rate(split.prior))
+        ]
+        dense = torch.from_numpy(np.stack(counts, axis=1)).float()
+        train = torch.from_numpy(events.train)
+        self.dense = (dense - dense[train].mean(0)) / (dense[train].std(0) + 1e-6)
+        self.label = torch.from_numpy(events.label).float()
+        self.train, self.test = train.nonzero()[:, 0], (~train).nonzero()[:, 0]
+        self.sizes = (split.num_users, split.num_items)
+
+
+class Ranker(nn.Module):
+    """What both rankers share: ID embeddings, and a frozen representation behind a learned projection."""
+
+    def __init__(self, data: Data, rows: Tensor) -> None:
+        super().__init__()
+        self.data = data
+        self.user, self.item = (nn.Embedding(size, WIDTH) for size in data.sizes)
+        for table in (self.user, self.item):
+            nn.init.normal_(table.weight, std=0.05)
+        self.read = nn.Linear(rows.shape[1], WIDTH, bias=False)
+        self.register_buffer("rows", rows)
+
+    @override
+    def forward(self, at: Tensor) -> Tensor:
+        data = self.data
+        items = torch.cat([self.item.weight, self.read(self.rows)], dim=1)  # all at once: there are few
+        target, past = (nn.functional.embedding(which[at], items) for which in (data.item, data.past))
+        return self.logit(self.user(data.user[at]), target, past, data.sign[at], data.dense[at])
+
+    def logit(self, user: Tensor, target: Tensor, past: Tensor, sign: Tensor, dense: Tensor) -> Tensor:
+        """Return the logits [B] of events, from vectors of user, target and history."""
+        raise NotImplementedError
+
+
+class Din(Ranker):
+    """Each event of the history counts by what an MLP says of it and the target; weights are not normalised."""
+
+    def __init__(self, data: Data, rows: Tensor) -> None:
+        super().__init__(data, rows)
+        self.weigh = nn.Sequential(nn.Linear(4 * WIDTH + 1, 16), nn.LeakyReLU(), nn.Linear(16, 1))
+        self.out = nn.Sequential(nn.Linear(7 * WIDTH + 5, 32), nn.LeakyReLU(), nn.Linear(32, 1))
+
+    @override
+    def logit(self, user: Tensor, target: Tensor, past: Tensor, sign: Tensor, dense: Tensor) -> Tensor:
+        both = past * target[:, None]
+        weight = self.weigh(torch.cat([both, past, sign[..., None]], dim=2)) * (sign != 0)[..., None] / 5
+        interest, match = (weight * past).sum(1), (weight * both).sum(1)
+        net = (weight[..., 0] * sign).sum(1, keepdim=True)
+        return self.out(torch.cat([user, target, interest, match, net, dense], dim=1))[:, 0]
+
+
+class Dcn(Ranker):
+    """Two cross layers over user, target, and the clicked and skipped history, beside an MLP."""
+
+    def __init__(self, data: Data, rows: Tensor) -> None:
+        super().__init__(data, rows)
+        size = 7 * WIDTH + 4
+        self.cross = nn.ModuleList([nn.Linear(size, size) for _ in range(2)])
+        self.deep = nn.Sequential(nn.Linear(size, 32), nn.ReLU())
+        self.out = nn.Linear(size + 32, 1)
+
+    @override
+    def logit(self, user: Tensor, target: Tensor, past: Tensor, sign: Tensor, dense: Tensor) -> Tensor:
+        liked, shown = ((weight[..., None] * past).sum(1) / 5 for weight in (sign, sign.abs()))
+        first = x = torch.cat([user, target, liked, shown, dense], dim=1)
+        for layer in self.cross:
+            x = first * layer(x) + x
+        return self.out(torch.cat([x, self.deep(first)], dim=1))[:, 0]
+
+
+RANKERS = {"din": Din, "dcn": Dcn}
+
+
+def fit(data: Data, rows: NDArray[np.floating[Any]], kind: str, seed: int) -> NDArray[np.float64]:
+    """Return the logits of the test events of a ranker that was fitted with this representation.
+
+    Equal seeds begin with equal weights and see equal batches: what differs is the representation.
+    """
+    centred = torch.as_tensor(rows, dtype=torch.float32)
+    centred = centred - centred.mean(0)
+    centred = centred / centred.square().mean().sqrt().clamp_min(1e-12)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ranker = RANKERS[kind](data, centred)
+        step = torch.optim.AdamW(ranker.parameters(), lr=RATE, weight_decay=DECAY)
+        batches = data.train[torch.randperm(data.train.numel())].split(BATCH)  # one epoch, as of click models
+        for number, at in enumerate(batches):
+            step.param_groups[0]["lr"] = RATE * (1 - number / len(batches))  # equal fits then differ less
+            loss = nn.functional.binary_cross_entropy_with_logits(ranker(at), data.label[at])
+            step.zero_grad()
+            loss.backward()
+            step.step()
+        with torch.no_grad():
+            return torch.cat([ranker(at) for at in data.test.split(4096)]).double().numpy()
+
+
+def quality(data: Data, logits: NDArray[np.float64], users: NDArray[np.bool_] | None = None) -> float:
+    """Return the AUC on the test events, or on those of some users."""
+    label = data.label[data.test].numpy().astype(int)
+    keep = np.ones(label.size, bool) if users is None else users[data.user[data.test].numpy()]
+    return auroc(logits[keep], label[keep])
