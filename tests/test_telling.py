@@ -100,7 +100,7 @@ def test_the_best_snapshot_is_an_artifact_where_it_is_wanted(small_run, tmp_path
 @real
 def test_there_is_no_artifact_unless_it_is_wanted(small_run, tmp_path):
     _, _, run = train(small_run, tmp_path, steps=2, save="best")
-    assert [record["type"] for record in run.of("artifact")] == ["run_table"] * 2
+    assert [record["type"] for record in run.of("artifact")] == ["run_table"] * 3  # snapshots, slices, movers
 
 
 @pytest.mark.parametrize("save", [None, "last-3"])
