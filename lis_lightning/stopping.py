@@ -1,9 +1,7 @@
 """When to stop and what the bottleneck is: pure functions of the list of results of a run.
 
 Evidence is paired: snapshots share their users, so their difference is known far better than either of them. A verdict
-claims no more than its interval does: a rise is one that chance does not explain, a small ceiling is one that cannot be
-large, and what can be told either way is called underpowered, with the number of events that would tell. The thresholds
-are first guesses, replayed on a prototype's runs and in generated worlds only.
+claims no more than its interval does. The thresholds are first guesses, replayed in generated worlds.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from lis_lightning.result import LISResult
 
 MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
 NOT_BINDING_Z = 2.0
+COLLAPSED_SHARE = 0.1  # of the raw effective rank, left in a representation that gains nothing
 
 VERDICTS = (
     "warming-up",
@@ -57,7 +56,7 @@ class StopRule:
             less where the best was picked among many: the luckiest of many is seldom met again (Bonferroni).
         falling_patience: Successive falling evaluations that stop a run, unless they rise again.
         model_bound_below: Upper end of realised below which a run on a plateau is bound by the model.
-        collapsed_below: Effective rank below which a representation counts as collapsed.
+        collapsed_below: Effective rank below which any representation counts as collapsed.
         relevant_gain: Smallest gain, in AUC, that matters. An interval that holds both 0 and this is underpowered.
 
     Raises:
@@ -234,8 +233,8 @@ class _Run:
                 f"{shown(placebo.random)} (random): the base lacks structure that any vector brings. Read AIS "
                 "against these, not against 0, or give a better `base_logit`.",
             )
-        rank = self.last.companions.get("rankme", math.inf)
-        if rank < self.rule.collapsed_below:
+        raw, rank = (result.companions.get("rankme", math.inf) for result in (self.results[0], self.last))
+        if rank < self.rule.collapsed_below or (rank < COLLAPSED_SHARE * raw and self.last.ais_low <= 0):
             return _Finding(
                 "collapsed",
                 f"the effective rank of the representation is {rank:.1f}: all items look alike. "
@@ -293,7 +292,8 @@ class _Run:
         estimate = cluster_interval(limit.value, limit.influence)
         name = f"the ceiling of {best.aligned_to}"
         room = paired_difference(limit.value, limit.influence, best.ais, best.influence)
-        if room.z <= -NOT_BINDING_Z and best.ais_low > 0:
+        worthless = estimate.low <= 0 and estimate.high < self.worth
+        if room.z <= -NOT_BINDING_Z and best.ais_low > 0 and not worthless:
             return _Finding(
                 "ceiling-not-binding",
                 f"AIS {best.ais:+.4f} exceeds {name}, {shown(estimate)}: the content carries more than this "
@@ -302,7 +302,7 @@ class _Run:
         if estimate.low <= 0:
             if powerless := self._powerless(name, estimate):
                 return powerless
-            if best.ais_low <= 0:
+            if best.ais_low <= 0 or worthless:
                 return _Finding(
                     "data-bound",
                     f"{name} is {shown(estimate)}: more or better preference data is needed; more training will not "

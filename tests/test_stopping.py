@@ -297,3 +297,19 @@ def test_a_representation_that_has_what_the_data_can_teach_is_at_the_ceiling():
     short = flat(0.010, limit=0.012, limit_se=0.0005, headroom=0.0, headroom_low=-0.0001, headroom_high=0.0001)
     assert judge([short]).verdict == "at-ceiling"
     assert judge([replace(short, headroom=0.001, headroom_high=0.002)]).verdict != "at-ceiling"
+
+
+def test_data_that_is_known_to_teach_nothing_is_the_bottleneck_whatever_content_brings():
+    """Shuffled pairs, with content that gains a little by itself."""
+    known = flat(0.0012, 0.0003, limit=0.0, limit_se=0.0001)
+    assert judge([known, known]).verdict == "data-bound"
+    unclear = flat(0.004, 0.0003, limit=0.0, limit_se=0.0007)
+    assert judge([unclear, unclear]).verdict == "ceiling-not-binding"
+
+
+@pytest.mark.parametrize(
+    ("rank", "ais", "verdict"), [(1.7, 0.0, "collapsed"), (1.7, 0.01, "warming-up"), (6.0, 0.0, "warming-up")]
+)
+def test_a_rank_that_is_lost_is_a_collapse_where_nothing_is_gained(rank, ais, verdict):
+    raw = flat(0.002, 0.0005, limit=0.03, companions={"rankme": 29.0}, step=0)
+    assert judge([raw, flat(ais, 0.0005, limit=0.03, companions={"rankme": rank}, step=9)]).verdict == verdict
