@@ -62,26 +62,24 @@ def curves(runs: Sequence[RecordedRun], references: Mapping[str, float]) -> Any:
     return _dressed(figure, STEPS, GAIN, height=440)
 
 
-def forest(rows: Mapping[str, Sequence[tuple[str, Estimate, int | None]]], title: str) -> Any:
+def forest(rows: Mapping[str, Mapping[str, Estimate]], title: str) -> Any:
     """Return estimates as dots with their intervals, a line each.
 
     Args:
-        rows: By the name of a series, its estimates: label, estimate, and number of the run if it belongs to one.
+        rows: By the name of a series, its estimates by label; those that are NaN are left out.
         title: Of the x-axis, with unit and direction.
     """
     figure = new_figure()
     for (name, points), colour in zip(rows.items(), (BLUE, GREY, ORANGE), strict=False):
-        known = [(label, one, run) for label, one, run in points if math.isfinite(one.value)]
-        for run in dict.fromkeys(run for *_, run in known):
-            mine = [(label, one) for label, one, owner in known if owner == run]
-            figure.add_scatter(
-                x=[one.value for _, one in mine], y=[label for label, _ in mine], mode="markers", name=name,
-                meta={} if run is None else {"run": run}, marker={"size": 10, "color": colour},
-                error_x={"type": "data", "symmetric": False, "array": [one.high - one.value for _, one in mine],
-                         "arrayminus": [one.value - one.low for _, one in mine], "thickness": 2},
-                hovertemplate="%{y}: %{x:+.4f}<extra>%{fullData.name}</extra>",
-            )  # fmt: skip
-    num = len({label for points in rows.values() for label, *_ in points})
+        known = {label: one for label, one in points.items() if math.isfinite(one.value)}
+        figure.add_scatter(
+            x=[one.value for one in known.values()], y=list(known), mode="markers", name=name,
+            marker={"size": 10, "color": colour},
+            error_x={"type": "data", "symmetric": False, "array": [one.high - one.value for one in known.values()],
+                     "arrayminus": [one.value - one.low for one in known.values()], "thickness": 2},
+            hovertemplate="%{y}: %{x:+.4f}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    num = len({label for points in rows.values() for label in points})
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_yaxes(autorange="reversed", automargin=True)
     return _dressed(figure, title, "", height=130 + 30 * num).update_layout(showlegend=len(rows) > 1)
@@ -91,9 +89,7 @@ def slices(run: RecordedRun) -> Any:
     """Return the gain in each slice, of the first snapshot and of the best."""
     first, best = run.results[0], run.best
     chosen = {f"best, step {best.step}": best} | ({} if first is best else {f"first, step {first.step}": first})
-    return forest(
-        {name: [(label, part, None) for label, part in one.slices.items()] for name, one in chosen.items()}, GAIN
-    )
+    return forest({name: one.slices for name, one in chosen.items()}, GAIN)
 
 
 def companion(run: RecordedRun, name: str) -> Any:

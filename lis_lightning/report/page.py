@@ -59,9 +59,8 @@ def render_report(
     drawn = {"curve": figures.curves(runs, references), "slices": figures.slices(lead), "cost": figures.cost(lead)}
     drawn |= {f"companion-{index}": figures.companion(lead, name) for index, name in enumerate(companions)}
     if behind := figures.differences(runs):
-        numbers = {run.name: number for number, run in enumerate(runs)}
-        rows = [(name, gap, numbers[name]) for name, gap in behind.items()]
-        drawn["differences"] = figures.forest({"behind the best": rows}, "AUC gain less that of the best run")
+        title = "AUC gain less that of the best run (right is better)"
+        drawn["differences"] = figures.forest({"behind the best": behind}, title)
     return document(
         title,
         figures=drawn,
