@@ -23,14 +23,18 @@ def trial_trainer(config: DictConfig) -> pl.Trainer:
         ConfigError: In Lightning's words, if it refuses a value.
     """
     build: Any = instantiate(config.trainer)
-    said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    before, said.disabled = said.disabled, True  # the one that trains says it all again
+    # The one that trains says it all again; under which name depends on what was imported first.
+    said = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("pytorch_lightning", "lightning.pytorch")]
+    before = [logger.disabled for logger in said]
+    for logger in said:
+        logger.disabled = True
     try:
         trainer: pl.Trainer = build(logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"Lightning's Trainer refuses what `trainer` says: {error}") from error
     finally:
-        said.disabled = before
+        for logger, disabled in zip(said, before, strict=True):
+            logger.disabled = disabled
     return trainer
 
 

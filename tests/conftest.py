@@ -40,6 +40,14 @@ def _quiet_environment(monkeypatch):
     monkeypatch.delenv("LIS_RECIPES", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_tracker_outlives_its_module():
+    """W&B's threads draw from Python's random numbers, which tests of identity compare to the bit."""
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
 def make_log(num_users=150, num_items=60, num_events=6000, seed=0):
     """A log with taste: users and items have latents, clicks follow them; latents are returned for tests to score."""
     rng = np.random.default_rng(seed)
