@@ -148,13 +148,13 @@ class Record:
         return _read(Path(path)).statuses
 
     @staticmethod
-    def times(path: str | Path) -> dict[int, datetime]:
-        """Return when the result of each step was written.
+    def contents(path: str | Path) -> _Contents:
+        """Return all of a record from one reading: header, results, statuses, and the time each step was written.
 
         Raises:
             RecordError: As :meth:`read`.
         """
-        return _read(Path(path)).times
+        return _read(Path(path))
 
     @staticmethod
     def find(folder: str | Path, run_id: str) -> Path | None:

@@ -157,21 +157,21 @@ def _read(file: Path) -> RecordedRun | None:
             name=logged.name or file.stem, path=file, results=logged.results, split=logged.split, paired=False,
             ended=logged.ended,
         )  # fmt: skip
-    header, results = Record.read(file)
-    if not results:
+    found = Record.contents(file)  # once: a run that trains goes on writing
+    if not found.results:
         return None
-    statuses = Record.statuses(file)
+    statuses = found.statuses
     return RecordedRun(
         name=file.parent.name,
         path=file,
-        results=results,
-        split=header["split"],
-        settings=header["config"],
+        results=found.results,
+        split=found.header["split"],
+        settings=found.header["config"],
         overrides=_overrides(file.parent),
         failures=[_failure(status) for status in statuses if status["kind"] == "failure"],
         ended=bool(statuses) and statuses[-1]["kind"] == "end",
-        times=Record.times(file),
-        versions=header["versions"],
+        times=found.times,
+        versions=found.header["versions"],
         job=Job.read(file.parent) if (file.parent / JOB_FILE).is_file() else None,
         catalogue=_catalogue(file),
     )
