@@ -1,11 +1,13 @@
-"""What every curve says of every snapshot of a run, and what gold says: one dict a run, ready for JSON."""
+"""One run of the study in three steps, each kept on disk: train and snapshot, ask gold, score."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,11 @@ from numpy.typing import NDArray
 from training import RECIPES, train
 from worlds import Study
 
-from lis_lightning import LISResult
 from lis_lightning.companions import successive_pairs
-from lis_lightning.functional.intervals import paired_difference
-from lis_lightning.stopping import judge
+from lis_lightning.record import Record
 
 Matrix = NDArray[np.float32]
+Say = Callable[[str], None]
 
 
 class Gold:
@@ -37,22 +38,20 @@ class Gold:
         self.traded = rng.permutation(self.rows.size)
         self.part = rng.permutation(world.gold.num_users) % len(self.fits)
         self.known: dict[str, list[list[float]]] = {}
-        self.seconds: list[float] = []
 
-    def __call__(self, embeddings: Matrix, *, placebo: bool = False) -> list[list[float]]:
-        """Return for each fit its AUC on all test events, and on those of a part of the users that is its own."""
-        rows = embeddings[self.rows]
-        rows = np.ascontiguousarray(rows[self.traded] if placebo else rows)
-        key = hashlib.sha256(rows.tobytes()).hexdigest()
-        if key not in self.known:
-            self.known[key] = [self._fit(rows, at) for at in range(len(self.fits))]
-        return self.known[key]
+    def __call__(self, snapshots: Sequence[Matrix], *, placebo: bool = False) -> list[list[list[float]]]:
+        """Return for each snapshot and fit the AUC on all test events, and on a part of the users that is its own."""
+        rows = [one[self.rows][self.traded if placebo else slice(None)] for one in snapshots]
+        keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in rows]
+        new = {key: one for key, one in zip(keys, rows, strict=True) if key not in self.known}
+        if new:
+            found = [self._fit(list(new.values()), at) for at in range(len(self.fits))]
+            self.known |= dict(zip(new, map(list, zip(*found, strict=True)), strict=True))
+        return [self.known[key] for key in keys]
 
-    def _fit(self, rows: Matrix, at: int) -> list[float]:
-        began = time.process_time()
+    def _fit(self, rows: list[Matrix], at: int) -> list[list[float]]:
         logits = fit(self.data, rows, *self.fits[at])
-        self.seconds.append(time.process_time() - began)
-        return [quality(self.data, logits), quality(self.data, logits, self.part == at)]
+        return [[quality(self.data, one), quality(self.data, one, self.part == at)] for one in logits]
 
 
 def recall(world: Study, vectors: Matrix, k: int) -> float:
@@ -67,42 +66,44 @@ def recall(world: Study, vectors: Matrix, k: int) -> float:
 
 
 def measure(
-    world: Study, recipe: str, seed: int, gold: Gold, say: Callable[[str], None], steps: Sequence[int]
-) -> dict[str, Any]:
-    """Return one run: its snapshots with curves and gold, its verdicts, and what it cost in seconds of CPU."""
-    began = time.process_time()
-    taken = train(world, RECIPES[recipe], seed, steps)
-    spent, kept = {"train": time.process_time() - began}, world.items.rows(world.scored.item_ids)
+    world: Study, recipe: str, seed: int, gold: Callable[[], Gold], folder: Path, say: Say, steps: Sequence[int] = ()
+) -> None:
+    """Write what is missing of one run: `snapshots.npz`, `gold.json` and `record.jsonl`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "snapshots.npz").exists():
+        taken = train(world, RECIPES[recipe], seed, steps)
+        arrays = {name: np.array([one[name] for one in taken]) for name in taken[0]}
+        np.savez(folder / "draft.npz", **arrays)
+        (folder / "draft.npz").replace(folder / "snapshots.npz")
+        say("trained")
+    taken = dict(np.load(folder / "snapshots.npz"))
+    if not (folder / "gold.json").exists():
+        ends = [taken["embeddings"][at] for at in (0, -1)]
+        found = {"gold": gold()(list(taken["embeddings"])), "placebo": gold()(ends, placebo=True)}
+        draft = folder / "gold.draft"
+        draft.write_text(json.dumps(found))
+        draft.replace(folder / "gold.json")
+        say(f"gold from {np.mean(found['gold'][0], axis=0)[0]:.4f} to {np.mean(found['gold'][-1], axis=0)[0]:.4f}")
+    if not (folder / "record.jsonl").exists():
+        score(world, recipe, taken, folder)
+        say("scored")
+
+
+def score(world: Study, recipe: str, taken: dict[str, NDArray[Any]], folder: Path) -> None:
+    """Write the results of all snapshots as a monitor would, and recall beside them."""
     objectives = RECIPES[recipe].objectives().values()
     aligned = next((one.preference for one in objectives if one.preference is not None), "pairs")
-    options: dict[str, Any] = {"ceilings": {"trained": aligned}, "aligned_to": "trained"}
-    results: list[LISResult] = []
-    rows, seconds = [], []
-    for number, one in enumerate(taken):
-        vectors = one.pop("embeddings")
+    options: dict[str, Any] = {"ceilings": {"trained": aligned, "pairs": "pairs"}, "aligned_to": "trained"}
+    kept, draft = world.items.rows(world.scored.item_ids), folder / "draft.jsonl"
+    draft.unlink(missing_ok=True)
+    record = Record.create(draft, run_id=folder.name, split_hash=world.scored.hash)
+    seconds, found = [], []
+    for number, (step, rows) in enumerate(zip(taken["step"].tolist(), taken["embeddings"], strict=True)):
         began = time.process_time()
-        result = replace(world.scored.score(vectors[kept], placebo=number == 0, **options), step=one["step"])
+        result = world.scored.score(rows[kept], placebo=number == 0, **options)
         seconds.append(time.process_time() - began)
-        results.append(result)
-        judgement = judge(results)
-        curves = {"AIS": result.ais, "geometry": result.ais_geometry, "realised": result.realised}
-        curves |= {"pair AUC": result.companions["pair_auc"], "CKA": result.companions["cka"]}
-        curves |= {f"recall@{k}": recall(world, vectors[kept], k) for k in (10, 50)}
-        curves |= {"- val loss": -one["val_loss"], "RankMe": result.companions["rankme"]}
-        rows.append(
-            {"step": one["step"], "curves": curves | {"- train loss": -one["train_loss"]}, "gold": gold(vectors)}
-            | {"stop": judgement.stop, "best": judgement.best, "verdict": judgement.verdict} | above(result)
-        )  # fmt: skip
-        if number in (0, len(taken) - 1):
-            rows[-1]["placebo"] = gold(vectors, placebo=True)
-        say(f"step {one['step']}: AIS {result.ais:+.4f}, gold AUC {np.mean([a for a, _ in rows[-1]['gold']]):.4f}")
-    spent |= {"score": float(np.median(seconds[1:])), "gold fit": float(np.median(gold.seconds))}
-    spent |= {"scored events": len(world.scored.events), "gold events": len(world.gold.events)}
-    return {"snapshots": rows, "truth": RECIPES[recipe].truth, "cost": spent}
-
-
-def above(result: LISResult) -> dict[str, float]:
-    """Return the ceiling, by how many paired standard errors AIS exceeds it, and the headroom over this snapshot."""
-    limit = result.ceilings["trained"]
-    excess = paired_difference(result.ais, result.influence, limit.value, limit.influence)
-    return {"ceiling": limit.value, "above_z": excess.z, "headroom": result.headroom}
+        record.append(replace(result, step=step))
+        found.append({f"recall@{k}": recall(world, rows[kept], k) for k in (10, 50)})
+    events = {"scored events": len(world.scored.events), "gold events": len(world.gold.events)}
+    (folder / "curves.json").write_text(json.dumps({"recall": found, "score": float(np.median(seconds[1:]))} | events))
+    draft.replace(folder / "record.jsonl")

@@ -3,73 +3,94 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from curves import Gold, measure
+from joblib import Parallel, delayed
 from tables import write_tables
-from training import RECIPES, STEPS
-from worlds import ALL, FULL, REAL, SMALL, Study, study
+from training import RECIPES
+from worlds import ALL, KINDS, PICTURES, REAL, SIZE, TEXTS, study
 
-PLANS: dict[str, dict[str, Any]] = {
-    "small": {
-        "worlds": ALL[:3],
-        "recipes": [name for name in RECIPES if name != "hard_negatives"],
-        "seeds": 1,
-        "size": SMALL,
-        "gold_seeds": (0,),
-    },
-    "full": {"worlds": ALL, "recipes": list(RECIPES), "seeds": 4, "size": FULL, "gold_seeds": (0, 1)},
-}
+FEW = ("infonce", "next_item", "shuffled")  # of encoders that take minutes a run
 
 
-def plan(size: str, worlds: Sequence[str] | None, recipes: Sequence[str] | None) -> dict[str, Any]:
-    """Return what a size measures; MovieLens only where it can be read, or where it was asked for."""
-    there = [name for name in PLANS[size]["worlds"] if name != REAL or os.environ.get("LIS_DATA")]
-    chosen = {"worlds": worlds or there, "recipes": recipes or PLANS[size]["recipes"]}
-    return PLANS[size] | chosen
+class Job(NamedTuple):
+    """Runs of one world, which share its gold rankers."""
+
+    kind: str
+    seed: int
+    recipes: tuple[str, ...]
 
 
-def run(wanted: dict[str, Any], folder: Path, steps: Sequence[int] = STEPS) -> None:
-    """Measure every run that has no file yet; a run that is killed leaves none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    for seed in range(wanted["seeds"]):
-        for kind in wanted["worlds"]:
-            world: Study | None = None
-            for recipe in wanted["recipes"]:
-                place = folder / f"{kind}--{recipe}--{seed}.json".replace(" ", "_").replace(",", "")
-                if place.exists() or (recipe == "perfect" and kind == REAL):
-                    continue
-                if world is None:
-                    world = study(kind, seed, wanted["size"])
-                    gold = Gold(world, wanted["gold_seeds"])
+def plan(size: str) -> list[Job]:
+    """Return what a size measures; thresholds may be chosen on the first half of the made worlds, so they come first.
 
-                def say(text: str, name: str = f"{kind}, {recipe}, seed {seed}") -> None:
-                    print(f"[{time.perf_counter() - began:6.0f} s] {name}: {text}", file=sys.stderr, flush=True)
+    MovieLens is measured only where it can be read.
+    """
+    if size == "small":
+        return [Job(kind, 0, tuple(RECIPES)[:-1]) for kind in list(KINDS)[:3]]
+    first, second = ([Job(kind, seed, tuple(RECIPES)) for kind in KINDS] for seed in range(2))
+    real = [Job(TEXTS, 0, FEW), *(Job(REAL, seed, tuple(RECIPES)) for seed in range(3))]
+    return [*first, *(real if os.environ.get("LIS_DATA") else []), Job(PICTURES, 0, FEW), *second]
 
-                found = {"world": kind, "recipe": recipe, "seed": seed} | measure(world, recipe, seed, gold, say, steps)
-                draft = place.with_suffix(".draft")
-                draft.write_text(json.dumps(found))
-                draft.replace(place)
+
+def run(
+    job: Job,
+    folder: Path,
+    *,
+    gold_seeds: Sequence[int] = (0, 1, 2),
+    size: dict[str, Any] = SIZE,
+    steps: Sequence[int] = (),
+    began: float = 0.0,
+) -> None:
+    """Measure what has not been measured yet of the runs of a job."""
+    torch.set_num_threads(1)  # sums in another order end in other last digits
+    kind, seed, recipes = job
+    world, places = cache(partial(study, kind, seed, size)), {}
+    for recipe in recipes:
+        if recipe != "perfect" or kind in KINDS:  # what content reveals is known of generated features alone
+            places[recipe] = folder / f"{kind}--{recipe}--{seed}".replace(" ", "_").replace(",", "")
+    gold = cache(lambda: Gold(world(), gold_seeds))
+    for recipe, place in places.items():
+        if all((place / name).exists() for name in ("snapshots.npz", "gold.json", "record.jsonl")):
+            continue
+
+        def say(text: str, name: str = f"{kind}, {recipe}, seed {seed}") -> None:
+            print(f"[{time.time() - began:6.0f} s] {name}: {text}", file=sys.stderr, flush=True)
+
+        measure(world(), recipe, seed, gold, place, say, steps)
+
+
+def chosen(jobs: list[Job], worlds: Sequence[str] | None, recipes: Sequence[str] | None) -> list[Job]:
+    """Return the jobs of some worlds, with some recipes."""
+    if worlds:
+        jobs = [job for job in jobs if job.kind in worlds] or [Job(kind, 0, tuple(RECIPES)) for kind in worlds]
+    return [job._replace(recipes=tuple(recipes)) for job in jobs] if recipes else jobs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=list(PLANS), default="small")
+    parser.add_argument("--size", choices=["small", "full"], default="small")
     parser.add_argument("--out", type=Path, default=None, help="folder of runs and tables; outputs/evidence-SIZE")
-    parser.add_argument("--worlds", nargs="+", choices=ALL, help="instead of those of the size")
+    parser.add_argument("--worlds", nargs="+", choices=ALL, help="some of those of the size, or others, once")
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="instead of those of the size")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes; one world each")
+    parser.add_argument("--rescore", action="store_true", help="score anew: snapshots and gold stay")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # sums in another order end in other last digits
-    folder = args.out or Path("outputs") / f"evidence-{args.size}"
-    run(plan(args.size, args.worlds, args.recipes), folder / "runs")
+    folder = (args.out or Path("outputs") / f"evidence-{args.size}").resolve()
+    if args.rescore:
+        for record in folder.glob("runs/*/record.jsonl"):
+            record.unlink()
+    jobs = chosen(plan(args.size), args.worlds, args.recipes)
+    measuring = partial(run, folder=folder / "runs", began=time.time())
+    Parallel(n_jobs=args.jobs)(delayed(measuring)(job) for job in jobs)
     print(write_tables(folder))
 
 

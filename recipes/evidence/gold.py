@@ -7,12 +7,14 @@ read a frozen representation of the target and of the history: :class:`Din` by t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from typing_extensions import override
 
 from lis_lightning import PreferenceSplit
@@ -107,27 +109,43 @@ class Dcn(Ranker):
 RANKERS = {"din": Din, "dcn": Dcn}
 
 
-def fit(data: Data, rows: NDArray[np.floating[Any]], kind: str, seed: int) -> NDArray[np.float64]:
-    """Return the logits of the test events of a ranker that was fitted with this representation.
+def fit(data: Data, rows: Sequence[NDArray[np.floating[Any]]], kind: str, seed: int) -> NDArray[np.float64]:
+    """Return the logits [representations, test events] of a ranker fitted with each of several representations.
 
-    Equal seeds begin with equal weights and see equal batches: what differs is the representation.
+    All begin with equal weights and see equal batches: what differs is the representation. They are fitted side by
+    side, as one stack, for speed alone: neither reads another.
     """
-    centred = torch.as_tensor(rows, dtype=torch.float32)
-    centred = centred - centred.mean(0)
-    centred = centred / centred.square().mean().sqrt().clamp_min(1e-12)
+    stack = torch.stack([_scaled(one) for one in rows])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        ranker = RANKERS[kind](data, centred)
-        step = torch.optim.AdamW(ranker.parameters(), lr=RATE, weight_decay=DECAY)
-        batches = data.train[torch.randperm(data.train.numel())].split(BATCH)  # one epoch, as of click models
-        for number, at in enumerate(batches):
-            step.param_groups[0]["lr"] = RATE * (1 - number / len(batches))  # equal fits then differ less
-            loss = nn.functional.binary_cross_entropy_with_logits(ranker(at), data.label[at])
-            step.zero_grad()
-            loss.backward()
-            step.step()
-        with torch.no_grad():
-            return torch.cat([ranker(at) for at in data.test.split(4096)]).double().numpy()
+        ranker = RANKERS[kind](data, stack[0])
+        weights = {name: one.detach().expand(len(stack), *one.shape).clone() for name, one in ranker.named_parameters()}
+        order = torch.randperm(data.train.numel())
+    for one in weights.values():
+        one.requires_grad_()
+
+    def logit(own: dict[str, Tensor], rows: Tensor, at: Tensor) -> Tensor:
+        return functional_call(ranker, own | {"rows": rows}, (at,))
+
+    logits = vmap(logit, in_dims=(0, 0, None))
+    step = torch.optim.AdamW(weights.values(), lr=RATE, weight_decay=DECAY)
+    batches = data.train[order].split(BATCH)  # one epoch, as of click models
+    for number, at in enumerate(batches):
+        step.param_groups[0]["lr"] = RATE * (1 - number / len(batches))  # equal fits then differ less
+        label = data.label[at].expand(len(stack), -1)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits(weights, stack, at), label, reduction="none")
+        step.zero_grad()
+        loss.mean(1).sum().backward()
+        step.step()
+    with torch.no_grad():
+        return torch.cat([logits(weights, stack, at) for at in data.test.split(1024)], dim=1).double().numpy()
+
+
+def _scaled(rows: NDArray[np.floating[Any]]) -> Tensor:
+    """Return centred rows of unit scale: a ranker's learning rate must not tell representations apart."""
+    centred = torch.as_tensor(rows, dtype=torch.float32)
+    centred = centred - centred.mean(0)
+    return centred / centred.square().mean().sqrt().clamp_min(1e-12)
 
 
 def quality(data: Data, logits: NDArray[np.float64], users: NDArray[np.bool_] | None = None) -> float:

@@ -1,8 +1,10 @@
-"""Logs with items to align: generated ones of several kinds, and ML-100K; their users are split in two halves."""
+"""Logs with items to align: generated ones of several kinds, and MovieLens; their users are split in two halves."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +12,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.data import AlignmentData, load_movielens
+from lis_lightning.align.data import AlignmentData, load_movielens, load_world
 from lis_lightning.align.items import ItemTable
 from lis_lightning.align.world import VOCABULARY, generate_world
 
-SMALL: dict[str, Any] = {"num_users": 1000, "num_items": 300, "num_events": 40_000}
-FULL: dict[str, Any] = {"num_users": 2400, "num_items": 600, "num_events": 120_000}
+SIZE: dict[str, Any] = {"num_users": 3000, "num_items": 300, "num_events": 120_000}
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},
     "weak content": {"content_share": 0.3},
-    "sparse, cold": {"late_items": 0.8, "recency": 10.0},
+    "sparse, cold": {"late_items": 0.8, "recency": 10.0, "num_items": 1200},
     "strong content": {"content_share": 0.95},
     "drift": {"drift": 0.9},
-    "few users": {},
+    "few users": {"num_users": 600},
     "no taste": {"taste": 0.0},
 }
-REAL = "ml-100k"
-ALL = (*KINDS, REAL)
+PICTURES, REAL, TEXTS = "pictures", "ml-100k", "ml-100k, texts"
+FEATURES = ("text_minilm", "image_efficientnet_lite0")
+READERS = {PICTURES: "vlm", TEXTS: "text"}  # what reads the items; features elsewhere
+ALL = (*KINDS, PICTURES, REAL, TEXTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +37,26 @@ class Study:
     """A world as this study sees it.
 
     Attributes:
-        items: With features, in one order for both halves.
+        items: What an encoder reads, in one order for both halves.
+        reader: The encoder that reads them: features, text, or vlm.
         scored: The split of one half of the users: alignment and score see nothing else.
         gold: That of the other half, with all events before w2 to train a ranker on.
         content: The latents that content reveals, a row an item; None where nobody knows them.
     """
 
     items: ItemTable
+    reader: str
     scored: PreferenceSplit
     gold: PreferenceSplit
     content: NDArray[np.float32] | None
 
 
-def study(kind: str, seed: int, size: dict[str, Any] = SMALL) -> Study:
-    """Return a world of a kind, its users split in two halves."""
-    if kind == REAL:
-        data, content = load_movielens(), None
+def study(kind: str, seed: int, size: dict[str, Any] = SIZE) -> Study:
+    """Return a world of a kind, its users split in two halves; on MovieLens a seed is a split and no more."""
+    if kind in (REAL, TEXTS):
+        data, content = load_movielens(features=None if kind == TEXTS else FEATURES, on_bad_image="blank"), None
+    elif kind == PICTURES:
+        data, content = load_world(cache_dir(), seed=seed, **size), None
     else:
         data, content = generated(kind, seed, size)
     assert data.items is not None  # noqa: S101  # both readers give items
@@ -61,7 +68,12 @@ def study(kind: str, seed: int, size: dict[str, Any] = SMALL) -> Study:
     scored = PreferenceSplit.from_log(halves[0], windows=(cut[1], cut[2]), **options)
     # To the split of the gold half w1 is all that a ranker trains on; the first tenth is history only.
     gold = PreferenceSplit.from_log(halves[1], windows=(cut[0], cut[2]), unseen_items=0.0, history=12, **options)
-    return Study(data.items, scored, gold, content)
+    return Study(data.items, READERS.get(kind, "features"), scored, gold, content)
+
+
+def cache_dir() -> Path:
+    """Return where pictures, tiny models and processed items are kept."""
+    return Path(os.environ.get("LIS_CACHE", "~/.cache/lis-lightning")).expanduser()
 
 
 def generated(kind: str, seed: int, size: dict[str, Any]) -> tuple[AlignmentData, NDArray[np.float32]]:
@@ -69,12 +81,7 @@ def generated(kind: str, seed: int, size: dict[str, Any]) -> tuple[AlignmentData
 
     A random tanh mixture of both: what a linear reader finds at the start is little, and training can find more.
     """
-    parameters = size | KINDS[kind]
-    if kind == "sparse, cold":
-        parameters |= {"num_items": 4 * size["num_items"]}
-    if kind == "few users":
-        parameters |= {"num_users": size["num_users"] // 5}
-    world = generate_world(None, seed=seed, **parameters)
+    world = generate_world(None, seed=seed, **size | KINDS[kind])
     rng = np.random.default_rng([seed, 22])
     sizes = [len(values) for values in VOCABULARY.values()]
     codes = zip(world.attributes.T, sizes, strict=True)
