@@ -1,27 +1,46 @@
-"""How curves agree with gold: within runs, across recipes, and in what they select and when they stop."""
+"""How curves agree with gold: within runs, across recipes, and in the snapshots that they select."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-from arithmetic import chosen, halves_agree, judged_stop, regret, share, shown, spearman, stock_stop
+from arithmetic import chosen, fair_regret, halves_agree, one_agrees, regret, share, shown, spearman
 
 Run = dict[str, Any]
+KINDS_AGREE, ONE_AGREES = "(DIN-like rankers with DCN-like)", "(one ranker, refitted, with the others)"
+
+
+def _ranks(runs: list[Run]) -> dict[str, list[float]]:
+    """Return the rank correlation of each curve with gold in each run, and of gold with itself."""
+    found = {name: [spearman(run["curves"][name], run["gold"]) for run in runs] for name in runs[0]["curves"]}
+    found[KINDS_AGREE] = [halves_agree(run["fits"]) for run in runs]
+    found[ONE_AGREES] = [one_agrees(run["fits"]) for run in runs]
+    return found
 
 
 def within(runs: list[Run]) -> list[Run]:
     """Compare the snapshots of a run: where gold moves, and wherever anything was trained."""
     trained = [run for run in runs if np.ptp(run["gold"]) > 0]
-    known = np.array([run["moves"] for run in trained])
-    found = {name: [spearman(run["curves"][name], run["gold"]) for run in trained] for name in runs[0]["curves"]}
-    # How well two halves of gold agree: a curve cannot be asked for much more.
-    found["(one half of gold with the other)"] = [halves_agree(run["fits"]) for run in trained]
-    rows = []
+    moving = np.array([run["moves"] for run in trained])
+    worlds = np.array([run["group"] for run in trained])
+    found, rows = _ranks(trained), []
     for name, values in found.items():
         ranks, less = np.array(values), np.array(found["AIS"]) - np.array(values)
-        row = {"curve": name, "Spearman, gold moves": shown(ranks[known]), "AIS less it": shown(less[known])}
-        rows.append(row | {"Spearman, all trained": shown(ranks), "AIS less it, all": shown(less)})
+        row = {"curve": name, "gold moves": shown(ranks[moving], worlds[moving])}
+        row |= {"AIS less it": shown(less[moving], worlds[moving]), "at least .9": share(ranks[moving] >= 0.9)}
+        rows.append(row | {"all trained": shown(ranks, worlds), "AIS less it, all": shown(less, worlds)})
+    return rows
+
+
+def by_world(runs: list[Run]) -> list[Run]:
+    """Return the same by kind of world, where gold moves."""
+    moving, rows = sorted((run for run in runs if run["moves"]), key=lambda run: run["world"]), []
+    for kind, group in groupby(moving, lambda run: run["world"]):
+        some = list(group)
+        found = {name: shown(values, [kind] * len(values)) for name, values in _ranks(some).items()}
+        rows.append({"world": kind, "runs": len(some), **found})
     return rows
 
 
@@ -36,35 +55,23 @@ def across(runs: list[Run]) -> list[Run]:
         for some in worlds.values():
             last = np.array([run["gold"][-1] for run in some])
             values.append(spearman([run["curves"][name][-1] for run in some], last))
-        rows.append({"curve": name, "worlds": len(values), "Spearman with gold": shown(values)})
+        known = int(np.isfinite(values).sum())
+        groups = [some[0]["group"] for some in worlds.values()]
+        rows.append({"curve": name, "worlds": known, "Spearman with gold": shown(values, groups)})
     return rows
 
 
 def selection(runs: list[Run]) -> list[Run]:
+    """Compare the snapshots that curves select, as shares of gold's range, where gold moves."""
     moving = [run for run in runs if run["moves"]]
+    worlds = [run["group"] for run in moving]
+    picks = {name: [chosen(run["curves"][name]) for run in moving] for name in runs[0]["curves"]}
+    picks |= {"the first": [0] * len(moving), "the last": [-1] * len(moving)}
+    picks["(one ranker, refitted)"] = [int(run["fits"][0].argmax()) for run in moving]
     rows = []
-    for name in runs[0]["curves"]:
-        values = [regret(run["gold"], chosen(run["curves"][name])) for run in moving]
-        rows.append({"snapshot by": name, "regret": shown(values), "at most .1": share(np.array(values) <= 0.1)})
-    for name, at in (("the first", 0), ("the last", -1)):
-        values = [regret(run["gold"], at) for run in moving]
-        rows.append({"snapshot by": name, "regret": shown(values), "at most .1": share(np.array(values) <= 0.1)})
-    return rows
-
-
-def stopping(runs: list[Run]) -> list[Run]:
-    rules: dict[str, Any] = {"lis_lightning.stopping": lambda run: judged_stop(run["snapshots"])}
-    for patience in (1, 2, 3):
-        rules[f"val loss, patience {patience}"] = lambda run, patience=patience: stock_stop(
-            [-loss for loss in run["curves"]["- val loss"]], patience
-        )
-    rules["last step"] = lambda run: (len(run["snapshots"]) - 1,) * 2
-    moving, rows = [run for run in runs if run["moves"]], []
-    for name, rule in rules.items():
-        ends = [rule(run) for run in moving]
-        lost = [regret(run["gold"], best) for run, (_, best) in zip(moving, ends, strict=True)]
-        steps = [[one["step"] for one in run["snapshots"]] for run in moving]
-        saved = [1 - all_[last] / all_[-1] for all_, (last, _) in zip(steps, ends, strict=True)]
-        both = share((np.array(saved) >= 0.4) & (np.array(lost) <= 0.05))
-        rows.append({"rule": name, "regret": shown(lost), "steps saved": shown(saved), ".4 saved at .05 lost": both})
+    for name, at in picks.items():
+        lost = [regret(run["gold"], one) for run, one in zip(moving, at, strict=True)]
+        fair = [fair_regret(run["fits"], one) for run, one in zip(moving, at, strict=True)]
+        row = {"snapshot by": name, "regret": shown(lost, worlds), "fair regret": shown(fair, worlds)}
+        rows.append(row | {"fair, at most .1": share(np.array(fair) <= 0.1)})
     return rows

@@ -1,4 +1,4 @@
-"""What the tables are made of: rank agreement, regret, stop rules replayed, intervals. Arrays in, numbers out."""
+"""What the tables are made of: gains, rank agreement, regret, intervals. Arrays in, numbers out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from scipy.stats import ConstantInputWarning, spearmanr, studentized_range
 
 Array = NDArray[np.float64]
 MIN_POINTS = 4  # of a rank correlation
-BROKEN = {"data-bound", "collapsed", "placebo-failed"}
-RIGHT = {"at-ceiling": {"at-ceiling", "ceiling-not-binding"}}  # other truths are met by their own name alone
 
 
-def gains(run: dict[str, Any]) -> tuple[Array, Array]:
+def gains(auc: Array, placebo: Array) -> tuple[Array, Array]:
     """Return what rankers gain from each snapshot over traded rows: on all users, and fit by fit on parts of them.
 
-    The placebo is the mean over the snapshots that have one. Returns [snapshots] and [snapshots, fits].
+    Args:
+        auc: [snapshots, fits, 2], on all users and on those of a part.
+        placebo: The same of snapshots whose rows were traded; their mean is the placebo.
+
+    Returns:
+        The gain [snapshots], the mean over the fits, and the gain on parts [snapshots, fits].
     """
-    auc = np.array([one["gold"] for one in run["snapshots"]])
-    placebo = np.mean([one["placebo"] for one in run["snapshots"] if "placebo" in one], axis=0)
-    gain = auc - placebo
+    gain = auc - placebo.mean(0)
     return gain[..., 0].mean(1), gain[..., 1]
 
 
@@ -58,11 +59,16 @@ def spearman(curve: Sequence[float] | Array, gold: Array) -> float:
 
 
 def halves_agree(fits: Array) -> float:
-    """Return the rank correlation of the two halves of gold, kind of ranker by kind, from the AUC of [fits, snapshots].
+    """Return the rank correlation of the two kinds of ranker, from the AUC of [fits, snapshots].
 
     Fits come in the order of seeds, and within a seed of kinds.
     """
     return spearman(fits[::2].mean(0), fits[1::2].mean(0))
+
+
+def one_agrees(fits: Array) -> float:
+    """Return the rank correlation of one ranker, the first, with the mean of the others, from [fits, snapshots]."""
+    return spearman(fits[0], fits[1:].mean(0))
 
 
 def chosen(curve: Sequence[float] | Array) -> int | None:
@@ -76,51 +82,42 @@ def regret(gold: Array, at: int | None) -> float:
     return math.nan if at is None else float((gold.max() - gold[at]) / np.ptp(gold))
 
 
-def stock_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """Return where stock EarlyStopping (mode min, min_delta 0) stops, and the best snapshot by then."""
-    best, waited = math.inf, 0
-    at = 0
-    for number, loss in enumerate(losses):
-        if loss < best:
-            best, at, waited = loss, number, 0
-        else:
-            waited += 1
-            if waited >= patience:
-                return number, at
-    return len(losses) - 1, at
+def fair_regret(fits: Array, at: int | None) -> float:
+    """Return the same with the best snapshot found by one half of the fits and measured by the other, both ways.
+
+    The best of noisy numbers is partly lucky: a snapshot that is as good is blamed for that by :func:`regret`.
+    """
+    if at is None:
+        return math.nan
+    halves = fits[[0, 3, 4]], fits[[1, 2, 5]]  # each has both kinds of ranker
+    one, other = (half.mean(0) for half in halves)
+    lost = (other[one.argmax()] - other[at] + one[other.argmax()] - one[at]) / 2
+    return float(lost / np.ptp(fits.mean(0)))
 
 
-def judged_stop(snapshots: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """Return where the rule of `lis_lightning.stopping` stops, and the best snapshot by then."""
-    last = next((number for number, one in enumerate(snapshots) if one["stop"]), len(snapshots) - 1)
-    return last, snapshots[last]["best"]
+def bootstrap(values: Sequence[float] | Array, worlds: Sequence[Any], draws: int = 2000) -> tuple[float, float, float]:
+    """Return the mean of what is known and its 95 % percentile interval; NaN where there are fewer than 3 worlds.
+
+    Worlds are drawn, each with all of its runs, as these are alike.
+    """
+    keys, world = np.unique([str(one) for one in worlds], return_inverse=True)
+    value = np.asarray(values, float)
+    known = np.isfinite(value)
+    total = np.bincount(world[known], value[known], minlength=keys.size)
+    count = np.bincount(world[known], minlength=keys.size)
+    total, count = total[count > 0], count[count > 0]
+    mean = float(total.sum() / count.sum()) if count.size else math.nan
+    if count.size < 3:
+        return mean, math.nan, math.nan
+    drawn = np.random.default_rng(24).integers(count.size, size=(draws, count.size))
+    low, high = np.quantile(total[drawn].sum(1) / count[drawn].sum(1), [0.025, 0.975])
+    return mean, float(low), float(high)
 
 
-def bootstrap(values: Sequence[float] | Array, draws: int = 2000) -> tuple[float, float, float]:
-    """Return the mean of what is known and its 95 % percentile interval over runs; NaN where runs are too few."""
-    known = np.asarray(values, float)
-    known = known[np.isfinite(known)]
-    if known.size < 3:
-        return (float(known.mean()) if known.size else math.nan, math.nan, math.nan)
-    drawn = np.random.default_rng(24).integers(known.size, size=(draws, known.size))
-    low, high = np.quantile(known[drawn].mean(1), [0.025, 0.975])
-    return float(known.mean()), float(low), float(high)
-
-
-def shown(values: Sequence[float] | Array, digits: int = 2) -> str:
+def shown(values: Sequence[float] | Array, worlds: Sequence[Any], digits: int = 2) -> str:
     """Return mean and interval as text."""
-    mean, low, high = (f"{value:.{digits}f}" for value in bootstrap(values))
+    mean, low, high = (f"{value:.{digits}f}" for value in bootstrap(values, worlds))
     return "-" if mean == "nan" else mean if low == "nan" else f"{mean} [{low}, {high}]"
-
-
-def truth_of(run: dict[str, Any]) -> str:
-    """Return the bottleneck that was built in: a world without taste binds whatever is not collapsed."""
-    return "data-bound" if run["world"] == "no taste" and run["truth"] != "collapsed" else run["truth"]
-
-
-def right(truth: str, verdict: str) -> bool:
-    """Return whether a verdict is the truth; of a healthy run, whether it is not called broken."""
-    return verdict in RIGHT.get(truth, {truth}) if truth else verdict not in BROKEN
 
 
 def share(hits: NDArray[np.bool_]) -> str:

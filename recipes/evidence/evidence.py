@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from curves import Gold, measure
 from joblib import Parallel, delayed
-from tables import write_tables
+from tables import slug, write_tables
 from training import RECIPES
 from worlds import ALL, KINDS, PICTURES, REAL, SIZE, TEXTS, study
 
@@ -56,7 +56,7 @@ def run(
     world, places = cache(partial(study, kind, seed, size)), {}
     for recipe in recipes:
         if recipe != "perfect" or kind in KINDS:  # what content reveals is known of generated features alone
-            places[recipe] = folder / f"{kind}--{recipe}--{seed}".replace(" ", "_").replace(",", "")
+            places[recipe] = folder / f"{slug(kind)}--{slug(recipe)}--{seed}"
     gold = cache(lambda: Gold(world(), gold_seeds))
     for recipe, place in places.items():
         if all((place / name).exists() for name in ("snapshots.npz", "gold.json", "record.jsonl")):

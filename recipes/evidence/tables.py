@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from agreement import Run, across, selection, stopping, within
-from arithmetic import gains, moves, right, share, shown, truth_of
+from agreement import Run, across, by_world, selection, within
+from arithmetic import gains, moves, share, shown
+from stops import stopping, verdicts
+from training import RECIPES
+from worlds import ALL, KINDS
+
+from lis_lightning.functional.intervals import paired_difference
+from lis_lightning.record import Record
+
+
+def slug(name: str) -> str:
+    """Return a name as it is written in the names of folders."""
+    return name.replace(" ", "_").replace(",", "")
 
 
 def read(folder: Path) -> list[Run]:
-    """Return the finished runs, each with `gold` [snapshots], `fits` of it, `moves`, and curves as lists by name."""
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    for run in runs:
-        run["gold"], parts = gains(run)
-        run["moves"] = moves(run["gold"], parts)
-        run["fits"] = np.array([one["gold"] for one in run["snapshots"]])[..., 0].T
-        names = run["snapshots"][0]["curves"]
-        run["curves"] = {name: [one["curves"][name] for one in run["snapshots"]] for name in names}
-    return runs
+    """Return the finished runs of a folder, in the order of their names."""
+    names = {slug(name): name for name in (*ALL, *RECIPES)}
+    return [_run(path.parent, names) for path in sorted(folder.glob("*/record.jsonl"))]
+
+
+def _run(place: Path, names: dict[str, str]) -> Run:
+    kind, recipe, seed = place.name.split("--")
+    world, recipe, taken = names[kind], names[recipe], np.load(place / "snapshots.npz")
+    said = {name: np.array(value) for name, value in json.loads((place / "gold.json").read_text()).items()}
+    results, extra = Record.read(place / "record.jsonl")[1], json.loads((place / "curves.json").read_text())
+    gold, parts = gains(said["gold"], said["placebo"])
+    curves = {"AIS": [one.ais for one in results], "geometry": [one.ais_geometry for one in results]}
+    curves["realised"] = [one.realised for one in results]
+    for name, key in (("pair AUC", "pair_auc"), ("CKA", "cka"), ("RankMe", "rankme")):
+        curves[name] = [one.companions[key] for one in results]
+    curves |= {name: [one[name] for one in extra["recall"]] for name in extra["recall"][0]}
+    curves |= {f"- {name} loss": (-taken[f"{name}_loss"]).tolist() for name in ("val", "train")}
+    made = world in KINDS
+    return {
+        "world": world, "recipe": recipe, "seed": int(seed), "truth": RECIPES[recipe].truth,
+        # Splits of one real log are one world. Thresholds are chosen on worlds that were made first, never on others.
+        "group": f"{world} {seed}" if made else world, "half": "first" if made and seed == "0" else "second",
+        "steps": taken["step"].tolist(), "results": results, "curves": curves, "cost": extra,
+        "place": place, "gold": gold, "fits": said["gold"][..., 0].T, "moves": moves(gold, parts),
+    }  # fmt: skip
 
 
 def what_ran(runs: list[Run]) -> list[Run]:
@@ -30,57 +56,49 @@ def what_ran(runs: list[Run]) -> list[Run]:
     for kind, group in groupby(sorted(runs, key=lambda run: run["world"]), lambda run: run["world"]):
         some = list(group)
         spans = [float(np.ptp(run["gold"])) for run in some if run["moves"]]
-        rows.append({"world": kind, "runs": len(some), "gold moves": len(spans), "its range": shown(spans, 4)})
+        span = f"{np.mean(spans):.4f}" if spans else "-"
+        rows.append({"world": kind, "runs": len(some), "gold moves": len(spans), "its range": span})
     return rows
 
 
-def verdicts(runs: list[Run]) -> list[Run]:
-    rows: dict[str, Counter[str]] = {}
-    for run in runs:
-        rows.setdefault(truth_of(run), Counter())[run["snapshots"][-1]["verdict"]] += 1
-    table = []
-    for truth, seen in sorted(rows.items()):
-        said = ", ".join(f"{name} {number}" for name, number in seen.most_common())
-        good = sum(number for name, number in seen.items() if right(truth, name) and name != "underpowered")
-        counts = {"runs": seen.total(), "right": good, "underpowered": seen["underpowered"]}
-        table.append({"built in": truth or "(none of these)", **counts, "verdicts at the end": said})
-    return table
-
-
 def ceilings(runs: list[Run]) -> list[Run]:
+    """Say of healthy runs how often AIS stays below its ceiling, and below what was left above the first snapshot."""
     healthy, rows = [run for run in runs if not run["truth"]], []
     for kind, group in groupby(sorted(healthy, key=lambda run: run["world"]), lambda run: run["world"]):
         some = list(group)
-        points = [one for run in some for one in run["snapshots"]]
-        first = [run["snapshots"][0]["curves"]["AIS"] + run["snapshots"][0]["headroom"] for run in some]
-        top = [max(run["curves"]["AIS"]) for run in some]
-        binds = share(np.array([one["above_z"] for one in points]) < 2)
-        covered = share(np.array(first) >= np.array(top))
-        rows.append({"world": kind, "snapshots": len(points), "ceiling binds": binds, "first headroom holds": covered})
+        for name in ("trained", "pairs"):
+            limits = [(one, one.ceilings[name]) for run in some for one in run["results"]]
+            above = [paired_difference(one.ais, one.influence, top.value, top.influence).z for one, top in limits]
+            value = np.mean([top.value for _, top in limits])
+            row = {"world": kind, "ceiling": name, "value": f"{value:.4f}", "binds": share(np.array(above) < 2)}
+            first = [run["results"][0].ais + run["results"][0].headroom for run in some]
+            top = [max(run["curves"]["AIS"]) for run in some]
+            row["best AIS"] = f"{np.mean(top):.4f}"
+            rows.append(row | {"first headroom holds": share(np.array(first) >= np.array(top))})
     return rows
 
 
 def cost(runs: list[Run]) -> list[Run]:
     spent = [run["cost"] for run in runs]
-    score = np.array([one["score"] / one["scored events"] for one in spent])
-    gold = np.array([one["gold fit"] / one["gold events"] for one in spent])
-    seconds = {"score, s": np.median([one["score"] for one in spent]), "events": spent[0]["scored events"]}
-    seconds |= {"gold fit, s": np.median([one["gold fit"] for one in spent]), "its events": spent[0]["gold events"]}
-    return [{**seconds, "score / fit at equal events": shown(score / gold)}]
+    seconds = shown([one["score"] for one in spent], [run["group"] for run in runs])
+    return [{"score, CPU s": seconds, "events": int(np.median([one["scored events"] for one in spent]))}]
 
 
-TABLES = [what_ran, within, across, selection, stopping, verdicts, ceilings, cost]
+TABLES = [what_ran, within, by_world, across, selection, stopping, verdicts, ceilings, cost]
+
+
+def write_table(folder: Path, name: str, rows: list[Run]) -> str:
+    """Write a table as CSV; return it as Markdown."""
+    table = pl.DataFrame(rows)
+    table.write_csv(folder / f"{name}.csv")
+    plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=400, fmt_str_lengths=200, **plain):
+        return f"## {name.replace('_', ' ')}\n\n{table}\n"
 
 
 def write_tables(folder: Path) -> str:
     """Write each table as CSV and all of them as Markdown; return that."""
-    runs, parts = read(folder / "runs"), []
-    plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
-    for make in TABLES:
-        table = pl.DataFrame(make(runs))
-        table.write_csv(folder / f"{make.__name__}.csv")
-        with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=150, float_precision=2, **plain):
-            parts.append(f"## {make.__name__.replace('_', ' ')}\n\n{table}\n")
-    text = "\n".join(parts)
+    runs = read(folder / "runs")
+    text = "\n".join(write_table(folder, make.__name__, make(runs)) for make in TABLES)
     (folder / "tables.md").write_text(text)
     return text

@@ -39,13 +39,17 @@ class Study:
     Attributes:
         items: What an encoder reads, in one order for both halves.
         reader: The encoder that reads them: features, text, or vlm.
-        scored: The split of one half of the users: alignment and score see nothing else.
+        log: The log of one half of the users: alignment and score see nothing else.
+        options: How it is cut.
+        scored: The split of it.
         gold: That of the other half, with all events before w2 to train a ranker on.
         content: The latents that content reveals, a row an item; None where nobody knows them.
     """
 
     items: ItemTable
     reader: str
+    log: pl.DataFrame
+    options: dict[str, Any]
     scored: PreferenceSplit
     gold: PreferenceSplit
     content: NDArray[np.float32] | None
@@ -64,11 +68,12 @@ def study(kind: str, seed: int, size: dict[str, Any] = SIZE) -> Study:
     users = np.random.default_rng([seed, 21]).permutation(data.log[user].unique().sort().to_numpy())
     halves = [data.log.filter(pl.col(user).is_in(part)) for part in np.array_split(users, 2)]
     cut = [data.log[time].quantile(share, "nearest") for share in (0.1, 0.5, 0.75)]
-    options = data.columns | {"seed": seed, "max_events": None}
-    scored = PreferenceSplit.from_log(halves[0], windows=(cut[1], cut[2]), **options)
+    common = data.columns | {"seed": seed, "max_events": None}
+    options = common | {"windows": (cut[1], cut[2])}
+    scored = PreferenceSplit.from_log(halves[0], **options)
     # To the split of the gold half w1 is all that a ranker trains on; the first tenth is history only.
-    gold = PreferenceSplit.from_log(halves[1], windows=(cut[0], cut[2]), unseen_items=0.0, history=12, **options)
-    return Study(data.items, READERS.get(kind, "features"), scored, gold, content)
+    gold = PreferenceSplit.from_log(halves[1], windows=(cut[0], cut[2]), unseen_items=0.0, history=12, **common)
+    return Study(data.items, READERS.get(kind, "features"), halves[0], options, scored, gold, content)
 
 
 def cache_dir() -> Path:

@@ -11,9 +11,24 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
 
+from lis_lightning import LISResult
 from lis_lightning._resources import resource_dir
+from lis_lightning.record import Record
+from lis_lightning.result import Ceiling
+from lis_lightning.stopping import judge
 
-SCRIPTS = ("evidence", "tables", "agreement", "curves", "training", "gold", "worlds", "arithmetic")
+SCRIPTS = (
+    "evidence",
+    "sensitivity",
+    "tables",
+    "agreement",
+    "stops",
+    "curves",
+    "training",
+    "gold",
+    "worlds",
+    "arithmetic",
+)
 TINY = {"num_users": 200, "num_items": 60, "num_events": 5000}
 
 
@@ -32,38 +47,70 @@ def arithmetic(scripts):
     return scripts["arithmetic"]
 
 
+@pytest.fixture
+def stops(scripts):
+    return scripts["stops"]
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_killed_and_repeats_itself(scripts, tmp_path):
-    plan = {"worlds": ["default"], "recipes": ["infonce", "perfect"], "seeds": 1, "size": TINY, "gold_seeds": (0,)}
-    steps = (0, 5, 10, 15, 20)
-    scripts["evidence"].run(plan, tmp_path / "runs", steps)
-    kept, lost = (tmp_path / "runs" / f"default--{name}--0.json" for name in ("infonce", "perfect"))
-    first, before = json.loads(lost.read_text()), kept.stat().st_mtime_ns
-    lost.unlink()
-    scripts["evidence"].run(plan, tmp_path / "runs", steps)
-    again = json.loads(lost.read_text())
-    assert kept.stat().st_mtime_ns == before
-    np.testing.assert_equal(again["snapshots"], first["snapshots"])
+    job = scripts["evidence"].Job("default", 0, ("infonce", "perfect"))
+    options = {"gold_seeds": (0, 1, 2), "size": TINY, "steps": (0, 5, 10, 15, 20)}
+    scripts["evidence"].run(job, tmp_path / "runs", **options)
+    kept, lost = (tmp_path / "runs" / f"default--{name}--0" for name in ("infonce", "perfect"))
+    files = {name: (lost / name).read_bytes() for name in ("gold.json", "snapshots.npz")}
+    scores = [one.ais for one in Record.read(lost / "record.jsonl")[1]]
+    before = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    for path in lost.iterdir():
+        path.unlink()
+    scripts["evidence"].run(job, tmp_path / "runs", **options)
+    assert {path: path.stat().st_mtime_ns for path in kept.iterdir()} == before
+    assert json.loads((lost / "gold.json").read_text()) == json.loads(files["gold.json"])
+    assert [one.ais for one in Record.read(lost / "record.jsonl")[1]] == scores
     text = scripts["tables"].write_tables(tmp_path)
     assert text == (tmp_path / "tables.md").read_text()
     ran = pl.read_csv(tmp_path / "what_ran.csv")
     assert ran.select("world", "runs").rows() == [("default", 2)]
-    assert pl.read_csv(tmp_path / "within.csv")["curve"].to_list()[:2] == ["AIS", "geometry"]
-    runs = scripts["tables"].read(tmp_path / "runs")
-    trained = {run["recipe"]: run["curves"]["pair AUC"] for run in runs}
-    assert len(set(trained["infonce"])) == 5
-    assert len(set(trained["perfect"])) == 1
+    runs = {run["recipe"]: run for run in scripts["tables"].read(tmp_path / "runs")}
+    assert len(set(runs["infonce"]["curves"]["pair AUC"])) == 5
+    assert len(set(runs["perfect"]["curves"]["pair AUC"])) == 1
 
 
 def test_gold_pays_for_content_and_not_for_the_same_rows_traded(scripts):
     world = scripts["worlds"].study("strong content", 0, {"num_users": 400, "num_items": 60, "num_events": 16_000})
     assert not set(world.scored.user_ids) & set(world.gold.user_ids)
     gold = scripts["curves"].Gold(world)
-    content, placebo = (np.array(gold(world.content, placebo=traded))[:, 0] for traded in (False, True))
+    content, placebo = (np.array(gold([world.content], placebo=traded))[0, :, 0] for traded in (False, True))
     assert (content > placebo + 0.01).all()
-    fits = len(gold.seconds)
-    assert gold(world.content.copy()) == gold(world.content)
-    assert len(gold.seconds) == fits
+    known = dict(gold.known)
+    assert gold([world.content.copy()]) == gold([world.content])
+    assert gold.known.keys() == known.keys()
+
+
+def test_a_stack_of_rankers_is_each_of_them_alone(scripts):
+    world = scripts["worlds"].study("default", 0, TINY)
+    data = scripts["gold"].Data(world.gold)
+    rows = [np.random.default_rng(seed).standard_normal((world.gold.num_items, 4)) for seed in range(3)]
+    for kind in scripts["gold"].RANKERS:
+        stacked = scripts["gold"].fit(data, rows, kind, 0)
+        alone = scripts["gold"].fit(data, rows[1:2], kind, 0)[0]
+        np.testing.assert_allclose(stacked[1], alone, atol=1e-3)
+        assert np.abs(stacked[1] - stacked[0]).max() > 0.05
+
+
+def test_a_recipe_of_few_pairs_sees_few_users(scripts, monkeypatch):
+    seen, training = [], scripts["training"]
+
+    def look(examples, *_, **__):
+        seen.append(len(examples["pairs"]))
+        raise StopIteration  # nothing needs to be trained
+
+    monkeypatch.setattr(training, "ExampleDataModule", look)
+    world = scripts["worlds"].study("default", 0, TINY)
+    for name in ("infonce", "few pairs"):
+        with pytest.raises(StopIteration):
+            training.train(world, training.RECIPES[name], 0)
+    assert seen[1] < 0.1 * seen[0]
 
 
 def test_recall_counts_partners_among_the_nearest(scripts, monkeypatch):
@@ -96,22 +143,52 @@ def test_regret_is_a_share_of_the_range(arithmetic):
     assert np.isnan(arithmetic.regret(gold, arithmetic.chosen([np.nan] * 4)))
 
 
+def test_fair_regret_forgives_luck_and_no_more(arithmetic):
+    rng = np.random.default_rng(0)
+    fits = 0.1 * np.array([0.0, 1, 1, 1, 1, 1, 1, 1]) + 0.01 * rng.standard_normal((6, 8))
+    plain, fair = (
+        np.mean([f(x, at) for at in range(1, 8)])
+        for f, x in ((arithmetic.regret, fits.mean(0)), (arithmetic.fair_regret, fits))
+    )
+    assert abs(fair) < plain / 2
+    assert arithmetic.fair_regret(fits, 0) == pytest.approx(1, abs=0.1)
+    assert np.isnan(arithmetic.fair_regret(fits, None))
+
+
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_the_stock_rule_stops_where_lightning_does(arithmetic, patience):
+def test_the_stock_rule_stops_where_lightning_does(stops, patience):
     rng = np.random.default_rng(patience)
     for _ in range(30):
         losses = np.cumsum(rng.standard_normal(10)) + 5
         stock = EarlyStopping("val/loss", patience=patience, mode="min", min_delta=0.0)
-        stops = [stock._evaluate_stopping_criteria(torch.tensor(loss))[0] for loss in losses]
-        end = stops.index(True) if any(stops) else 9
-        assert arithmetic.stock_stop(losses, patience) == (end, int(losses[: end + 1].argmin()))
+        halts = [stock._evaluate_stopping_criteria(torch.tensor(loss))[0] for loss in losses]
+        end = halts.index(True) if any(halts) else 9
+        assert stops.stock_stop(losses, patience) == (end, int(losses[: end + 1].argmin()))
 
 
-def test_our_rule_ends_at_its_first_stop_with_the_best_by_then(arithmetic):
-    told = [(False, 0), (False, 1), (True, 1), (False, 3)]
-    snapshots = [{"stop": stop, "best": best} for stop, best in told]
-    assert arithmetic.judged_stop(snapshots) == (2, 1)
-    assert arithmetic.judged_stop(snapshots[:2]) == (1, 1)
+def result(ais, step):
+    return LISResult(
+        ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7, auc=0.7 + ais, step=step,
+        influence=np.array([0.0004, -0.0004, 0.0]), num_events=100_000,
+        ceilings={
+            name: Ceiling(
+                value=value, low=value - 0.001, high=value + 0.001, past=np.nan, missing_positive=0.0,
+                missing_negative=0.0, cross_fitted=True, influence=np.array([0.0002, -0.0002, 0.0]),
+                past_influence=np.zeros(0),
+            )
+            for name, value in (("trained", 0.03), ("pairs", 0.05))
+        },
+        aligned_to="trained", headroom=0.04, companions={"pair_auc": ais, "cka": ais, "rankme": 20.0},
+    )  # fmt: skip
+
+
+def test_our_rule_ends_at_its_first_stop_with_the_best_by_then(stops):
+    results = [result(ais, step) for step, ais in enumerate([0.0, 0.01, 0.02, 0.02, 0.02, 0.02, 0.05])]
+    last, best = stops.judged_stop(results)
+    assert judge(results[: last + 1]).stop
+    assert not any(judge(results[:end]).stop for end in range(1, last + 1))
+    assert (best, last < 6) == (2, True)
+    assert stops.judged_stop(results[:4]) == (3, 2)
 
 
 def made(gold, noise, rng, fits=4):
@@ -128,21 +205,23 @@ def test_gold_without_an_effect_is_said_to_move_once_in_twenty(arithmetic):
 
 
 def test_gains_are_over_the_mean_placebo(arithmetic):
-    shots = [{"gold": [[0.7, 0.6], [0.8, 0.9]], "placebo": [[0.5, 0.5], [0.6, 0.6]]}, {"gold": [[0.7, 0.7]] * 2}]
-    shots.append({"gold": [[0.9, 0.9]] * 2, "placebo": [[0.7, 0.7], [0.6, 0.6]]})
-    mean, parts = arithmetic.gains({"snapshots": shots})
+    auc = np.array([[[0.7, 0.6], [0.8, 0.9]], [[0.7, 0.7]] * 2, [[0.9, 0.9]] * 2])
+    placebo = np.array([[[0.5, 0.5], [0.6, 0.6]], [[0.7, 0.7], [0.6, 0.6]]])
+    mean, parts = arithmetic.gains(auc, placebo)
     np.testing.assert_allclose(mean, [0.15, 0.1, 0.3])
     np.testing.assert_allclose(parts, [[0.0, 0.3], [0.1, 0.1], [0.3, 0.3]])
 
 
-def test_intervals_are_those_of_the_percentile_bootstrap(arithmetic):
+def test_intervals_draw_whole_worlds(arithmetic):
     values = np.random.default_rng(0).standard_normal(25)
-    mean, low, high = arithmetic.bootstrap([*values, np.nan])
+    mean, low, high = arithmetic.bootstrap([*values, np.nan], range(26))
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
     assert mean == pytest.approx(values.mean())
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
-    assert arithmetic.shown([0.5, np.nan]) == "0.50"
-    assert arithmetic.shown([np.nan]) == "-"
+    again = arithmetic.bootstrap(np.repeat(values, 4), np.repeat(range(25), 4))
+    assert again == pytest.approx((mean, low, high))
+    assert arithmetic.shown([0.5, np.nan, 0.7], ["a", "b", "b"]) == "0.60"
+    assert arithmetic.shown([np.nan], ["a"]) == "-"
 
 
 @pytest.mark.parametrize(
@@ -155,71 +234,84 @@ def test_intervals_are_those_of_the_percentile_bootstrap(arithmetic):
         ("", "collapsed", False),
     ],
 )
-def test_a_verdict_is_right_if_it_is_what_was_built_in(arithmetic, truth, verdict, fits):
-    assert arithmetic.right(truth, verdict) is fits
-    assert arithmetic.truth_of({"world": "no taste", "truth": truth}) == "data-bound"
-    assert arithmetic.truth_of({"world": "no taste", "truth": "collapsed"}) == "collapsed"
+def test_a_verdict_is_right_if_it_is_what_was_built_in(stops, truth, verdict, fits):
+    assert stops.right(truth, verdict) is fits
+    assert stops.truth_of("no taste", truth) == "data-bound"
+    assert stops.truth_of("no taste", "collapsed") == "collapsed"
 
 
 GOLD, LOSS = [0.0, 0.02, 0.04, 0.06, 0.1, 0.08], [3.0, 2.0, 2.5, 1.0, 1.5, 1.8]
 AIS = [0.0, 0.01, 0.02, 0.05, 0.04, 0.03]
 
 
-def a_run(recipe, truth, verdict, gold, ais=AIS, stop_at=4):
-    """A run of six snapshots whose two fits both say `gold` over a placebo of .6."""
-    shots = [
-        {
-            "step": 10 * number,
-            "curves": {"AIS": ais[number], "- val loss": -LOSS[number]},
-            "gold": [[0.6 + gold[number]] * 2] * 2,
-            "stop": number >= stop_at,
-            "best": int(np.argmax(ais[: number + 1])),
-            "verdict": verdict,
-            "ceiling": 0.03,
-            "above_z": 3.0 if ais[number] > 0.04 else 0.0,
-            "headroom": 0.04,
-        }
-        for number in range(6)
-    ]
-    shots[0]["placebo"] = [[0.6, 0.6]] * 2
-    cost = {"score": 0.5, "gold fit": 2.0, "scored events": 1000, "gold events": 2000}
-    return {"world": "default", "recipe": recipe, "seed": 0, "snapshots": shots, "truth": truth, "cost": cost}
+def write_run(folder, recipe, gold, ais=AIS, seed=0):
+    """Write a run of six snapshots, of which six fits say the same."""
+    place = folder / "runs" / f"default--{recipe}--{seed}"
+    place.mkdir(parents=True)
+    steps = 10 * np.arange(6)
+    np.savez(place / "snapshots.npz", step=steps, val_loss=LOSS, train_loss=LOSS, embeddings=np.zeros((6, 2, 2)))
+    auc = {"gold": [[[0.6 + value] * 2] * 6 for value in gold], "placebo": [[[0.6, 0.6]] * 6]}
+    (place / "gold.json").write_text(json.dumps(auc))
+    extra = {"recall": [{"recall@10": value} for value in ais], "score": 0.5, "scored events": 1000}
+    (place / "curves.json").write_text(json.dumps(extra))
+    record = Record.create(place / "record.jsonl", run_id="a", split_hash="b")
+    for step, value in zip(steps.tolist(), ais, strict=True):
+        record.append(result(value, step))
 
 
 def test_tables_hold_what_runs_say(scripts, tmp_path):
-    (tmp_path / "runs").mkdir()
-    runs = [
-        a_run("a", "", "plateau", GOLD),
-        a_run("b", "", "collapsed", [value / 2 for value in GOLD]),
-        a_run("c", "data-bound", "underpowered", [0.0] * 6, [0.0] * 6),
-        a_run("d", "at-ceiling", "at-ceiling", [0.07] * 6),
-    ]
-    for run in runs:
-        (tmp_path / "runs" / f"{run['recipe']}.json").write_text(json.dumps(run))
+    write_run(tmp_path, "infonce", GOLD)
+    write_run(tmp_path, "distill", [value / 2 for value in GOLD])
+    write_run(tmp_path, "shuffled", [0.0] * 6, [0.0] * 6)
+    write_run(tmp_path, "perfect", [0.07] * 6, [0.03] * 6)
+    write_run(tmp_path, "infonce", GOLD, seed=1)
     scripts["tables"].write_tables(tmp_path)
     table = {path.stem: pl.read_csv(path, infer_schema=False) for path in tmp_path.glob("*.csv")}
-    assert table["what_ran"].row(0) == ("default", "4", "2", "0.0750")
+    assert table["what_ran"].row(0) == ("default", "5", "3", "0.0833")
     # Ranks of gold 0 1 2 3 5 4, of AIS 0 1 2 5 4 3: differences 2, 1, 1, of which the squares are 6.
-    assert table["within"]["Spearman, gold moves"][0] == f"{1 - 6 * 6 / (6 * 35):.2f}"
-    assert table["within"]["Spearman, gold moves"][-1] == "1.00"
-    assert table["across"].row(0) == (
-        "AIS",
-        "1",
-        f"{stats.spearmanr([0.03, 0.03, 0, 0.03], [0.08, 0.04, 0, 0.07])[0]:.2f}",
+    expected = 1 - 6 * 6 / (6 * 35)
+    assert table["within"]["gold moves"][0] == f"{expected:.2f}"
+    assert table["within"]["gold moves"].to_list()[-2:] == ["1.00", "1.00"]
+    assert table["by_world"]["AIS"][0] == f"{expected:.2f}"
+    last = stats.spearmanr([0.03, 0.03, 0, 0.03], [0.08, 0.04, 0, 0.07])[0]
+    assert table["across"].row(0) == ("AIS", "1", f"{last:.2f}")
+    assert table["selection"].rows()[0] == ("AIS", "0.40", "0.40", "0 of 3")
+    chosen = dict(zip(table["selection"]["snapshot by"], table["selection"]["regret"], strict=True))
+    assert (chosen["the first"], chosen["the last"]) == ("1.00", "0.20")
+    rules = {row["rule"]: row for row in table["stopping"].to_dicts()}
+    assert rules["val loss, patience 1"]["first: lost"] == "0.80"
+    assert rules["val loss, patience 1"]["second: saved"] == "0.60"
+    assert rules["last step"]["first: .4 saved at .05"] == "0 of 2"
+    assert any(name.startswith("the same, chosen on the first half") for name in rules)
+    said = {(row["built in"], row["half"]): row for row in table["verdicts"].to_dicts()}
+    assert [said["(none of these)", half]["runs"] for half in ("first", "second")] == ["2", "1"]
+    limits = table["ceilings"].filter(pl.col("ceiling") == "trained")
+    assert limits["value"][0] == "0.0300"
+    assert limits["first headroom holds"][0] == "0 of 3"
+
+
+def test_sensitivity_sets_one_thing_at_a_time(scripts, tmp_path):
+    world = scripts["worlds"].study("default", 0, TINY)
+    found = dict(scripts["sensitivity"].splits(world, real=False))
+    base = found[scripts["sensitivity"].BASE]
+    assert base is world.scored
+    assert len(found["w1 of 50%"].events) < len(base.events)
+    assert found["unseen items 0%"].events.unseen.sum() == 0
+    one, four = (found[f"clicks alone, negatives {number}"].events.label.mean() for number in (1, 4))
+    assert four < one < 0.7
+    run = {"embeddings": np.random.default_rng(0).standard_normal((5, 60, 4)), "gold": np.arange(5.0), "moves": False}
+    row = scripts["sensitivity"].scored(run, lambda split: world.items.rows(split.item_ids), base)
+    assert np.isnan(row["Spearman"])
+    table = scripts["sensitivity"].summary([{"setting": "a", "world": "b", **row}] * 2)
+    assert table[0]["AIS"] == f"{row['AIS']:.4f}"
+    assert scripts["sensitivity"].folded(base, 5) == pytest.approx(
+        base.score(run["embeddings"][0][: len(base.item_ids)]).ceilings["pairs"].value
     )
-    assert table["selection"].rows()[0] == ("AIS", "0.40", "0 of 2")
-    assert table["selection"].rows()[-1] == ("the last", "0.20", "0 of 2")
-    assert table["stopping"].rows()[0] == ("lis_lightning.stopping", "0.40", "0.20", "0 of 2")
-    assert table["stopping"].rows()[1] == ("val loss, patience 1", "0.80", "0.60", "0 of 2")
-    said = {row["built in"]: row for row in table["verdicts"].to_dicts()}
-    assert [said["(none of these)"][key] for key in ("runs", "right", "underpowered")] == ["2", "1", "0"]
-    assert [said["data-bound"][key] for key in ("runs", "right", "underpowered")] == ["1", "0", "1"]
-    assert said["at-ceiling"]["right"] == "1"
-    assert table["ceilings"].row(0) == ("default", "12", "10 of 12", "0 of 2")
-    assert table["cost"]["score / fit at equal events"][0].startswith("0.50")
 
 
-def test_halves_of_gold_are_one_kind_of_ranker_each(arithmetic):
+def test_kinds_of_ranker_are_compared_with_each_other_and_one_with_the_rest(arithmetic):
     din, dcn = np.array([[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.5]]), np.array([[0.4, 0.3, 0.2, 0.1]] * 2)
     fits = np.stack([din[0], dcn[0], din[1], dcn[1]])
     assert arithmetic.halves_agree(fits) == pytest.approx(stats.spearmanr(din.mean(0), dcn.mean(0))[0])
+    rest = (dcn[0] + din[1] + dcn[1]) / 3
+    assert arithmetic.one_agrees(fits) == pytest.approx(stats.spearmanr(din[0], rest)[0])
