@@ -19,7 +19,7 @@ from lis_lightning.result import LISResult
 
 MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
 NOT_BINDING_Z = 2.0
-COLLAPSED_SHARE = 0.1  # of the raw effective rank, left in a representation that gains nothing
+COLLAPSED_SHARE = 0.25  # of the raw effective rank, left in a representation that is no better than the raw one
 
 VERDICTS = (
     "warming-up",
@@ -50,7 +50,9 @@ class StopRule:
         warmup: Evaluations after the raw one that are never held against a run: fine-tuning dips first.
         plateau_delta: A change of fewer AUC units than this is none: snapshots jitter.
         plateau_share: The same as a share of the best AIS; the larger of the two counts.
-        plateau_patience: The last evaluations that a rise is looked for in. A run stops if none is possible (95 %).
+        plateau_patience: The last evaluations that a rise is looked for in.
+        plateau_z: A run stops if their paired gain over the best before, plus this many standard errors, is no change:
+            1.96 waits until a rise is all but ruled out, 0 stops when none is seen.
         rising_z: The last evaluations rise if the paired z of the best of them against the best before exceeds this.
         falling_z: An evaluation falls if its paired z against a change of none, from the best before it, is below this;
             less where the best was picked among many: the luckiest of many is seldom met again (Bonferroni).
@@ -67,6 +69,7 @@ class StopRule:
     plateau_delta: float = field(default=0.0005, metadata=_within(0))
     plateau_share: float = field(default=0.05, metadata=_within(0, 1))
     plateau_patience: int = field(default=3, metadata=_within(1))
+    plateau_z: float = field(default=1.96, metadata=_within(0))
     rising_z: float = field(default=1.96, metadata=_within(0))
     falling_z: float = field(default=-1.64, metadata=_within(-8, 0))
     falling_patience: int = field(default=2, metadata=_within(1))
@@ -234,7 +237,8 @@ class _Run:
                 "against these, not against 0, or give a better `base_logit`.",
             )
         raw, rank = (result.companions.get("rankme", math.inf) for result in (self.results[0], self.last))
-        if rank < self.rule.collapsed_below or (rank < COLLAPSED_SHARE * raw and self.last.ais_low <= 0):
+        lost = self.num_recent and rank < COLLAPSED_SHARE * raw and self.last.compare(self.results[0]).low <= 0
+        if rank < self.rule.collapsed_below or lost:
             return _Finding(
                 "collapsed",
                 f"the effective rank of the representation is {rank:.1f}: all items look alike. "
@@ -308,15 +312,13 @@ class _Run:
                     f"{name} is {shown(estimate)}: more or better preference data is needed; more training will not "
                     "help.",
                 )
-        reached = "AIS is within one standard error of the ceiling" if room.value <= room.se else ""
-        if best.headroom_high < self.worth:
-            reached = f"the preference data would add less than {self.worth:.4f} to the representation"
-        if estimate.z > MIN_CEILING_Z and reached:
+        # AIS may meet a ceiling that is too low while the data has more to teach: headroom tells.
+        reached = room.value <= room.se and not best.headroom_low > self.worth
+        if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < self.worth):
             return _Finding(
                 "at-ceiling",
                 f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {shown(estimate)}."
                 f"{self._left()} {self._keep()}Only better preference data can bring more.",
-                reached if self.num_recent else "",
             )
         return None
 
@@ -329,8 +331,10 @@ class _Run:
         return newest.compare(oldest)
 
     def _flat(self, progress: Estimate | None) -> str:
-        """Return the reason to stop at a plateau, if even the upper end of the progress is not worth waiting for."""
-        if progress is None or self.num_recent < self.rule.plateau_patience or progress.high >= self.worth:
+        """Return the reason to stop at a plateau, if the progress is not worth waiting for."""
+        if progress is None or self.num_recent < self.rule.plateau_patience:
+            return ""
+        if progress.value + self.rule.plateau_z * progress.se >= self.worth:
             return ""
         return f"the last {self.num_recent} snapshots gain less than {self.worth:.4f} over the best one before"
 

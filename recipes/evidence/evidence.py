@@ -35,7 +35,7 @@ def plan(size: str) -> list[Job]:
     MovieLens is measured only where it can be read.
     """
     if size == "small":
-        return [Job(kind, 0, tuple(RECIPES)[:-1]) for kind in list(KINDS)[:3]]
+        return [Job(kind, 0, tuple(RECIPES)) for kind in list(KINDS)[:3]]
     first, second = ([Job(kind, seed, tuple(RECIPES)) for kind in KINDS] for seed in range(2))
     real = [Job(TEXTS, 0, FEW), *(Job(REAL, seed, tuple(RECIPES)) for seed in range(3))]
     return [*first, *(real if os.environ.get("LIS_DATA") else []), Job(PICTURES, 0, FEW), *second]

@@ -35,9 +35,8 @@ class Data:
         self.past = torch.from_numpy(np.where(inside, split.history_item[place], 0))
         sign = 2.0 * split.history_label[place] - 1
         self.sign = torch.from_numpy(np.where(inside, sign, 0)).float()  # 1 clicked, -1 skipped, 0 nothing
-        counts = [
-            c for seen in (events.by_user, events.by_item) for c in (np.log1p(seen.count), seen.rate(split.prior))
-        ]
+        seen = events.by_user, events.by_item
+        counts = [number for one in seen for number in (np.log1p(one.count), one.rate(split.prior))]
         dense = torch.from_numpy(np.stack(counts, axis=1)).float()
         train = torch.from_numpy(events.train)
         self.dense = (dense - dense[train].mean(0)) / (dense[train].std(0) + 1e-6)
@@ -112,22 +111,16 @@ RANKERS = {"din": Din, "dcn": Dcn}
 def fit(data: Data, rows: Sequence[NDArray[np.floating[Any]]], kind: str, seed: int) -> NDArray[np.float64]:
     """Return the logits [representations, test events] of a ranker fitted with each of several representations.
 
-    All begin with equal weights and see equal batches: what differs is the representation. They are fitted side by
-    side, as one stack, for speed alone: neither reads another.
+    All begin with equal weights and see equal batches: what differs is the representation. One stack is fast.
     """
     stack = torch.stack([_scaled(one) for one in rows])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         ranker = RANKERS[kind](data, stack[0])
-        weights = {name: one.detach().expand(len(stack), *one.shape).clone() for name, one in ranker.named_parameters()}
         order = torch.randperm(data.train.numel())
-    for one in weights.values():
-        one.requires_grad_()
-
-    def logit(own: dict[str, Tensor], rows: Tensor, at: Tensor) -> Tensor:
-        return functional_call(ranker, own | {"rows": rows}, (at,))
-
-    logits = vmap(logit, in_dims=(0, 0, None))
+    copies = {name: one.detach().expand(len(stack), *one.shape) for name, one in ranker.named_parameters()}
+    weights = {name: one.clone().requires_grad_() for name, one in copies.items()}
+    logits = vmap(lambda own, rows, at: functional_call(ranker, own | {"rows": rows}, (at,)), in_dims=(0, 0, None))
     step = torch.optim.AdamW(weights.values(), lr=RATE, weight_decay=DECAY)
     batches = data.train[order].split(BATCH)  # one epoch, as of click models
     for number, at in enumerate(batches):

@@ -36,7 +36,7 @@ def _run(place: Path, names: dict[str, str]) -> Run:
     results, extra = Record.read(place / "record.jsonl")[1], json.loads((place / "curves.json").read_text())
     gold, parts = gains(said["gold"], said["placebo"])
     curves = {"AIS": [one.ais for one in results], "geometry": [one.ais_geometry for one in results]}
-    curves["realised"] = [one.realised for one in results]
+    curves |= {"user AUC": [one.gauc_gain for one in results], "realised": [one.realised for one in results]}
     for name, key in (("pair AUC", "pair_auc"), ("CKA", "cka"), ("RankMe", "rankme")):
         curves[name] = [one.companions[key] for one in results]
     curves |= {name: [one[name] for one in extra["recall"]] for name in extra["recall"][0]}

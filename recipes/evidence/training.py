@@ -3,73 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from readers import READERS
 from torch import Tensor
 from typing_extensions import override
 from worlds import Study, cache_dir
 
 from lis_lightning.align.events import AlignmentEvents
 from lis_lightning.align.examples import ExampleDataModule
-from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.models.features import FeatureEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
 from lis_lightning.align.module import AlignmentModule
-from lis_lightning.align.objectives.base import Objective, Regulariser
+from lis_lightning.align.objectives.base import Objective
 from lis_lightning.align.objectives.histories import ClickRanking, NextItemContrastive
 from lis_lightning.align.objectives.pairs import CoEngagement, PairAttraction, PairContrastive
-from lis_lightning.align.objectives.spread import VarianceCovariance
 from lis_lightning.align.objectives.teachers import Distillation
-
-DIM = 32
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What reads the items.
-
-    Attributes:
-        make: Makes the encoder of a table of items.
-        rate: Its highest learning rate.
-        batch: Examples a batch.
-        steps: Optimizer steps at which snapshots are taken; the last ends the run.
-    """
-
-    make: Callable[[ItemTable], ItemEncoder]
-    rate: float
-    batch: int
-    steps: tuple[int, ...]
-
-
-def _text(items: ItemTable) -> ItemEncoder:
-    model = Path(os.environ["LIS_DATA"], "models", "all-MiniLM-L6-v2")
-    tuning, options = Tuning("lora"), {"output_dim": DIM, "max_text_tokens": 32}
-    return TextEncoder.from_items(items, cache_dir=cache_dir(), model=model, tuning=tuning, **options)
-
-
-READERS = {
-    "features": Reader(
-        lambda items: FeatureEncoder.from_items(items, output_dim=DIM, hidden_dim=128),
-        1e-2, 64, (0, 10, 20, 40, 80, 120, 160, 200, 300, 400),
-    ),
-    "vlm": Reader(
-        lambda items: VisionLanguageEncoder.from_items(items, cache_dir=cache_dir(), output_dim=DIM),
-        5e-3, 64, (0, 10, 20, 40, 80, 120, 160, 200, 300, 400),
-    ),
-    "text": Reader(_text, 1e-3, 32, (0, 4, 8, 16, 24, 32, 48, 64)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,8 +32,7 @@ class Recipe:
 
     Attributes:
         objectives: Makes them, by name.
-        truth: The bottleneck that was built in, as verdicts call it; "" for none.
-        regularisers: Makes them, by name.
+        truth: The bottleneck that was built in, as verdicts call it; "done" for what cannot get better, "" for none.
         speed: Times the learning rate of the encoder.
         users: Share of the users whose clicks it is aligned to.
         content: Whether the encoder is given what content reveals, instead of features that are hard to read.
@@ -87,7 +40,6 @@ class Recipe:
 
     objectives: Callable[[], dict[str, Objective]]
     truth: str = ""
-    regularisers: Callable[[], dict[str, Regulariser]] = dict
     speed: float = 1.0
     users: float = 1.0
     content: bool = False
@@ -103,17 +55,12 @@ RECIPES = {
     "next_item": Recipe(lambda: {"next_item": NextItemContrastive()}),
     "distill": Recipe(lambda: {"distill": Distillation()}),
     "bpr": Recipe(lambda: {"bpr": ClickRanking()}),
-    "mixed": Recipe(
-        lambda: {**_pairs()(), "distill": Distillation(weight=2.0)},
-        regularisers=lambda: {"variance": VarianceCovariance(weight=0.1)},
-    ),
     "too fast": Recipe(_pairs(), speed=10),
     "shuffled": Recipe(_pairs(pairs=CoEngagement(shuffled=True)), "data-bound"),
     "attraction": Recipe(lambda: {"attraction": PairAttraction()}, "collapsed"),
     "frozen": Recipe(_pairs(), "model-bound", speed=STILL),
-    "perfect": Recipe(_pairs(), "at-ceiling", speed=STILL, content=True),
+    "perfect": Recipe(_pairs(), "done", speed=STILL, content=True),
     "few pairs": Recipe(_pairs(), "overfitting", speed=3, users=0.03),
-    "hard_negatives": Recipe(_pairs(hard_negatives=2)),
 }
 
 
@@ -178,7 +125,7 @@ def train(world: Study, recipe: Recipe, seed: int, steps: Sequence[int] = ()) ->
     prepared = encoder.prepare(items, cache_dir())
     batches = ExampleDataModule(examples, prepared, encoder.collate, batch_size=reader.batch, seed=seed)
     rate = recipe.speed * reader.rate
-    module = AlignmentModule(encoder, objectives, regularisers=recipe.regularisers(), learning_rate=rate)
+    module = AlignmentModule(encoder, objectives, learning_rate=rate)
     snapshots = Snapshots(steps)
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)

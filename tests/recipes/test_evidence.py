@@ -25,6 +25,7 @@ SCRIPTS = (
     "stops",
     "curves",
     "training",
+    "readers",
     "gold",
     "worlds",
     "arithmetic",
@@ -229,7 +230,8 @@ def test_intervals_draw_whole_worlds(arithmetic):
     [
         ("data-bound", "data-bound", True),
         ("data-bound", "model-bound", False),
-        ("at-ceiling", "ceiling-not-binding", True),
+        ("done", "ceiling-not-binding", True),
+        ("done", "model-bound", False),
         ("", "plateau", True),
         ("", "collapsed", False),
     ],
@@ -282,6 +284,7 @@ def test_tables_hold_what_runs_say(scripts, tmp_path):
     assert rules["val loss, patience 1"]["first: lost"] == "0.80"
     assert rules["val loss, patience 1"]["second: saved"] == "0.60"
     assert rules["last step"]["first: .4 saved at .05"] == "0 of 2"
+    assert [rules["(hindsight)"][f"first: {key}"] for key in ("lost", "saved")] == ["0.00", "0.20"]
     assert any(name.startswith("the same, chosen on the first half") for name in rules)
     said = {(row["built in"], row["half"]): row for row in table["verdicts"].to_dicts()}
     assert [said["(none of these)", half]["runs"] for half in ("first", "second")] == ["2", "1"]
