@@ -220,11 +220,12 @@ class _Run:
 
     def finding(self) -> _Finding:
         """Return the first verdict that applies, with the first reason to stop, whatever the verdict."""
-        fallen, progress = self._fallen(), self._progress()
+        fallen, limited, progress = self._fallen(), self._limited(), self._progress()
         stop = (fallen.stop if fallen else "") or self._flat(progress)
-        checks = (self._unreadable(), fallen, self._limited(), self._trend(progress), self._early())
-        said = next(found for found in checks if found is not None)
-        return said._replace(stop=stop or said.stop)
+        # What worthless data teaches falls too: the data is to blame, not the training.
+        worthless = limited if limited and limited.verdict == "data-bound" else None
+        checks = (self._unreadable(), worthless, fallen, limited, self._trend(progress), self._early())
+        return next(found for found in checks if found is not None)._replace(stop=stop)
 
     def _unreadable(self) -> _Finding | None:
         """Return a verdict that overrides all others: the numbers cannot be read as usual."""

@@ -328,4 +328,3 @@ def test_a_rank_that_is_lost_is_a_collapse_where_nothing_is_gained(rank, ais, co
     late = flat(ais, 0.0006, limit=0.03, companions={"rankme": rank})
     assert (judge([raw, raw, raw, late]).verdict == "collapsed") is collapsed
     assert judge([raw, late]).verdict == "warming-up"
-

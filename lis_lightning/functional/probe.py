@@ -178,25 +178,24 @@ def fit_probe(
         labels: 0 or 1.
         groups: Group of each training event, ``0 .. num_groups - 1``, by user; -1 for test events.
         num_groups: Number of groups, a multiple of the number of folds (4).
-        penalties: Ridge strengths to choose from.
+        penalties: Ridge strengths to choose from and between.
     """
     residual = labels - torch.sigmoid(base)
     test, *members = ((groups == group).nonzero()[:, 0] for group in range(-1, num_groups))
     parts = torch.stack([_moments(inputs, residual, events) for events in members])
     mean, gain = _standardisation(parts.sum(0), inputs)
     grams, crosses = _standardise(parts, mean, gain)
-    by_fold, errors = _cross_validate(grams, crosses, penalties)
-    choices, choice = (errors.sum(1, keepdim=True) - errors).argmin(0), int(errors.sum(1).argmin())
-    strength = grams.new_tensor(penalties)
-    without = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, strength[choices])
-    everyone = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), strength[[choice]])
+    rest, errors = _cross_validate(grams, crosses, penalties)
+    total = errors.sum(1, keepdim=True)
+    strengths = best_penalty(torch.cat([total, total - errors], dim=1), penalties)
+    penalty, strengths = strengths[:1], strengths[1:]
+    without = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, strengths)
+    everyone = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), penalty)
+    by_fold = _ridge(*rest, penalty)
     # A training event is predicted by the weights that its fold of users had no part in.
     train = torch.cat(members)
     out_of_fold = torch.cat(
-        [
-            _predict(inputs, mean, gain, by_fold[choice, [g % NUM_FOLDS]], events)[:, 0]
-            for g, events in enumerate(members)
-        ]
+        [_predict(inputs, mean, gain, by_fold[[g % NUM_FOLDS]], events)[:, 0] for g, events in enumerate(members)]
     )
     slope, error = fit_slope(out_of_fold, labels[train], base[train])
     predicted = _predict(inputs, mean, gain, torch.cat([everyone, without]), test)
@@ -204,7 +203,7 @@ def fit_probe(
     predicted *= slope
     score = torch.zeros_like(base)
     score[train], score[test] = slope * out_of_fold, predicted[:, 0]
-    return ProbeFit(score, predicted[:, 1:], unruled, slope, penalties[choice])
+    return ProbeFit(score, predicted[:, 1:], unruled, slope, float(penalty))
 
 
 def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:
@@ -240,8 +239,27 @@ def _standardise(parts: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Ten
     return gain[:, None] * gram * gain, gain * cross
 
 
-def _cross_validate(grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Return the weights without each fold of users, [P, F, f], and the error they make on each group, [P, G].
+def best_penalty(errors: Float[Tensor, "P n"], penalties: tuple[float, ...]) -> Float[Tensor, " n"]:
+    """Return the penalty of the least error, between the given ones by the parabola through it and its neighbours.
+
+    A choice among few jumps where two are nearly as good, and with it a curve of snapshots, and the jackknife.
+
+    Args:
+        errors: Cross-validated error of each penalty, for each of n fits.
+        penalties: At least three, in equal steps of their logarithm, ascending.
+    """
+    grid = errors.new_tensor(penalties).log()
+    at = errors.argmin(0).clamp(1, len(penalties) - 2)
+    low, middle, high = (errors.gather(0, (at + shift)[None])[0] for shift in (-1, 0, 1))
+    bend = low - 2 * middle + high
+    shift = torch.where(bend > 0, (low - high) / (2 * bend), torch.sign(low - high)).clamp(-1, 1)
+    return (grid[at] + shift * (grid[1] - grid[0])).exp()
+
+
+def _cross_validate(
+    grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return the moments without each fold of users, and the error that each penalty makes on each group, [P, G].
 
     Errors are squared errors of the residual, less a constant of the group.
     """
@@ -251,7 +269,7 @@ def _cross_validate(grams: Tensor, crosses: Tensor, penalties: tuple[float, ...]
     weights = torch.stack([_ridge(*rest, penalty) for penalty in grams.new_tensor(penalties)])
     own = weights[:, fold]
     errors = torch.einsum("pgv,gvw,pgw->pg", own, grams, own) - 2 * torch.einsum("pgv,gv->pg", own, crosses)
-    return weights, errors
+    return rest, errors
 
 
 def _ridge(grams: Float[Tensor, "b f f"], crosses: Float[Tensor, "b f"], penalty: Tensor) -> Float[Tensor, "b f"]:

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from arithmetic import chosen, fair_regret, halves_agree, one_agrees, regret, share, shown, spearman
+from arithmetic import bootstrap, chosen, fair_regret, halves_agree, one_agrees, regret, share, shown, spearman
 
 Run = dict[str, Any]
 KINDS_AGREE, ONE_AGREES = "(DIN-like rankers with DCN-like)", "(one ranker, refitted, with the others)"
@@ -34,14 +34,22 @@ def within(runs: list[Run]) -> list[Run]:
     return rows
 
 
-def by_world(runs: list[Run]) -> list[Run]:
-    """Return the same by kind of world, where gold moves."""
-    moving, rows = sorted((run for run in runs if run["moves"]), key=lambda run: run["world"]), []
-    for kind, group in groupby(moving, lambda run: run["world"]):
+def _by(runs: list[Run], key: str) -> list[Run]:
+    """Return the mean rank correlations of the runs that have something in common, where gold moves."""
+    moving, rows = sorted((run for run in runs if run["moves"]), key=lambda run: run[key]), []
+    for name, group in groupby(moving, lambda run: run[key]):
         some = list(group)
-        found = {name: shown(values, [kind] * len(values)) for name, values in _ranks(some).items()}
-        rows.append({"world": kind, "runs": len(some), **found})
+        found = {curve: f"{bootstrap(values, range(len(some)))[0]:.2f}" for curve, values in _ranks(some).items()}
+        rows.append({key: name, "runs": len(some), **found})
     return rows
+
+
+def by_world(runs: list[Run]) -> list[Run]:
+    return _by(runs, "world")
+
+
+def by_recipe(runs: list[Run]) -> list[Run]:
+    return _by(runs, "recipe")
 
 
 def across(runs: list[Run]) -> list[Run]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from agreement import Run, across, by_world, selection, within
+from agreement import Run, across, by_recipe, by_world, selection, within
 from arithmetic import gains, moves, share, shown
 from stops import stopping, verdicts
 from training import RECIPES
@@ -84,7 +84,7 @@ def cost(runs: list[Run]) -> list[Run]:
     return [{"score, CPU s": seconds, "events": int(np.median([one["scored events"] for one in spent]))}]
 
 
-TABLES = [what_ran, within, by_world, across, selection, stopping, verdicts, ceilings, cost]
+TABLES = [what_ran, within, by_world, by_recipe, across, selection, stopping, verdicts, ceilings, cost]
 
 
 def write_table(folder: Path, name: str, rows: list[Run]) -> str:

@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from lis_lightning.functional.probe import PENALTIES, ProbeInputs, fit_logistic, fit_probe, fit_slope
+from lis_lightning.functional.probe import PENALTIES, ProbeInputs, best_penalty, fit_logistic, fit_probe, fit_slope
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,29 @@ def test_probe_equals_ridge_by_an_optimiser():
             error = residual[held] - design[held] @ ridge(train & ~held, penalty)
             total += error @ error
         errors.append(total)
-    assert fit.penalty == PENALTIES[int(np.argmin(errors))]
+    assert np.argmin(errors) == 0
+    assert fit.penalty == pytest.approx(PENALTIES[0])
     test = ~train
     expected = design[test] @ ridge(train, fit.penalty)
     np.testing.assert_allclose(fit.score.numpy()[test], fit.slope * expected, rtol=1e-3, atol=1e-5)
     for group in (0, 7):
         expected = design[test] @ ridge(train & (groups.numpy() != group), fit.penalty)
         np.testing.assert_allclose(fit.without.numpy()[:, group], fit.slope * expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_penalty_is_the_vertex_of_a_parabola_within_what_is_offered():
+    grid = np.log(PENALTIES)
+    rng = np.random.default_rng(0)
+    places = rng.uniform(grid[0] - 2, grid[-1] + 2, size=50)
+    errors = torch.from_numpy((grid[:, None] - places) ** 2 * rng.uniform(0.1, 9, size=50) + 5)
+    best = best_penalty(errors, PENALTIES).log().numpy()
+    np.testing.assert_allclose(best, places.clip(grid[0], grid[-1]), atol=1e-9)
+    errors = torch.from_numpy(rng.standard_normal((len(PENALTIES), 50)))
+    best = best_penalty(errors, PENALTIES).log().numpy()
+    assert (np.abs(best - grid[errors.argmin(0)]) <= grid[1] - grid[0] + 1e-9).all()
+    rising = torch.from_numpy(np.sqrt(np.arange(len(PENALTIES), dtype=float)))[:, None]  # bends down everywhere
+    assert float(best_penalty(rising, PENALTIES)) == pytest.approx(PENALTIES[0])
+    assert float(best_penalty(rising.flip(0), PENALTIES)) == pytest.approx(PENALTIES[-1])
 
 
 def test_probe_of_features_without_variance_adds_nothing():
