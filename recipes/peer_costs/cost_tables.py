@@ -117,7 +117,7 @@ def _agreement(by_run: dict[str, float], gold: dict[str, Gold]) -> list[str]:
 
 
 def ratios(answers: Sequence[Answer], score: str = "LIS, a ranker's events") -> str:
-    """Return how long a score takes beside a fit of each ranker on the same events, paired run by run."""
+    """Return how long a score takes beside a fit of each ranker on the same events, run by run; "" without any."""
     seconds = {(one.run, one.contender): one.typical for one in answers if not one.error}
     rows = []
     for ranker in ("gold DIN", "gold DCN", "FuxiCTR DIN"):
@@ -129,7 +129,7 @@ def ratios(answers: Sequence[Answer], score: str = "LIS, a ranker's events") -> 
         if found:
             mean = bootstrap(found)[0]
             rows.append([ranker, f"{mean:.2f}", f"{min(found):.2f} to {max(found):.2f}", str(len(found))])
-    return markdown(("ranker", "score / fit, mean", "runs from, to", "runs"), rows)
+    return markdown(("ranker", "score / fit, mean", "runs from, to", "runs"), rows) if rows else ""
 
 
 def features(names: Sequence[str]) -> str:

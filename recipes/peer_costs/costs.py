@@ -99,7 +99,7 @@ def write(answers: Sequence[Answer], gold: dict[str, Gold], out: Path) -> str:
         "a score beside a fit": ratios(answers),
         "what each needs and tells": features(names),
     }
-    text = "\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
+    text = "\n".join(f"### {title}\n\n{table}" for title, table in parts.items() if table)
     (out / "tables.md").write_text(text)
     return text
 
@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/peer_costs"), help="folder of tables.md and costs.csv"
     )
+    everyone = [*OURS, *FUXICTR, *PRETRAINING]
+    parser.add_argument("--only", nargs="+", choices=everyone, default=everyone, help="some of the contenders")
     args = parser.parse_args()
     runs = checked(args.runs)
     contenders = {name: (sys.executable, *what) for name, what in OURS.items()}
@@ -132,9 +134,9 @@ def main() -> None:
             folders[run.name].mkdir()
             if wrong := call(sys.executable, "prepare.py", str(run), str(folders[run.name])):
                 raise SystemExit(f"--runs: {run}: {wrong}")
-        for contender, command in contenders.items():
+        for contender in filter(contenders.get, args.only):
             began = time.monotonic()
-            answers += ask(contender, command, folders)
+            answers += ask(contender, contenders[contender], folders)
             print(f"{contender}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             text = write(answers, gold, args.out)  # what was measured by now, should it be ended
     print(text)

@@ -83,4 +83,6 @@ def load(kind: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, fl
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logger.remove()
+    # Without its list of installed packages, which a thread would write beside each fit.
+    spt.set(default_callbacks={"env_dump": False})
     serve(load)

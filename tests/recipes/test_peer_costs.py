@@ -88,6 +88,7 @@ def test_a_score_is_compared_with_fits_of_its_own_run(tables):
     ]
     answers.append(tables.Answer("b", "FuxiCTR DIN", error="no such module"))
     assert tables.ratios(answers).splitlines()[2:] == ["| gold DIN | 0.50 | 0.25 to 0.75 | 2 |"]
+    assert tables.ratios([one for one in answers if one.contender == name]) == ""
 
 
 def test_every_contender_has_a_row_of_features_but_a_run_without_evaluator(scripts, tables):
@@ -173,6 +174,7 @@ def test_a_csv_row_is_kept_of_every_run_and_contender(scripts, gold, tables, tmp
     answers = [tables.Answer("a", "LIS", (1, 2, 3, 4, 5), (1.0,) * 5), tables.Answer("a", "RankMe", error="no")]
     text = scripts["costs"].write(answers, {"a": gold}, tmp_path)
     assert text == (tmp_path / "tables.md").read_text()
+    assert "a score beside a fit" not in text  # no ranker was asked
     with (tmp_path / "costs.csv").open() as file:
         lis, rankme = csv.DictReader(file)
     assert (lis["snapshots"], lis["seconds"], float(lis["spearman"])) == ("5", "1.0", pytest.approx(1))
