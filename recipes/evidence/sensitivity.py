@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from arithmetic import shown, spearman
 from joblib import Parallel, delayed
 from tables import Run, read, write_table
-from worlds import REAL, Study, study
+from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.ceiling import leak_arm
@@ -32,16 +33,11 @@ BASE = "(as in the study)"
 DIGITS = {"test events": 0, "AIS": 4, "95 % +-": 4, "ceiling": 4, "Spearman": 2, "seconds": 2}
 
 
-def splits(world: Study, real: bool) -> Iterator[tuple[str, PreferenceSplit]]:
+def splits(halves: Halves, real: bool) -> Iterator[tuple[str, PreferenceSplit]]:
     """Return the split of the study, and others that differ from it in one setting."""
-    log, options = world.log, world.options
-    time_, label = options["time"], options["label"]
-    begin, end = options["windows"]
-
-    def cut(**changes: Any) -> PreferenceSplit:
-        return PreferenceSplit.from_log(log, **options | changes)
-
-    yield BASE, world.scored
+    log, cut = halves.logs[0], partial(halves.to_score, 0)
+    time_, label, (_, begin, end) = halves.options["time"], halves.options["label"], halves.cut
+    yield BASE, cut()
     for events in (3_000, 10_000):
         yield f"max_events {events}", cut(max_events=events)
     between = log.filter(pl.col(time_).is_between(begin, end, closed="left"))[time_]
@@ -57,11 +53,9 @@ def splits(world: Study, real: bool) -> Iterator[tuple[str, PreferenceSplit]]:
         for threshold in (3, 5):
             yield f"label {label[0]} >= {threshold}", cut(label=(label[0], threshold))
     liked = log.filter(pl.col(label[0]) >= label[1]) if real else log.filter(pl.col(label) == 1)
+    clicks = replace(halves, logs=[liked])
     for negatives in (1, 4):
-        yield (
-            f"clicks alone, negatives {negatives}",
-            PreferenceSplit.from_log(liked, **options | {"label": None, "negatives": negatives}),
-        )
+        yield f"clicks alone, negatives {negatives}", clicks.to_score(label=None, negatives=negatives)
 
 
 def scored(run: Run, rows: Callable[[PreferenceSplit], Any], split: PreferenceSplit, **options: Any) -> dict[str, Any]:
@@ -93,14 +87,19 @@ def folded(split: PreferenceSplit, num_folds: int) -> float:
 def measured(kind: str, runs: list[Run]) -> list[dict[str, Any]]:
     """Return one row a setting and run of a world."""
     torch.set_num_threads(1)
-    world, rows = study(kind, runs[0]["seed"]), []
-    place = lambda split: world.items.rows(split.item_ids)  # noqa: E731
-    for name, split in splits(world, kind == REAL):
+    halves, rows = Halves.read(kind, runs[0]["seed"]), []
+    items, base = halves.data.items, halves.to_score()
+    assert items is not None  # noqa: S101  # every world of the study has items
+
+    def place(split: PreferenceSplit) -> Any:
+        return items.rows(split.item_ids)
+
+    for name, split in splits(halves, kind == REAL):
         rows += [{"setting": name, "world": kind} | scored(run, place, split) for run in runs]
         print(f"{kind}: {name}", flush=True)
     curves = [[row["curve"]] for row in rows[: len(runs)]]  # of the setting of the study, k 16
     for k in (4, 8, 32):
-        new = [{"setting": f"k {k}", "world": kind} | scored(run, place, world.scored, k=k) for run in runs]
+        new = [{"setting": f"k {k}", "world": kind} | scored(run, place, base, k=k) for run in runs]
         rows += new
         curves = [[*known, row["curve"]] for known, row in zip(curves, new, strict=True)]
     for run, known in zip(runs, curves, strict=True):
@@ -108,7 +107,7 @@ def measured(kind: str, runs: list[Run]) -> list[dict[str, Any]]:
         row = {"setting": "mean of k 4, 8, 16, 32", "world": kind, "AIS": mean[-1]}
         rows.append(row | {"Spearman": agreement(run, mean)})
     for folds in (2, 10, 20):
-        rows.append({"setting": f"folds {folds}", "world": kind, "ceiling": folded(world.scored, folds)})
+        rows.append({"setting": f"folds {folds}", "world": kind, "ceiling": folded(base, folds)})
     return rows
 
 

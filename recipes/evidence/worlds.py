@@ -39,41 +39,71 @@ class Study:
     Attributes:
         items: What an encoder reads, in one order for both halves.
         reader: The encoder that reads them: features, text, or vlm.
-        log: The log of one half of the users: alignment and score see nothing else.
-        options: How it is cut.
-        scored: The split of it.
+        scored: The split of one half of the users: alignment and score see nothing else.
         gold: That of the other half, with all events before w2 to train a ranker on.
         content: The latents that content reveals, a row an item; None where nobody knows them.
     """
 
     items: ItemTable
     reader: str
-    log: pl.DataFrame
-    options: dict[str, Any]
     scored: PreferenceSplit
     gold: PreferenceSplit
     content: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The users of a world in two halves, and how their logs are cut; on MovieLens a seed is these halves and no more.
+
+    Attributes:
+        data: What was read.
+        content: As of :class:`Study`.
+        logs: Of the scored half, and of gold's.
+        cut: The times before which a tenth, a half and three quarters of all events lie.
+        options: Of every split.
+    """
+
+    data: AlignmentData
+    content: NDArray[np.float32] | None
+    logs: list[pl.DataFrame]
+    cut: list[Any]
+    options: dict[str, Any]
+
+    @classmethod
+    def read(cls, kind: str, seed: int, size: dict[str, Any] = SIZE) -> Halves:
+        """Return the halves of a world of a kind."""
+        if kind in (REAL, TEXTS):
+            data, content = load_movielens(features=None if kind == TEXTS else FEATURES, on_bad_image="blank"), None
+        elif kind == PICTURES:
+            data, content = load_world(cache_dir(), seed=seed, **size), None
+        else:
+            data, content = generated(kind, seed, size)
+        user, time = data.columns["user"], data.columns["time"]
+        users = np.random.default_rng([seed, 21]).permutation(data.log[user].unique().sort().to_numpy())
+        logs = [data.log.filter(pl.col(user).is_in(part)) for part in np.array_split(users, 2)]
+        cut = [data.log[time].quantile(share, "nearest") for share in (0.1, 0.5, 0.75)]
+        return cls(data, content, logs, cut, data.columns | {"seed": seed, "max_events": None})
+
+    def to_score(self, half: int = 0, **changes: Any) -> PreferenceSplit:
+        """Return the split of a half that alignment and score see, or one with other options."""
+        windows = {"windows": (self.cut[1], self.cut[2])}
+        return PreferenceSplit.from_log(self.logs[half], **self.options | windows | changes)
+
+    def to_rank(self, half: int = 1) -> PreferenceSplit:
+        """Return the split of a half that a ranker is trained on: all events before w2, and as much history as it has.
+
+        To the split w1 is all that it trains on; the first tenth is history only.
+        """
+        windows = (self.cut[0], self.cut[2])
+        return PreferenceSplit.from_log(self.logs[half], windows=windows, unseen_items=0.0, history=12, **self.options)
+
+
 def study(kind: str, seed: int, size: dict[str, Any] = SIZE) -> Study:
-    """Return a world of a kind, its users split in two halves; on MovieLens a seed is a split and no more."""
-    if kind in (REAL, TEXTS):
-        data, content = load_movielens(features=None if kind == TEXTS else FEATURES, on_bad_image="blank"), None
-    elif kind == PICTURES:
-        data, content = load_world(cache_dir(), seed=seed, **size), None
-    else:
-        data, content = generated(kind, seed, size)
-    assert data.items is not None  # noqa: S101  # both readers give items
-    user, time = data.columns["user"], data.columns["time"]
-    users = np.random.default_rng([seed, 21]).permutation(data.log[user].unique().sort().to_numpy())
-    halves = [data.log.filter(pl.col(user).is_in(part)) for part in np.array_split(users, 2)]
-    cut = [data.log[time].quantile(share, "nearest") for share in (0.1, 0.5, 0.75)]
-    common = data.columns | {"seed": seed, "max_events": None}
-    options = common | {"windows": (cut[1], cut[2])}
-    scored = PreferenceSplit.from_log(halves[0], **options)
-    # To the split of the gold half w1 is all that a ranker trains on; the first tenth is history only.
-    gold = PreferenceSplit.from_log(halves[1], windows=(cut[0], cut[2]), unseen_items=0.0, history=12, **common)
-    return Study(data.items, READERS.get(kind, "features"), halves[0], options, scored, gold, content)
+    """Return a world of a kind, its users split in two halves."""
+    halves = Halves.read(kind, seed, size)
+    items, reader = halves.data.items, READERS.get(kind, "features")
+    assert items is not None  # noqa: S101  # both readers give items
+    return Study(items, reader, halves.to_score(), halves.to_rank(), halves.content)
 
 
 def cache_dir() -> Path:

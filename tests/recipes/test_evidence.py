@@ -294,16 +294,16 @@ def test_tables_hold_what_runs_say(scripts, tmp_path):
 
 
 def test_sensitivity_sets_one_thing_at_a_time(scripts, tmp_path):
-    world = scripts["worlds"].study("default", 0, TINY)
-    found = dict(scripts["sensitivity"].splits(world, real=False))
+    halves = scripts["worlds"].Halves.read("default", 0, TINY)
+    found = dict(scripts["sensitivity"].splits(halves, real=False))
     base = found[scripts["sensitivity"].BASE]
-    assert base is world.scored
+    assert base.hash == scripts["worlds"].study("default", 0, TINY).scored.hash
     assert len(found["w1 of 50%"].events) < len(base.events)
     assert found["unseen items 0%"].events.unseen.sum() == 0
     one, four = (found[f"clicks alone, negatives {number}"].events.label.mean() for number in (1, 4))
     assert four < one < 0.7
     run = {"embeddings": np.random.default_rng(0).standard_normal((5, 60, 4)), "gold": np.arange(5.0), "moves": False}
-    row = scripts["sensitivity"].scored(run, lambda split: world.items.rows(split.item_ids), base)
+    row = scripts["sensitivity"].scored(run, lambda split: halves.data.items.rows(split.item_ids), base)
     assert np.isnan(row["Spearman"])
     table = scripts["sensitivity"].summary([{"setting": "a", "world": "b", **row}] * 2)
     assert table[0]["AIS"] == f"{row['AIS']:.4f}"
