@@ -41,3 +41,43 @@ def gain_over(best: LISResult, result: LISResult) -> Estimate:
     value = result.ais - best.ais
     se = value / result.gain_z if result.gain_z else math.nan
     return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
+
+
+def underpowered(
+    what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
+) -> str | None:
+    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
+
+    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
+    shown the gain that matters.
+
+    Args:
+        what: What was estimated, in words.
+        estimate: The estimate, in AUC units.
+        num_events: Test events it rests on.
+        relevant_gain: The smallest gain that matters, in AUC units.
+        detectable: The smallest gain that so many events show.
+
+    Example:
+        >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
+        >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
+        '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
+    """
+    if estimate.value == 0 and detectable > relevant_gain:
+        # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
+        needed = num_events * detectable / relevant_gain
+        return (
+            f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
+            f"{detectable:+.4f} only, about {rounded(needed):,} the {relevant_gain:+g} that matters: more users or a "
+            "longer log."
+        )
+    if estimate.low > 0 or estimate.high < relevant_gain:
+        return None
+    if not math.isfinite(estimate.se):
+        return f"{what} rests on one user; nothing can be said. Score more users."
+    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
+    needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
+    return (
+        f"{what} is {shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
+        f"{num_events:,} test events cannot tell, about {rounded(needed):,} can: more users or a longer log."
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lis_lightning._evidence import underpowered
 from lis_lightning.ceiling import ceiling
 from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, paired_difference
@@ -19,7 +20,7 @@ from lis_lightning.preference import BUILT_IN, Preference, named
 from lis_lightning.result import Ceiling, LISResult
 from lis_lightning.score import score
 from lis_lightning.split import PreferenceSplit
-from lis_lightning.stopping import MIN_CEILING_Z, StopRule, underpowered
+from lis_lightning.stopping import MIN_CEILING_Z, StopRule
 from lis_lightning.summary import describe
 
 MISSING_GAP = 0.05  # difference of the shares without a vector, by class, from which absence tells the label

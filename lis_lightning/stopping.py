@@ -1,7 +1,7 @@
 """When to stop and what the bottleneck is: pure functions of the list of results of a run.
 
 Evidence is paired: snapshots share their users, so their difference is known far better than either of them. A verdict
-claims no more than its interval does. The thresholds are first guesses, replayed in generated worlds.
+claims no more than its interval does. The thresholds were chosen on one half of the worlds of ``recipes/evidence``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from lis_lightning._evidence import gain_over, gap_error, rounded, shown
+from lis_lightning._evidence import gain_over, gap_error, shown, underpowered
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.result import LISResult
@@ -52,7 +52,7 @@ class StopRule:
         plateau_share: The same as a share of the best AIS; the larger of the two counts.
         plateau_patience: The last evaluations that a rise is looked for in.
         plateau_z: A run stops if their paired gain over the best before, plus this many standard errors, is no change:
-            1.96 waits until a rise is all but ruled out, 0 stops when none is seen.
+            1.96 waits until a rise is all but ruled out, 0 stops when none is seen and a relevant one is ruled out.
         rising_z: The last evaluations rise if the paired z of the best of them against the best before exceeds this.
         falling_z: An evaluation falls if its paired z against a change of none, from the best before it, is below this;
             less where the best was picked among many: the luckiest of many is seldom met again (Bonferroni).
@@ -67,9 +67,9 @@ class StopRule:
 
     warmup: int = field(default=2, metadata=_within(0))
     plateau_delta: float = field(default=0.0005, metadata=_within(0))
-    plateau_share: float = field(default=0.05, metadata=_within(0, 1))
-    plateau_patience: int = field(default=3, metadata=_within(1))
-    plateau_z: float = field(default=1.96, metadata=_within(0))
+    plateau_share: float = field(default=0.1, metadata=_within(0, 1))
+    plateau_patience: int = field(default=2, metadata=_within(1))
+    plateau_z: float = field(default=1.0, metadata=_within(0))
     rising_z: float = field(default=1.96, metadata=_within(0))
     falling_z: float = field(default=-1.64, metadata=_within(-8, 0))
     falling_patience: int = field(default=2, metadata=_within(1))
@@ -163,46 +163,6 @@ def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
         if known and (best is None or result.ais > best.ais):
             best = result
     return gains
-
-
-def underpowered(
-    what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
-) -> str | None:
-    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
-
-    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
-    shown the gain that matters.
-
-    Args:
-        what: What was estimated, in words.
-        estimate: The estimate, in AUC units.
-        num_events: Test events it rests on.
-        relevant_gain: The smallest gain that matters, in AUC units.
-        detectable: The smallest gain that so many events show.
-
-    Example:
-        >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
-        >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
-        '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
-    """
-    if estimate.value == 0 and detectable > relevant_gain:
-        # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
-        needed = num_events * detectable / relevant_gain
-        return (
-            f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
-            f"{detectable:+.4f} only, about {rounded(needed):,} the {relevant_gain:+g} that matters: more users or a "
-            "longer log."
-        )
-    if estimate.low > 0 or estimate.high < relevant_gain:
-        return None
-    if not math.isfinite(estimate.se):
-        return f"{what} rests on one user; nothing can be said. Score more users."
-    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
-    needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
-    return (
-        f"{what} is {shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
-        f"{num_events:,} test events cannot tell, about {rounded(needed):,} can: more users or a longer log."
-    )
 
 
 class _Run:
@@ -335,7 +295,8 @@ class _Run:
         """Return the reason to stop at a plateau, if the progress is not worth waiting for."""
         if progress is None or self.num_recent < self.rule.plateau_patience:
             return ""
-        if progress.value + self.rule.plateau_z * progress.se >= self.worth:
+        sure = progress.value + self.rule.plateau_z * progress.se < self.worth
+        if not sure or progress.high >= max(self.rule.relevant_gain, self.worth) or self._recovers():
             return ""
         return f"the last {self.num_recent} snapshots gain less than {self.worth:.4f} over the best one before"
 

@@ -21,8 +21,8 @@ CHOICES = {
     "plateau_z": (1.96, 1.0, 0.5, 0.0),
     "plateau_share": (0.05, 0.1),
     "plateau_patience": (2, 3),
-    "falling_patience": (1, 2),
 }
+FIRST_GUESSES = StopRule(plateau_z=1.96, plateau_share=0.05, plateau_patience=3)
 PATIENCE = (1, 2, 3, 5)
 LOST = 0.05  # share of the gain that a rule may lose
 BROKEN = {"data-bound", "collapsed", "placebo-failed"}
@@ -97,10 +97,10 @@ def _hindsight(run: Run) -> tuple[int, int]:
 def chosen_rule(runs: list[Run]) -> StopRule:
     """Return the thresholds that save most at no more than 5 % of the gain, on the mean; else those that lose least."""
 
-    def merit(rule: StopRule) -> tuple[bool, float]:
+    def merit(rule: StopRule) -> tuple[bool, float, float]:
         found = replay(runs, partial(_ours, rule=rule))
         lost, saved = found["fair"].mean(), found["saved"].mean()
-        return (True, saved) if lost <= LOST else (False, -lost)
+        return (True, saved, -lost) if lost <= LOST else (False, -lost, saved)
 
     rules = [StopRule(**dict(zip(CHOICES, values, strict=True))) for values in product(*CHOICES.values())]
     return max(rules, key=merit)
@@ -110,11 +110,11 @@ def stopping(runs: list[Run]) -> list[Run]:
     """Replay stop rules where gold moves: those whose thresholds were chosen, and those with none to choose."""
     moving = [run for run in runs if run["moves"]]
     halves = {name: [run for run in moving if run["half"] == name] for name in ("first", "second")}
-    rules: dict[str, Rule] = {"lis_lightning.stopping, default": _ours}
+    rules: dict[str, Rule] = {"ours, default": _ours, "ours, first guesses": partial(_ours, rule=FIRST_GUESSES)}
     if halves["first"] and halves["second"]:
         rule = chosen_rule(halves["first"])
         values = ", ".join(f"{name} {getattr(rule, name)}" for name in CHOICES)
-        rules[f"the same, chosen on the first half: {values}"] = partial(_ours, rule=rule)
+        rules[f"ours, chosen on the first half: {values}"] = partial(_ours, rule=rule)
     rules |= {f"val loss, patience {patience}": partial(_stock, patience=patience) for patience in PATIENCE}
     rules |= {"last step": _last, "(hindsight)": _hindsight}
     rows = []

@@ -285,7 +285,7 @@ def test_tables_hold_what_runs_say(scripts, tmp_path):
     assert rules["val loss, patience 1"]["second: saved"] == "0.60"
     assert rules["last step"]["first: .4 saved at .05"] == "0 of 2"
     assert [rules["(hindsight)"][f"first: {key}"] for key in ("lost", "saved")] == ["0.00", "0.20"]
-    assert any(name.startswith("the same, chosen on the first half") for name in rules)
+    assert any(name.startswith("ours, chosen on the first half") for name in rules)
     said = {(row["built in"], row["half"]): row for row in table["verdicts"].to_dicts()}
     assert [said["(none of these)", half]["runs"] for half in ("first", "second")] == ["2", "1"]
     limits = table["ceilings"].filter(pl.col("ceiling") == "trained")
