@@ -18,7 +18,7 @@ from tables import slug, write_tables
 from training import RECIPES
 from worlds import ALL, KINDS, PICTURES, REAL, SIZE, TEXTS, study
 
-FEW = ("infonce", "next_item", "shuffled")  # of encoders that take minutes a run
+FEW = ("infonce", "shuffled")  # of encoders that take minutes a run
 
 
 class Job(NamedTuple):

@@ -6,9 +6,11 @@ python sensitivity.py [--out DIR]      # DIR is that of evidence.py
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -20,47 +22,46 @@ import polars as pl
 import torch
 from arithmetic import shown, spearman
 from joblib import Parallel, delayed
-from tables import Run, read, write_table
+from numpy.typing import NDArray
+from tables import Run, read, slug, write_table
 from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.ceiling import leak_arm
 from lis_lightning.leaks import build_pairs, cross_fit
 
-WORLDS = ("default", "weak content", "sparse, cold", REAL)
+WORLDS = ("default", "sparse, cold", REAL)
 RECIPES = ("infonce", "distill", "too fast", "few pairs")
-BASE = "(as in the study)"
+Split = Callable[[], PreferenceSplit]
+BASE, MEAN = "(as in the study)", "mean of k 4, 8, 16, 32"
 DIGITS = {"test events": 0, "AIS": 4, "95 % +-": 4, "ceiling": 4, "Spearman": 2, "seconds": 2}
 
 
-def splits(halves: Halves, real: bool) -> Iterator[tuple[str, PreferenceSplit]]:
-    """Return the split of the study, and others that differ from it in one setting."""
+def settings(halves: Halves, real: bool) -> dict[str, tuple[Split, dict[str, Any]]]:
+    """Return by name how a split is cut and what it is scored with: as in the study, and with one thing changed."""
     log, cut = halves.logs[0], partial(halves.to_score, 0)
     time_, label, (_, begin, end) = halves.options["time"], halves.options["label"], halves.cut
-    yield BASE, cut()
-    for events in (3_000, 10_000):
-        yield f"max_events {events}", cut(max_events=events)
     between = log.filter(pl.col(time_).is_between(begin, end, closed="left"))[time_]
-    for share in (0.5, 0.2):
-        yield f"w1 of {share:.0%}", cut(windows=(between.quantile(1 - share, "nearest"), end))
-    for share in (0.6, 0.9):
-        yield f"w2 begins at {share:.0%}", cut(windows=(begin, log[time_].quantile(share, "nearest")))
-    for length in (5, 12, 200):
-        yield f"history {length}", cut(history=length)
-    for share in (0.0, 0.5):
-        yield f"unseen items {share:.0%}", cut(unseen_items=share)
-    if real:
-        for threshold in (3, 5):
-            yield f"label {label[0]} >= {threshold}", cut(label=(label[0], threshold))
     liked = log.filter(pl.col(label[0]) >= label[1]) if real else log.filter(pl.col(label) == 1)
     clicks = replace(halves, logs=[liked])
+    found: dict[str, Split] = {BASE: cut}
+    found |= {f"max_events {events}": partial(cut, max_events=events) for events in (3_000, 10_000)}
+    starts = {share: between.quantile(1 - share, "nearest") for share in (0.5, 0.2)}
+    found |= {f"w1 of {share:.0%}": partial(cut, windows=(start, end)) for share, start in starts.items()}
+    ends = {share: log[time_].quantile(share, "nearest") for share in (0.6, 0.9)}
+    found |= {f"w2 begins at {share:.0%}": partial(cut, windows=(begin, stop)) for share, stop in ends.items()}
+    found |= {f"history {length}": partial(cut, history=length) for length in (5, 12, 200)}
+    found |= {f"unseen items {share:.0%}": partial(cut, unseen_items=share) for share in (0.0, 0.5)}
+    for threshold in (3, 5) if real else ():
+        found[f"label {label[0]} >= {threshold}"] = partial(cut, label=(label[0], threshold))
     for negatives in (1, 4):
-        yield f"clicks alone, negatives {negatives}", clicks.to_score(label=None, negatives=negatives)
+        found[f"clicks alone, negatives {negatives}"] = partial(clicks.to_score, label=None, negatives=negatives)
+    return {name: (split, {}) for name, split in found.items()} | {f"k {k}": (cut, {"k": k}) for k in (4, 8, 32)}
 
 
-def scored(run: Run, rows: Callable[[PreferenceSplit], Any], split: PreferenceSplit, **options: Any) -> dict[str, Any]:
-    """Score the snapshots of a run on a split."""
-    began, at = time.process_time(), rows(split)
+def scored(run: Run, at: NDArray[np.int64], split: PreferenceSplit, **options: Any) -> dict[str, Any]:
+    """Score the snapshots of a run on a split, whose items lie at some rows of theirs."""
+    began = time.process_time()
     results = [split.score(one[at], ceilings=("pairs",), placebo=False, **options) for one in run["embeddings"]]
     last, curve = results[-1], [one.ais for one in results]
     return {
@@ -71,7 +72,6 @@ def scored(run: Run, rows: Callable[[PreferenceSplit], Any], split: PreferenceSp
 
 
 def agreement(run: Run, curve: Any) -> float:
-    """Return how a curve agrees with gold, where gold moves."""
     return spearman(curve, run["gold"]) if run["moves"] else np.nan
 
 
@@ -84,31 +84,39 @@ def folded(split: PreferenceSplit, num_folds: int) -> float:
     return leak_arm(split, leak)[0].gain.value
 
 
-def measured(kind: str, runs: list[Run]) -> list[dict[str, Any]]:
-    """Return one row a setting and run of a world."""
+def measured(kind: str, runs: list[Run], place: Path) -> list[dict[str, Any]]:
+    """Return one row a setting and run of a world; those that are in the file already are not measured again."""
     torch.set_num_threads(1)
-    halves, rows = Halves.read(kind, runs[0]["seed"]), []
-    items, base = halves.data.items, halves.to_score()
+    rows: list[dict[str, Any]] = json.loads(place.read_text()) if place.exists() else []
+    halves = Halves.read(kind, runs[0]["seed"])
+    items, known = halves.data.items, {row["setting"] for row in rows}
     assert items is not None  # noqa: S101  # every world of the study has items
 
-    def place(split: PreferenceSplit) -> Any:
-        return items.rows(split.item_ids)
+    def keep(new: list[dict[str, Any]]) -> None:
+        rows.extend({"world": kind} | row for row in new)
+        place.with_suffix(".draft").write_text(json.dumps(rows))
+        place.with_suffix(".draft").replace(place)
+        print(f"{kind}: {new[0]['setting']}", file=sys.stderr, flush=True)
 
-    for name, split in splits(halves, kind == REAL):
-        rows += [{"setting": name, "world": kind} | scored(run, place, split) for run in runs]
-        print(f"{kind}: {name}", flush=True)
-    curves = [[row["curve"]] for row in rows[: len(runs)]]  # of the setting of the study, k 16
-    for k in (4, 8, 32):
-        new = [{"setting": f"k {k}", "world": kind} | scored(run, place, base, k=k) for run in runs]
-        rows += new
-        curves = [[*known, row["curve"]] for known, row in zip(curves, new, strict=True)]
-    for run, known in zip(runs, curves, strict=True):
-        mean = np.mean(known, axis=0)
-        row = {"setting": "mean of k 4, 8, 16, 32", "world": kind, "AIS": mean[-1]}
-        rows.append(row | {"Spearman": agreement(run, mean)})
+    for name, (cut, options) in settings(halves, kind == REAL).items():
+        if name not in known:
+            split = cut()
+            at = items.rows(split.item_ids)
+            keep([{"setting": name, "recipe": run["recipe"]} | scored(run, at, split, **options) for run in runs])
     for folds in (2, 10, 20):
-        rows.append({"setting": f"folds {folds}", "world": kind, "ceiling": folded(base, folds)})
+        if f"folds {folds}" not in known:
+            keep([{"setting": f"folds {folds}", "ceiling": folded(halves.to_score(), folds)}])
+    if MEAN not in known:
+        keep([averaged(run, rows) for run in runs])
     return rows
+
+
+def averaged(run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the mean over several k."""
+    names = (BASE, *(f"k {k}" for k in (4, 8, 32)))
+    some = [row for row in rows if row["setting"] in names and row["recipe"] == run["recipe"]]
+    mean = np.mean([row["curve"] for row in some], axis=0)
+    return {"setting": MEAN, "AIS": mean[-1], "Spearman": agreement(run, mean)}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,7 +141,8 @@ def main() -> None:
     for run in runs:
         run["embeddings"] = np.load(run["place"] / "snapshots.npz")["embeddings"]
     by_world = {kind: [run for run in runs if run["world"] == kind] for kind in WORLDS}
-    found = Parallel(n_jobs=args.jobs)(delayed(measured)(kind, some) for kind, some in by_world.items() if some)
+    jobs = [(kind, some, args.out / f"sensitivity-{slug(kind)}.json") for kind, some in by_world.items() if some]
+    found = Parallel(n_jobs=args.jobs)(delayed(measured)(*job) for job in jobs)
     print(write_table(args.out, "sensitivity", summary(list(chain.from_iterable(found)))))
 
 

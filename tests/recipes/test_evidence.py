@@ -293,23 +293,41 @@ def test_tables_hold_what_runs_say(scripts, tmp_path):
     assert limits["first headroom holds"][0] == "0 of 3"
 
 
-def test_sensitivity_sets_one_thing_at_a_time(scripts, tmp_path):
+def test_sensitivity_sets_one_thing_at_a_time(scripts):
     halves = scripts["worlds"].Halves.read("default", 0, TINY)
-    found = dict(scripts["sensitivity"].splits(halves, real=False))
-    base = found[scripts["sensitivity"].BASE]
+    sensitivity = scripts["sensitivity"]
+    found = {name: cut() for name, (cut, _) in sensitivity.settings(halves, real=False).items()}
+    base = found[sensitivity.BASE]
     assert base.hash == scripts["worlds"].study("default", 0, TINY).scored.hash
     assert len(found["w1 of 50%"].events) < len(base.events)
     assert found["unseen items 0%"].events.unseen.sum() == 0
     one, four = (found[f"clicks alone, negatives {number}"].events.label.mean() for number in (1, 4))
     assert four < one < 0.7
     run = {"embeddings": np.random.default_rng(0).standard_normal((5, 60, 4)), "gold": np.arange(5.0), "moves": False}
-    row = scripts["sensitivity"].scored(run, lambda split: halves.data.items.rows(split.item_ids), base)
+    row = sensitivity.scored(run, halves.data.items.rows(base.item_ids), base)
     assert np.isnan(row["Spearman"])
-    table = scripts["sensitivity"].summary([{"setting": "a", "world": "b", **row}] * 2)
+    table = sensitivity.summary([{"setting": "a", "world": "b", **row}] * 2)
     assert table[0]["AIS"] == f"{row['AIS']:.4f}"
-    assert scripts["sensitivity"].folded(base, 5) == pytest.approx(
-        base.score(run["embeddings"][0][: len(base.item_ids)]).ceilings["pairs"].value
-    )
+    whole = base.score(run["embeddings"][0][: base.num_items]).ceilings["pairs"].value
+    assert sensitivity.folded(base, 5) == pytest.approx(whole)
+
+
+def test_what_sensitivity_has_measured_stays(scripts, tmp_path, monkeypatch):
+    sensitivity = scripts["sensitivity"]
+    halves = scripts["worlds"].Halves.read("default", 0, TINY)
+    monkeypatch.setattr(sensitivity.Halves, "read", lambda kind, seed: halves)
+    some = dict(list(sensitivity.settings(halves, real=False).items())[:2])
+    some |= {f"k {k}": (halves.to_score, {"k": k}) for k in (4, 8, 32)}
+    monkeypatch.setattr(sensitivity, "settings", lambda *_, **__: some)
+    rows = np.random.default_rng(0).standard_normal((5, 60, 4))
+    run = {"embeddings": rows, "gold": np.arange(5.0), "moves": True, "recipe": "infonce", "seed": 0}
+    first = sensitivity.measured("default", [run], tmp_path / "a.json")
+    monkeypatch.setattr(sensitivity, "scored", None)  # nothing is scored again
+    assert sensitivity.measured("default", [run], tmp_path / "a.json") == first
+    mean = next(row for row in first if row["setting"] == sensitivity.MEAN)
+    curves = [row["curve"] for row in first if "curve" in row and not row["setting"].startswith("max")]
+    assert len(curves) == 4
+    assert mean["AIS"] == pytest.approx(np.mean(curves, axis=0)[-1])
 
 
 def test_kinds_of_ranker_are_compared_with_each_other_and_one_with_the_rest(arithmetic):
