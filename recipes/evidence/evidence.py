@@ -73,7 +73,9 @@ def chosen(jobs: list[Job], worlds: Sequence[str] | None, recipes: Sequence[str]
     """Return the jobs of some worlds, with some recipes."""
     if worlds:
         jobs = [job for job in jobs if job.kind in worlds] or [Job(kind, 0, tuple(RECIPES)) for kind in worlds]
-    return [job._replace(recipes=tuple(recipes)) for job in jobs] if recipes else jobs
+    if recipes:  # one job a world: the parts of a size would measure the same runs
+        jobs = [Job(*world, tuple(recipes)) for world in dict.fromkeys(job[:2] for job in jobs)]
+    return jobs
 
 
 def main() -> None:

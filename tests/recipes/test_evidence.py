@@ -88,6 +88,15 @@ def test_gold_pays_for_content_and_not_for_the_same_rows_traded(scripts):
     assert gold.known.keys() == known.keys()
 
 
+def test_a_choice_of_worlds_and_recipes_measures_each_run_once(scripts):
+    evidence = scripts["evidence"]
+    small = evidence.plan("small")
+    runs = [(job.kind, job.seed, recipe) for job in small for recipe in job.recipes]
+    assert len(set(runs)) == len(runs) == 30
+    assert evidence.chosen(small, ["default"], ["infonce", "bpr"]) == [evidence.Job("default", 0, ("infonce", "bpr"))]
+    assert {job.kind for job in evidence.chosen(small, ["drift"], None)} == {"drift"}
+
+
 def test_a_stack_of_rankers_is_each_of_them_alone(scripts):
     world = scripts["worlds"].study("default", 0, TINY)
     data = scripts["gold"].Data(world.gold)
