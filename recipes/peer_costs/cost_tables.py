@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
-from arithmetic import bootstrap, moves, shown, spearman
+from arithmetic import moves, shown, spearman
 
 NEEDS = {  # what it says of items, where it starts and ends, its interval, and what it reads
     "LIS": ("no", "yes", "yes, clustered by user", "events of w1 and w2, with their histories"),
@@ -113,7 +113,9 @@ def costs(answers: Sequence[Answer], gold: dict[str, Gold]) -> str:
 
 
 def _agreement(by_run: dict[str, float], gold: dict[str, Gold]) -> list[str]:
-    return [shown(list(by_run.values())), shown([value for run, value in by_run.items() if gold[run].moves])]
+    worlds = {run: (run.split("--")[0], run.split("--")[-1]) for run in by_run}
+    moving = [run for run in by_run if gold[run].moves]
+    return [shown([by_run[run] for run in runs], [worlds[run] for run in runs]) for runs in (by_run, moving)]
 
 
 def ratios(answers: Sequence[Answer], score: str = "LIS, a ranker's events") -> str:
@@ -127,7 +129,7 @@ def ratios(answers: Sequence[Answer], score: str = "LIS, a ranker's events") -> 
             if who == score and (run, ranker) in seconds
         ]
         if found:
-            mean = bootstrap(found)[0]
+            mean = statistics.mean(found)
             rows.append([ranker, f"{mean:.2f}", f"{min(found):.2f} to {max(found):.2f}", str(len(found))])
     return markdown(("ranker", "score / fit, mean", "runs from, to", "runs"), rows) if rows else ""
 

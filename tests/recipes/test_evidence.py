@@ -321,6 +321,7 @@ def test_sensitivity_sets_one_thing_at_a_time(scripts):
     assert sensitivity.folded(base, 5) == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_what_sensitivity_has_measured_stays(scripts, tmp_path, monkeypatch):
     sensitivity = scripts["sensitivity"]
     halves = scripts["worlds"].Halves.read("default", 0, TINY)
