@@ -213,7 +213,7 @@ class History:
 def packed(results: Sequence[LISResult], patience: int) -> list[str]:
     """Return results for a checkpoint: without the users' numbers where no later judgement reads them.
 
-    What stays whole are the last `patience` results and the best before them, of each task.
+    What stays whole are the last `patience` results, the first one and the best before them, of each task.
 
     Args:
         results: The results of a run, by step.
@@ -224,7 +224,7 @@ def packed(results: Sequence[LISResult], patience: int) -> list[str]:
     for task in [None, *(results[-1].tasks if results else ())]:
         gains = [result.ais if task is None else result.tasks[task].ais for result in before]
         if gains and not np.isnan(gains).all():
-            whole.add(int(np.nanargmax(gains)))
+            whole |= {int(np.nanargmax(gains)), int(np.flatnonzero(~np.isnan(gains))[0])}
     return record.pack(
         without_items(result) if index in whole else without_users(result) for index, result in enumerate(results)
     )

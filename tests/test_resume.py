@@ -96,11 +96,22 @@ def test_a_thin_past_is_judged_like_the_whole_one(small_run, whole):
     assert [bool(result.influence.size) for result in thin].count(False) >= 2
 
 
+def test_a_lost_rank_is_a_collapse_after_a_thin_past_too(whole):
+    """The newest snapshot is compared with the raw one, however long ago that was."""
+    one = whole["monitor"].results[0]
+    past = [
+        dataclasses.replace(one, ais=ais, step=step, companions={"rankme": 30.0})
+        for step, ais in enumerate([0.001, 0.002, 0.001, 0.001, 0.001, 0.001])
+    ]
+    last = dataclasses.replace(one, ais=0.0, step=6, companions={"rankme": 5.0})
+    assert judge([*unpack(history.packed(past, patience=2)), last]).verdict == "collapsed"
+
+
 def test_what_is_kept_is_what_the_rule_reads(small_run, whole):
     results = [dataclasses.replace(whole["monitor"].results[0], ais=ais, step=step)
                for step, ais in enumerate([0.1, 0.5, 0.2, 0.3, 0.4, 0.1])]  # fmt: skip
     kept = [bool(result.influence.size) for result in unpack(history.packed(results, patience=2))]
-    assert kept == [False, True, False, False, True, True]
+    assert kept == [True, True, False, False, True, True]
     assert unpack(history.packed([], patience=2)) == []
 
 

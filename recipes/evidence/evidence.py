@@ -72,7 +72,9 @@ def run(
 def chosen(jobs: list[Job], worlds: Sequence[str] | None, recipes: Sequence[str] | None) -> list[Job]:
     """Return the jobs of some worlds, with some recipes."""
     if worlds:
-        jobs = [job for job in jobs if job.kind in worlds] or [Job(kind, 0, tuple(RECIPES)) for kind in worlds]
+        planned = {job.kind for job in jobs}
+        others = [Job(kind, 0, tuple(RECIPES)) for kind in worlds if kind not in planned]
+        jobs = [*(job for job in jobs if job.kind in worlds), *others]
     if recipes:  # one job a world: the parts of a size would measure the same runs
         jobs = [Job(*world, tuple(recipes)) for world in dict.fromkeys(job[:2] for job in jobs)]
     return jobs

@@ -24,9 +24,16 @@ def slug(name: str) -> str:
 
 
 def read(folder: Path) -> list[Run]:
-    """Return the finished runs of a folder, in the order of their names."""
+    """Return the finished runs of a folder, in the order of their names.
+
+    Raises:
+        SystemExit: If there is none.
+    """
     names = {slug(name): name for name in (*ALL, *RECIPES)}
-    return [_run(path.parent, names) for path in sorted(folder.glob("*/record.jsonl"))]
+    found = sorted(folder.glob("*/record.jsonl"))
+    if not found:
+        raise SystemExit(f"{folder} holds no finished run: give --out the folder of evidence.py, after it has run.")
+    return [_run(path.parent, names) for path in found]
 
 
 def _run(place: Path, names: dict[str, str]) -> Run:
