@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lis_lightning.callback import LISMonitor
-    from lis_lightning.early_stopping import LISEarlyStopping
-    from lis_lightning.encoding import Encode
-    from lis_lightning.metric import LeakageImpactScore
-    from lis_lightning.preference import Completed, IdEmbeddings, PairTable
-    from lis_lightning.result import LISResult
-    from lis_lightning.split import PreferenceSplit
+    from lis_lightning.data.split import PreferenceSplit
+    from lis_lightning.monitor.callback import LISMonitor
+    from lis_lightning.monitor.early_stopping import LISEarlyStopping
+    from lis_lightning.monitor.encoding import Encode
+    from lis_lightning.results.result import LISResult
+    from lis_lightning.scoring.metric import LeakageImpactScore
+    from lis_lightning.scoring.preference import Completed, IdEmbeddings, PairTable
 
 __all__ = [
     "Completed",
@@ -25,15 +25,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "Completed": "preference",
-    "Encode": "encoding",
-    "IdEmbeddings": "preference",
-    "LISEarlyStopping": "early_stopping",
-    "LISMonitor": "callback",
-    "LISResult": "result",
-    "LeakageImpactScore": "metric",
-    "PairTable": "preference",
-    "PreferenceSplit": "split",
+    "Completed": "scoring.preference",
+    "Encode": "monitor.encoding",
+    "IdEmbeddings": "scoring.preference",
+    "LISEarlyStopping": "monitor.early_stopping",
+    "LISMonitor": "monitor.callback",
+    "LISResult": "results.result",
+    "LeakageImpactScore": "scoring.metric",
+    "PairTable": "scoring.preference",
+    "PreferenceSplit": "data.split",
 }
 
 

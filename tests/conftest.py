@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import wandb_files
 from hypothesis import settings
 from PIL import Image
 
 from lis_lightning import PreferenceSplit
+from tests._helpers import wandb_files
+from tests._helpers.recorded_runs import one_run, runs, scored, sweep_folder, write_run  # noqa: F401  # fixtures
 
 # The same examples every time, and no failure because the machine was busy.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
@@ -93,15 +93,6 @@ def log_maker():
     return make_log
 
 
-@pytest.fixture(scope="session")
-def small_run():
-    """The module small_run.py beside this file."""
-    spec = importlib.util.spec_from_file_location("small_run", Path(__file__).with_name("small_run.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def sweep():
     """Runs ``lis-align -m`` on a small world: sweep(folder, *overrides) -> CompletedProcess."""
@@ -111,7 +102,7 @@ def sweep():
     ]  # fmt: skip
 
     def run(folder, *overrides):
-        code = "from lis_lightning.app import main; main()"
+        code = "from lis_lightning.cli.app import main; main()"
         env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         command = [sys.executable, "-c", code, "-m", *small, *overrides]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)

@@ -1,22 +1,9 @@
-import importlib.util
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).with_name("benchmarks")
-
-
-@pytest.fixture(scope="module")
-def row():
-    spec = importlib.util.spec_from_file_location("_row", FOLDER / "_row.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["_row"] = module
-    spec.loader.exec_module(module)
-    yield module.Row
-    del sys.modules["_row"]
+from tests._helpers import run_module
+from tests.benchmarks.row import Row
 
 
 @pytest.mark.parametrize(
@@ -31,15 +18,14 @@ def row():
         ({"other": 3.0}, 1.0, None),
     ],
 )
-def test_a_row_knows_whether_its_bar_is_met(row, options, ratio, met):
-    one = row(what="something", ours=3.0, **options)
+def test_a_row_knows_whether_its_bar_is_met(options, ratio, met):
+    one = Row(what="something", ours=3.0, **options)
     assert (one.ratio, one.met) == (ratio, met)
 
 
 @pytest.mark.slow
 def test_the_table_is_printed_and_written(tmp_path):
-    command = [sys.executable, FOLDER, "--only", "update", "--json", tmp_path / "rows.json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_module("benchmarks", "--only", "update", "--json", tmp_path / "rows.json")
     assert done.returncode in {0, 1}, done.stderr  # 1: a bar was missed, as it may be on a busy machine
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [one["what"].split(",")[0] for one in rows] == ["update"] * 6

@@ -41,7 +41,7 @@ def test_every_public_name_is_found_and_no_other():
 
 def test_the_report_needs_neither_torch_nor_lightning():
     code = (
-        "import sys, lis_lightning.report.command; "
+        "import sys, lis_lightning.cli.report; "
         "print(sorted(set(sys.modules) & {'torch', 'pytorch_lightning', 'wandb', 'plotly', 'hydra'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,16 +1,12 @@
 """The notebooks run from nothing, say what they claim, and are committed with what a run of theirs prints."""
 
 import functools
-import importlib.util
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("notebooks", Path(__file__).with_name("notebooks.py"))
-notebooks = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(notebooks)
+from tests import notebooks
 
 NAMES = ["1-add-to-your-trainer", "2-audit-preference-data", "3-read-the-curves", "4-compare-recipes"]
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")

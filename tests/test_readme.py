@@ -12,10 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
-from lis_lightning import _hydra
-from lis_lightning._resources import resource_dir
-from lis_lightning.report.command import _parser, _workspace_parser
-from lis_lightning.stopping import VERDICTS
+from lis_lightning.cli import hydra_plugins as _hydra
+from lis_lightning.cli.report import _parser, _workspace_parser
+from lis_lightning.cli.resources import resource_dir
+from lis_lightning.results.stopping import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -98,7 +98,8 @@ def test_the_reports_are_called_as_they_can_be():
 
 
 def test_every_file_it_points_to_exists():
-    named = re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(r"`python (\S+)`", README)
+    named = re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(r"`python (?!-m)(\S+)`", README)
+    named += [name.replace(".", "/") for name in re.findall(r"`python -m (tests\.\w+)`", README)]
     assert len(named) >= 7
     for name in named:
         assert (Path(__file__).resolve().parents[1] / name).exists(), name

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional._losses import check_rows, check_same_shape, full_precision
 from lis_lightning.functional.contrastive import info_nce
+from lis_lightning.functional.losses import check_rows, check_same_shape, full_precision
 
 
 def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]) -> Float[Tensor, ""]:

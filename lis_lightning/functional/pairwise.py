@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lis_lightning.functional._losses import check_above_zero, check_rows, check_same_shape, full_precision
+from lis_lightning.functional.losses import check_above_zero, check_rows, check_same_shape, full_precision
 
 
 def pool_history(rows: Float[Tensor, "b l d"], present: Bool[Tensor, "b l"]) -> Float[Tensor, "b d"]:

@@ -36,7 +36,7 @@ def rank(gains: Mapping[str, tuple[float, NDArray[np.float64]]]) -> tuple[Compar
     """Compare all pairs of gains on the same users.
 
     Args:
-        gains: Each gain with its influence values, as in :class:`~lis_lightning.result.LISResult`.
+        gains: Each gain with its influence values, as in :class:`~lis_lightning.results.result.LISResult`.
 
     Returns:
         The comparisons, by the rank of the better one, then of the other one.

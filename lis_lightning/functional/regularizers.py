@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lis_lightning.errors import ConfigError, ShapeError
-from lis_lightning.functional._losses import check_above_zero, check_rows, full_precision
+from lis_lightning.functional.losses import check_above_zero, check_rows, full_precision
 
 
 def variance_covariance(

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.result import LISResult
-from lis_lightning.stopping import VERDICTS
+from lis_lightning.results.result import LISResult
+from lis_lightning.results.stopping import VERDICTS
 
 # Of each verdict: a mark that needs no colour, whether it still improves, and the bottleneck.
 _READING = {

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.figures import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
 from lis_lightning.functional.intervals import Estimate
+from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
 from lis_lightning.report.runs import RecordedRun, same_split
-from lis_lightning.result import Ceiling, LISResult
+from lis_lightning.results.result import Ceiling, LISResult
 
 VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#C9B900"  # of the same palette
 _LINES = (BLUE, VERMILION, GREEN, PURPLE, SKY, YELLOW)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lis_lightning.jobs import Job, by_recipe
-from lis_lightning.leaderboard import Place, Runs, conclusion, leaderboard
 from lis_lightning.report.runs import RecordedRun, same_split
+from lis_lightning.results.jobs import Job, by_recipe
+from lis_lightning.results.leaderboard import Place, Runs, conclusion, leaderboard
 
 
 def places_of(runs: Sequence[RecordedRun]) -> list[Place]:

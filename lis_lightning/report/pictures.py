@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from lis_lightning.movers import Mover
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.thumbnails import thumbnail
+from lis_lightning.report.thumbnails import thumbnail
+from lis_lightning.results.movers import Mover
 
 
 def shown_movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:

@@ -14,12 +14,12 @@ from typing import Any
 import polars as pl
 
 from lis_lightning.errors import ConfigError, LisError, LisWarning
-from lis_lightning.jobs import JOB_FILE, Job
-from lis_lightning.movers import Catalogue, Mover, movers
-from lis_lightning.record import Record
-from lis_lightning.report.offline import read_offline
-from lis_lightning.result import LISResult
-from lis_lightning.stopping import Judgement, StopRule, judge
+from lis_lightning.results.jobs import JOB_FILE, Job
+from lis_lightning.results.movers import Catalogue, Mover, movers
+from lis_lightning.results.record import Record
+from lis_lightning.results.result import LISResult
+from lis_lightning.results.stopping import Judgement, StopRule, judge
+from lis_lightning.tracking.wandb_offline import read_offline
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from lis_lightning.leaderboard import Place
-from lis_lightning.movers import concentration
 from lis_lightning.report.answers import interval, mark
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.results.leaderboard import Place
+from lis_lightning.results.movers import concentration
 
 HOW_TO_READ = (
     "AIS is the AUC gain of a ranker that gets the representation, on logged exposures. Ceilings are estimates. "

@@ -6,10 +6,10 @@ import io
 import math
 from collections.abc import Sequence
 
-from lis_lightning.leaderboard import render as render_board
 from lis_lightning.report.answers import answers, interval, mark
 from lis_lightning.report.leaders import conclusion_of, places_of, ranked
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.results.leaderboard import render as render_board
 
 _BARS = "▁▂▃▄▅▆▇█"
 

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from lis_lightning import Completed, PreferenceSplit
-from lis_lightning.align.world import simulate_world
-from lis_lightning.base import prepare, probe_inputs, read_items, user_folds
-from lis_lightning.ceiling import leak_arm
-from lis_lightning.evaluate import Arm, evaluate
+from lis_lightning.align.world.world import simulate_world
 from lis_lightning.functional.features import place
 from lis_lightning.functional.intervals import paired_difference
-from lis_lightning.functional.leak import ItemVectors, complete_vectors, id_vectors, pair_vectors
-from lis_lightning.headroom import headroom
-from lis_lightning.leaks import build_pairs, cross_fit, source
+from lis_lightning.functional.item_vectors import ItemVectors, complete_vectors, id_vectors, pair_vectors
+from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items, user_folds
+from lis_lightning.scoring.ceiling import leak_arm
+from lis_lightning.scoring.cross_fit import build_pairs, cross_fit, source
+from lis_lightning.scoring.gain import Arm, evaluate
+from lis_lightning.scoring.headroom import headroom
 
 Array = NDArray[Any]
 Limit = tuple[float, Array]  # a ceiling and its influence

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.jobs import jobs_in, results_of, runs_in
-from lis_lightning.leaderboard import Place, Runs, conclusion, leaderboard, render
+from lis_lightning.results.jobs import jobs_in, results_of, runs_in
+from lis_lightning.results.leaderboard import Place, Runs, conclusion, leaderboard, render
 
 RECIPES = (
     "infonce,hard_negatives,sessions,next_item,nested,mixed,distill,distill_contrastive,bpr,dpo,taxonomy,shuffled,"
@@ -24,7 +24,7 @@ RAW = "raw"  # a control that needs no run of its own: the encoder before its fi
 
 def sweep(name: str, *overrides: str) -> None:
     """Run a sweep in a process of its own; one of the same name goes on where it stopped."""
-    command = [sys.executable, "-c", "from lis_lightning.app import main; main()", "-m", f"sweep_name={name}"]
+    command = [sys.executable, "-c", "from lis_lightning.cli.app import main; main()", "-m", f"sweep_name={name}"]
     done = subprocess.run([*command, *overrides], check=False)  # noqa: S603  # our own command
     if done.returncode:
         raise ConfigError(f"The sweep {name!r} ended with code {done.returncode}; what it said stands above.")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world import simulate_world
+from lis_lightning.align.world.world import simulate_world
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
-from lis_lightning.result import LISResult
-from lis_lightning.stopping import judge
+from lis_lightning.results.result import LISResult
+from lis_lightning.results.stopping import judge
 
 NUM_USERS = 200  # of each draw
 POPULATION = 20  # times as many users to draw from

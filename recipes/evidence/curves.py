@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from training import RECIPES, train
 from worlds import Study
 
-from lis_lightning.companions import successive_pairs
-from lis_lightning.record import Record
+from lis_lightning.results.record import Record
+from lis_lightning.scoring.companions import successive_pairs
 
 Matrix = NDArray[np.float32]
 Say = Callable[[str], None]

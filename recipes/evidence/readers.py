@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worlds import cache_dir
 
-from lis_lightning.align.items import ItemTable
+from lis_lightning.align.data.items import ItemTable
 from lis_lightning.align.models.base import ItemEncoder
 from lis_lightning.align.models.features import FeatureEncoder
 from lis_lightning.align.models.text import TextEncoder

@@ -27,8 +27,8 @@ from tables import Run, read, slug, write_table
 from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.ceiling import leak_arm
-from lis_lightning.leaks import build_pairs, cross_fit
+from lis_lightning.scoring.ceiling import leak_arm
+from lis_lightning.scoring.cross_fit import build_pairs, cross_fit
 
 WORLDS = ("default", "sparse, cold", REAL)
 RECIPES = ("infonce", "distill", "too fast", "few pairs")

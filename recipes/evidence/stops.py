@@ -13,7 +13,7 @@ import numpy as np
 from arithmetic import fair_regret, regret, share, shown
 
 from lis_lightning import LISResult
-from lis_lightning.stopping import StopRule, judge
+from lis_lightning.results.stopping import StopRule, judge
 
 Run = dict[str, Any]
 Rule = Callable[[Run], tuple[int, int]]  # where it stops, and the snapshot that it keeps
@@ -47,7 +47,7 @@ def stock_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
 
 
 def judged_stop(results: Sequence[LISResult], rule: StopRule | None = None) -> tuple[int, int]:
-    """Return where the rule of `lis_lightning.stopping` stops, and the best snapshot by then."""
+    """Return where the rule of `lis_lightning.results.stopping` stops, and the best snapshot by then."""
     for last in range(len(results)):
         judgement = judge(results[: last + 1], rule)
         if judgement.stop:

@@ -15,7 +15,7 @@ from training import RECIPES
 from worlds import ALL, KINDS
 
 from lis_lightning.functional.intervals import paired_difference
-from lis_lightning.record import Record
+from lis_lightning.results.record import Record
 
 
 def slug(name: str) -> str:

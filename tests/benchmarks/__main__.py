@@ -1,6 +1,6 @@
-"""Measure everything that has a bar, and print one table: ``python tests/benchmarks [--only auc] [--json FILE]``.
+"""Measure everything that has a bar, and print one table: ``python -m tests.benchmarks [--only auc] [--json FILE]``.
 
-Every other module of this folder without a leading underscore offers ``rows()``. All times of a row are taken in one
+Every other module of this folder but ``row`` offers ``rows()``. All times of a row are taken in one
 process, in turns, on two threads: the ratios carry over to other machines, the seconds do not.
 """
 
@@ -15,18 +15,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from _row import Row
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.row import Row
+
 THREADS = 2
-MODULES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem != "conftest")
+MODULES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem not in {"conftest", "row"})
 
 
 def measure(names: Iterable[str]) -> Iterator[Row]:
     """Yield the rows of some modules."""
     for name in names:
-        yield from importlib.import_module(name).rows()
+        yield from importlib.import_module(f"tests.benchmarks.{name}").rows()
 
 
 def render(rows: Iterable[Row]) -> Table:
@@ -50,7 +51,7 @@ def _amount(value: float) -> str:
 
 def main() -> None:
     """Run what was asked for; leave with 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python tests/benchmarks")
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.benchmarks")
     parser.add_argument("--only", action="append", choices=MODULES, help="run this module only; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file too")
     options = parser.parse_args()

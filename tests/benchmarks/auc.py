@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from _row import Row, best_times
 from sklearn.metrics import roc_auc_score
 
 from lis_lightning.functional.auroc import auroc, grouped_auroc
+from tests.benchmarks.row import Row, best_times
 
 
 def rows() -> Iterator[Row]:

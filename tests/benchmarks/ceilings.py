@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from _row import Row, best_times
-
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world import simulate_world
-from lis_lightning.base import prepare
-from lis_lightning.ceiling import _measure
-from lis_lightning.leaks import source
+from lis_lightning.align.world.world import simulate_world
+from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.ceiling import _measure
+from lis_lightning.scoring.cross_fit import source
+from tests.benchmarks.row import Row, best_times
 
 SIZE = {"num_users": 943, "num_items": 1682, "num_events": 100_000}
 
@@ -38,4 +37,4 @@ def _movielens() -> PreferenceSplit:
 
 
 if __name__ == "__main__":
-    sys.exit("run `python tests/benchmarks --only ceilings`")
+    sys.exit("run `python -m tests.benchmarks --only ceilings`")

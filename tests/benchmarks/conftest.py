@@ -1,3 +1,3 @@
-"""Benchmarks are run by ``python tests/benchmarks``, never imported by pytest."""
+"""Benchmarks are run by ``python -m tests.benchmarks``, never imported by pytest."""
 
 collect_ignore_glob = ["*.py"]

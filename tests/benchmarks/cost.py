@@ -19,14 +19,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from _row import Row
 from pytorch_lightning.loggers import CSVLogger
 from score import made
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lis_lightning import LISMonitor, _measure, snapshot
-from lis_lightning.batches import make_batches
+from lis_lightning import LISMonitor
+from lis_lightning.monitor import snapshot
+from lis_lightning.monitor import snapshot_scorer as _measure
+from lis_lightning.monitor.batches import make_batches
+from tests.benchmarks.row import Row
 
 NUM_EVENTS, NUM_ITEMS, BATCH = 50_000, 2000, 64
 VOCABULARY, WIDTH, LAYERS, SHORTEST, LONGEST = 5000, 192, 2, 4, 64
@@ -255,4 +257,4 @@ def _trainer(folder: str, *callbacks: pl.Callback, **options: Any) -> pl.Trainer
 
 
 if __name__ == "__main__":
-    sys.exit("run `python tests/benchmarks --only cost`")
+    sys.exit("run `python -m tests.benchmarks --only cost`")

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 import torch
-from _row import Row, best_times
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.base import prepare
-from lis_lightning.score import score
+from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.score import score
+from tests.benchmarks.row import Row, best_times
 
 SIZES = ((50_000, 20_000), (1_000_000, 100_000))
 DIM = 1024
@@ -75,4 +75,4 @@ def made(num_events: int, num_items: int) -> tuple[PreferenceSplit, torch.Tensor
 
 
 if __name__ == "__main__":
-    sys.exit("run `python tests/benchmarks --only score`")
+    sys.exit("run `python -m tests.benchmarks --only score`")

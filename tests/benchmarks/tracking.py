@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _row import Row
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from score import made
 
-from lis_lightning import tracking
-from lis_lightning._wandb_tables import redrawn
-from lis_lightning.result import LISResult
+from lis_lightning.results.result import LISResult
+from lis_lightning.tracking import loggers as tracking
+from lis_lightning.tracking.wandb_tables import redrawn
+from tests.benchmarks.row import Row
 
 ROUNDS = 200
 BAR_MILLISECONDS, BAR_KILOBYTES = 50, 50
@@ -83,4 +83,4 @@ def _bytes(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit("run `python tests/benchmarks --only tracking`")
+    sys.exit("run `python -m tests.benchmarks --only tracking`")

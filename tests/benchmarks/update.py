@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 import torch
-from _row import Row, best_times
 
 from lis_lightning import LeakageImpactScore, PreferenceSplit
+from tests.benchmarks.row import Row, best_times
 
 NUM_ITEMS, DIM, BATCH = 20_000, 1024, 512
 

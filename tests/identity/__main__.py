@@ -1,4 +1,4 @@
-"""Train with and without a monitor, and print what is the same to the bit: ``python tests/identity [--fast]``.
+"""Train with and without a monitor, and print what is the same to the bit: ``python -m tests.identity [--fast]``.
 
 Each row is a kind of training. ``=`` says that weights, optimizer states, modes of the submodules, and at every step
 the random states and the batches are those of the training without a monitor. The last column says what a naive
@@ -12,14 +12,15 @@ import logging
 import warnings
 
 import torch
-from _cases import CASES, run
 from rich.console import Console
 from rich.table import Table
+
+from tests.identity.cases import CASES, run
 
 
 def main() -> None:
     """Print the table; leave with 1 if a monitor changed anything, or the naive callback nothing."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python tests/identity")
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.identity")
     parser.add_argument("--fast", action="store_true", help="leave out what takes long, as the default tests do")
     parser.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"], help="where to train")
     options = parser.parse_args()

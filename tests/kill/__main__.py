@@ -1,4 +1,4 @@
-"""Kill a training again and again, resume it each time, and print what got lost: ``python tests/kill [--kills N]``.
+"""Kill a training again and again, resume it each time, and print what got lost: ``python -m tests.kill [--kills N]``.
 
 Each round trains a small module from its first step to its last, with a LISMonitor that keeps snapshots and a
 ModelCheckpoint in the middle of epochs. It is killed (SIGKILL) at random points and resumed from its newest checkpoint:
@@ -23,7 +23,6 @@ import os
 import pickle
 import random
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -33,17 +32,16 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import _victim
-import small_run
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from lis_lightning import storage
 from lis_lightning.errors import LisError
-from lis_lightning.record import Record
+from lis_lightning.monitor import storage
+from lis_lightning.results.record import Record
+from tests._helpers import small_run
+from tests.kill import victim
 
 KINDS = {"time": 0.35, "import": 0.1, "line": 0.4, "torn": 0.15}
 COUNTED = ("kills", "resumes", "lost", "duplicated", "corrupt")
@@ -87,7 +85,7 @@ class Round:
 
         def run() -> None:
             prepare()
-            _victim.train(self.folder, self.split, self.journal)
+            victim.train(self.folder, self.split, self.journal)
 
         pid = forked(run, self.log)
         if kill_after is not None:
@@ -130,7 +128,7 @@ class Round:
 
     def wanted(self) -> set[str]:
         """Return the snapshots that a run resumed from the newest checkpoint believes to have."""
-        path = _victim.newest(self.folder)
+        path = victim.newest(self.folder)
         if path is None:
             return set()
         states = torch.load(path, weights_only=True)["callbacks"]
@@ -142,7 +140,7 @@ class Round:
         """Return what must not depend on kills: the curve, the last checkpoint's weights, the snapshots."""
         path = max(self.folder.glob("record*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         results = Record.read(path)[1]
-        last = torch.load(_victim.newest(self.folder), weights_only=True)
+        last = torch.load(victim.newest(self.folder), weights_only=True)
         folder = path.with_name(path.stem.replace("record", "snapshots"))
         return {
             "curve": small_run.curve(results),
@@ -159,11 +157,11 @@ def prepared(kind: str, rng: random.Random, lines: int) -> Callable[[], Any]:
     """Return what a training has to do first, to be killed in this way; `lines` are those that a whole run passes."""
     if kind == "line":
         countdown = rng.randrange(1, lines)
-        return lambda: _victim.die_at_line(countdown)
+        return lambda: victim.die_at_line(countdown)
     if kind == "torn":
         countdown, seed = rng.randrange(1, 12), rng.random()
-        return lambda: _victim.die_torn(countdown, random.Random(seed))
-    return _victim.import_anew
+        return lambda: victim.die_torn(countdown, random.Random(seed))
+    return victim.import_anew
 
 
 def kill(kills: int, seed: int, folder: Path) -> dict[str, Counter[str]]:
@@ -184,7 +182,7 @@ def kill(kills: int, seed: int, folder: Path) -> dict[str, Counter[str]]:
         number += 1
         one = Round(folder / f"round-{number}", split)
         for kind in kinds[done : min(done + 8, kills)]:
-            left = 1 - (int(at.stem.partition("=")[2]) if (at := _victim.newest(one.folder)) else 0) / _victim.STEPS
+            left = 1 - (int(at.stem.partition("=")[2]) if (at := victim.newest(one.folder)) else 0) / victim.STEPS
             after = {"time": rng.uniform(0, seconds * left), "import": rng.uniform(0, 0.3)}.get(kind)
             first = (lambda: None) if kind == "time" else prepared(kind, rng, max(2, int(lines * left)))
             resumed = at is not None
@@ -204,8 +202,8 @@ def count_lines(folder: Path, split: Any) -> int:
     one = Round(folder / "lines", split)
 
     def run() -> None:
-        passed = _victim.die_at_line(-1)
-        _victim.train(one.folder, split, one.journal)
+        passed = victim.die_at_line(-1)
+        victim.train(one.folder, split, one.journal)
         (folder / "number").write_text(str(passed()))
 
     ended(forked(run, one.log))
@@ -228,7 +226,7 @@ def render(counts: dict[str, Counter[str]]) -> Table:
 
 def main() -> None:
     """Kill as often as was asked for; leave with 1 if anything was lost, doubled or damaged."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python tests/kill")
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.kill")
     parser.add_argument("--kills", type=int, default=50, help="how often to kill (50)")
     parser.add_argument("--seed", type=int, default=0, help="of the points where a run is killed (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts to a file too")

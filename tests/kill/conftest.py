@@ -1,3 +1,3 @@
-"""The kill test is run by ``python tests/kill``, never imported by pytest."""
+"""The kill test is run by ``python -m tests.kill``, never imported by pytest."""
 
 collect_ignore_glob = ["*.py"]

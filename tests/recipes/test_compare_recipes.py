@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from lis_lightning._resources import resource_dir
+from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError
-from lis_lightning.jobs import Job, jobs_in
-from lis_lightning.record import Record
-from lis_lightning.result import LISResult
+from lis_lightning.results.jobs import Job, jobs_in
+from lis_lightning.results.record import Record
+from lis_lightning.results.result import LISResult
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
 
 from lis_lightning import LISResult
-from lis_lightning._resources import resource_dir
-from lis_lightning.record import Record
-from lis_lightning.result import Ceiling
-from lis_lightning.stopping import judge
+from lis_lightning.cli.resources import resource_dir
+from lis_lightning.results.record import Record
+from lis_lightning.results.result import Ceiling
+from lis_lightning.results.stopping import judge
 
 SCRIPTS = (
     "evidence",

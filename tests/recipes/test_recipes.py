@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from lis_lightning._resources import resource_dir
+from lis_lightning.cli.resources import resource_dir
 
 FOLDERS = sorted(path for path in resource_dir("recipes").iterdir() if path.is_dir() and path.name != "__pycache__")
 SCRIPTS = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
@@ -28,7 +28,7 @@ def test_there_are_recipes_and_what_is_private_is_seen(tmp_path):
     assert {"ceilings", "compare_recipes", "coverage", "hydra_template", "minilm", "peers"} <= {f.name for f in FOLDERS}
     script = tmp_path / "script.py"
     script.write_text(
-        "import lis_lightning._wandb\nfrom lis_lightning import _cut, LISMonitor\nimport lis_lightning.base\n"
+        "import lis_lightning._wandb\nfrom lis_lightning import _cut, LISMonitor\nimport lis_lightning.scoring\n"
     )
     assert private(imported(script)) == ["lis_lightning._wandb", "lis_lightning._cut"]
 

@@ -44,7 +44,7 @@ def test_a_run_that_goes_on_or_was_killed_is_shown_as_far_as_it_came(write_run, 
 
 
 def test_failures_of_a_run_are_told(write_run, tmp_path):
-    from lis_lightning.record import Record
+    from lis_lightning.results.record import Record
 
     Record.open(write_run(tmp_path / "run", num=2, ended=False)).status(
         "failure", part="snapshot", step=50, error="no luck"

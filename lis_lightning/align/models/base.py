@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lis_lightning.align.items import ItemTable
+from lis_lightning.align.data.items import ItemTable
 
 
 class ItemEncoder(nn.Module):

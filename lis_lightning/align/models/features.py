@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models._joined import Standardised, features_of
+from lis_lightning.align.data.items import ItemTable
 from lis_lightning.align.models.base import ItemEncoder, item_ids
+from lis_lightning.align.models.joined import Standardised, features_of
 from lis_lightning.errors import ConfigError
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align._prepare import as_tensor, compact, pad_and_stack, prepare_items
-from lis_lightning.align._tiny import hugging_face, quiet_transformers
-from lis_lightning.align.items import ItemTable, OnBadImage
-from lis_lightning.align.models._joined import JoinedFeatures, WithFeatures, features_of
+from lis_lightning.align.data.items import ItemTable, OnBadImage
 from lis_lightning.align.models.base import ItemEncoder, item_ids
+from lis_lightning.align.models.joined import JoinedFeatures, WithFeatures, features_of
+from lis_lightning.align.models.prepare import as_tensor, compact, pad_and_stack, prepare_items
+from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
 from lis_lightning.align.models.tuning import Tuning, rest, tune
 from lis_lightning.errors import ConfigError, ItemError
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lis_lightning.align._tiny_towers import make_tiny_text
-from lis_lightning.align.items import ItemTable
-from lis_lightning.align.models._loading import load_pretrained
-from lis_lightning.align.models._prompts import check_prompt, longest_sequence, shorten
+from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
+from lis_lightning.align.models.tiny_towers import make_tiny_text
 from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool

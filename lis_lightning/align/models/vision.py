@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lis_lightning.align._tiny_towers import make_tiny_vision
-from lis_lightning.align.items import ItemTable, OnBadImage, load_image
-from lis_lightning.align.models._loading import load_pretrained
+from lis_lightning.align.data.items import ItemTable, OnBadImage, load_image
+from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.tiny_towers import make_tiny_vision
 from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.errors import ConfigError
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 from typing_extensions import override
 
-from lis_lightning.align._tiny import make_tiny_vlm
-from lis_lightning.align.items import ItemTable, OnBadImage, load_image
-from lis_lightning.align.models._loading import load_pretrained
-from lis_lightning.align.models._prompts import check_prompt, image_token, render_prompt, shorten
+from lis_lightning.align.data.items import ItemTable, OnBadImage, load_image
+from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.prompts import check_prompt, image_token, render_prompt, shorten
+from lis_lightning.align.models.tiny import make_tiny_vlm
 from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lis_lightning.align.events import AlignmentEvents
-from lis_lightning.align.examples import Examples
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import Examples
 from lis_lightning.errors import ConfigError
-from lis_lightning.preference import Preference
+from lis_lightning.scoring.preference import Preference
 
 LEAST_TEMPERATURE = 0.01  # CLIP (Radford et al. 2021, section 2.5): the scale is clipped at 100 against instability
 
@@ -64,7 +64,7 @@ class Objective(nn.Module):
 
         Args:
             rows: Representations of the items of the batch, [U, D]; also the first dimensions of them alone.
-            batch: As of :class:`~lis_lightning.align.examples.ExampleCollator`.
+            batch: As of :class:`~lis_lightning.align.data.examples.ExampleCollator`.
         """
         raise NotImplementedError
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from typing_extensions import override
 
-from lis_lightning.align.events import AlignmentEvents
-from lis_lightning.align.examples import Examples, Rows, hold_out
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import Examples, Rows, hold_out
+from lis_lightning.align.data.pairs import mixed
 from lis_lightning.align.objectives.base import Objective, Temperature
-from lis_lightning.align.pairs import mixed
 from lis_lightning.errors import ConfigError, LogError
-from lis_lightning.functional._losses import check_above_zero
 from lis_lightning.functional.contrastive import info_nce
+from lis_lightning.functional.losses import check_above_zero
 from lis_lightning.functional.pairwise import bpr, dpo, pool_history
-from lis_lightning.preference import Preference
+from lis_lightning.scoring.preference import Preference
 
 
 class _OnHistories(Objective):

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from typing_extensions import override
 
-from lis_lightning.align.events import AlignmentEvents
-from lis_lightning.align.examples import Examples, Rows, hold_out
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import Examples, Rows, hold_out
+from lis_lightning.align.data.pairs import KnownPairs, co_engagement_pairs, mixed, pair_keys, pointwise_information
 from lis_lightning.align.objectives.base import Objective, Temperature
-from lis_lightning.align.pairs import KnownPairs, co_engagement_pairs, mixed, pair_keys, pointwise_information
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 from lis_lightning.functional.distillation import cosine_distillation
-from lis_lightning.functional.leak import cooccurrence_vectors
-from lis_lightning.preference import PairTable, Preference
+from lis_lightning.functional.item_vectors import cooccurrence_vectors
+from lis_lightning.scoring.preference import PairTable, Preference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class CoEngagement:
         max_gap: Longest time between the two, in the unit of the log (of datetimes: seconds), as within a session; None
             for any.
         user_power: How much less the pairs of a heavy user count; see
-            :func:`~lis_lightning.align.pairs.co_engagement_pairs`.
+            :func:`~lis_lightning.align.data.pairs.co_engagement_pairs`.
         min_information: Least pointwise mutual information of a pair, in nats; None keeps all.
         shuffled: Trade the items between the clicks first: a negative control, which no ranker gains from.
     """

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lis_lightning.align.events import AlignmentEvents
-from lis_lightning.align.examples import Examples, hold_out
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import Examples, hold_out
+from lis_lightning.align.data.pairs import mixed
 from lis_lightning.align.objectives.base import Objective, Temperature
-from lis_lightning.align.pairs import mixed
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import multi_positive_contrastive
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lis_lightning.align.events import AlignmentEvents
-from lis_lightning.align.examples import Examples, hold_out
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import Examples, hold_out
+from lis_lightning.align.data.pairs import mixed
+from lis_lightning.align.data.vectors import read_vectors
 from lis_lightning.align.objectives.base import Objective, Temperature
-from lis_lightning.align.pairs import mixed
-from lis_lightning.align.vectors import read_vectors
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.distillation import contrastive_distillation, cosine_distillation, gram_distillation
-from lis_lightning.functional.leak import id_vectors
-from lis_lightning.preference import Preference
+from lis_lightning.functional.item_vectors import id_vectors
+from lis_lightning.scoring.preference import Preference
 
 Form = Literal["gram", "cosine", "contrastive"]
 
@@ -30,7 +30,7 @@ class Distillation(Objective):
     Args:
         teacher: ``"ids"``: ID embeddings learned from the alignment window by alternating least squares; or a file of
             vectors by item id, learned from nothing later than the window (see
-            :func:`~lis_lightning.align.vectors.read_vectors`).
+            :func:`~lis_lightning.align.data.vectors.read_vectors`).
         form: ``"gram"`` reproduces the cosines between items, ``"cosine"`` the vectors after a learned projection, and
             ``"contrastive"`` tells them from those of the batch.
         min_events: Events of an item from which its ID vector is worth reproducing.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lis_lightning.align._tiny import quiet_transformers
 from lis_lightning.align.models.dual import DualEncoder
 from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models.tiny import quiet_transformers
 from lis_lightning.align.models.tuning import Tuning
 from lis_lightning.align.models.vision import VisionEncoder
 from lis_lightning.align.models.vlm import VisionLanguageEncoder

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from lis_lightning.align._tiny import hugging_face, quiet_transformers
 from lis_lightning.align.models.dual import DualEncoder
 from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
 from lis_lightning.align.models.vision import VisionEncoder
 from lis_lightning.align.models.vlm import VisionLanguageEncoder
 from lis_lightning.errors import ConfigError, LisWarning

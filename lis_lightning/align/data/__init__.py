@@ -1,0 +1,1 @@
+"""Items, events and pairs that a fine-tuning run learns from."""

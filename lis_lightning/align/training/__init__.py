@@ -1,0 +1,1 @@
+"""A fine-tuning run from data and encoder to its report."""

@@ -1,0 +1,186 @@
+"""The module that trains an item encoder for objectives on preference data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
+
+from lis_lightning.align.data.examples import ExampleDataModule
+from lis_lightning.align.models.base import ItemEncoder
+from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
+from lis_lightning.errors import ConfigError
+from lis_lightning.functional.regularizers import matryoshka
+from lis_lightning.monitor.batches import Loaded
+from lis_lightning.monitor.snapshot import encode_items, undisturbed
+
+
+class AlignmentModule(pl.LightningModule):
+    """Trains an encoder for a weighted sum of objectives, with AdamW, linear warm-up and cosine decay.
+
+    Logs ``train/loss``, ``train/<objective>`` and ``train/<objective>_temperature``, and ``val/loss`` with
+    ``val/<objective>`` of the held-out examples.
+
+    Args:
+        encoder: From item batches to representations.
+        objectives: What it is trained for, by name.
+        regularisers: What keeps the representations apart, by name.
+        learning_rate: The highest, reached after warm-up.
+        weight_decay: Of weight matrices; norms, biases and temperatures are not decayed.
+        warmup_share: Share of the run during which the learning rate rises, 0 to below 1.
+        nested_dims: Train the first so many dimensions for each number too (Matryoshka); None for all of them alone.
+
+    Raises:
+        ConfigError: If a value is out of range, or there is no objective.
+    """
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        objectives: Mapping[str, Objective],
+        *,
+        regularisers: Mapping[str, Regulariser] | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_share: float = 0.1,
+        nested_dims: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_range("learning_rate", learning_rate, learning_rate > 0, "above 0")
+        _check_range("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+        _check_range("warmup_share", warmup_share, 0 <= warmup_share < 1, "from 0 to below 1")
+        if not objectives:
+            raise ConfigError("There is no objective to train for; name one, as in recipe=infonce.")
+        if isinstance(nested_dims, int | str):
+            raise ConfigError(f"`nested_dims` must be a list of numbers, as in [16, 32], but got {nested_dims!r}.")
+        dims = list(nested_dims or ())
+        if dims and (min(dims) < 1 or max(dims) > encoder.output_dim):
+            raise ConfigError(f"`nested_dims` must lie in 1 to {encoder.output_dim}, but got {dims}.")
+        self.save_hyperparameters(ignore=["encoder", "objectives", "regularisers"])
+        self.encoder = encoder
+        self.objectives = nn.ModuleDict(objectives)
+        self.regularisers = nn.ModuleDict(regularisers or {})
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_share = warmup_share
+        self.nested_dims = dims or [encoder.output_dim]
+
+    def encode_items(self, batch: dict[str, Any]) -> Tensor:
+        """Return the representations [B, D] of an item batch."""
+        representations: Tensor = self.encoder(batch)
+        return representations
+
+    @override
+    def on_fit_start(self) -> None:
+        objectives: Any = self.objectives
+        waiting = [one for one in objectives.values() if one.needs_reference and one.reference is None]
+        if waiting:
+            batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
+            loader = Loaded(self.encoder.loader(batches.items), "item_id")
+            encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
+            with undisturbed(self):
+                reference = torch.cat([rows for _, rows in encoded])
+            for one in waiting:
+                one.reference = reference
+
+    @override
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        losses, size = self._losses(batch)
+        total = self._sum(losses)
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
+        for name, objective in self.objectives.items():
+            if isinstance(temperature := getattr(objective, "temperature", None), Temperature):
+                self.log(f"train/{name}_temperature", temperature.value.detach(), batch_size=size)
+        return total
+
+    @override
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        losses, size = self._losses({name: part for name, part in batch.items() if part is not None})
+        if losses.keys() >= set(self.objectives):  # an objective with fewer held-out examples is through
+            self.log("val/loss", self._sum(losses), prog_bar=True, batch_size=size, sync_dist=True)
+        self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ConfigError(
+                "The learning rate falls to 0 over the whole run, which has no end: max_steps and max_epochs of the "
+                "Trainer are both -1. Give max_steps."
+            )
+        optimizer = AdamW(self._parameter_groups(), lr=self.learning_rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": warmup_cosine(optimizer, int(total), self.warmup_share), "interval": "step"},
+        }
+
+    def _losses(self, batches: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+        """Return the loss of each objective and regulariser, and how many items were encoded."""
+        rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
+        losses = {
+            name: matryoshka(partial(self._objective(name).loss, batch=batches[name]), part, self.nested_dims)
+            for name, part in rows.items()
+        }
+        everything = torch.cat(list(rows.values()))
+        regularisers: Any = self.regularisers
+        for name, regulariser in regularisers.items():
+            losses[name] = regulariser.loss(everything)
+        return losses, len(everything)
+
+    def _objective(self, name: str) -> Objective:
+        objective: Any = self.objectives[name]
+        return cast(Objective, objective)
+
+    def _sum(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum."""
+        parts: dict[str, Any] = {**self.objectives, **self.regularisers}
+        return torch.stack([parts[name].weight * loss for name, loss in losses.items()]).sum()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+        ]
+
+
+def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup_share: float) -> LambdaLR:
+    """Return a schedule that rises linearly over the first steps and then follows half a cosine down to 0.
+
+    Step s (from 0) of W warm-up steps runs at (s + 1) / W of the highest rate: no step is wasted at 0.
+
+    Args:
+        optimizer: Holds the highest rate of each group.
+        num_steps: Optimizer steps of the run.
+        warmup_share: Share of them spent rising.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> rate = warmup_cosine(optimizer, num_steps=8, warmup_share=0.5).lr_lambdas[0]
+        >>> [round(rate(step), 3) for step in range(9)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    warmup = round(warmup_share * num_steps)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, num_steps - warmup)
+        return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+    return LambdaLR(optimizer, rate)
+
+
+def _check_range(name: str, value: float, fits: bool, expected: str) -> None:
+    if not fits or not math.isfinite(value):
+        raise ConfigError(f"`{name}` must be {expected}, but got {value}.")

@@ -1,0 +1,261 @@
+"""One fine-tuning run from its parts: data, split, encoder, objective; train, snapshot, report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import Subset
+
+from lis_lightning.align.data.events import AlignmentEvents
+from lis_lightning.align.data.examples import ExampleDataModule
+from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.data.sources import AlignmentData
+from lis_lightning.align.models.base import ItemEncoder
+from lis_lightning.align.objectives.base import Objective, Regulariser
+from lis_lightning.align.training.best import BestSnapshot
+from lis_lightning.align.training.messages import announcement, say, summary
+from lis_lightning.align.training.module import AlignmentModule
+from lis_lightning.align.training.pausing import Pause
+from lis_lightning.align.training.pruning import Pruning, Rival
+from lis_lightning.align.training.rate import ItemRate, find_learning_rate
+from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.errors import ConfigError
+from lis_lightning.monitor.callback import LISMonitor
+from lis_lightning.monitor.early_stopping import LISEarlyStopping
+from lis_lightning.monitor.schedule import Schedule
+from lis_lightning.monitor.scheduler import check_when
+from lis_lightning.monitor.storage import Retention
+from lis_lightning.report import recorded_run, write_report
+from lis_lightning.results.result import LISResult
+from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.preference import Preference
+
+PAUSED = "checkpoints/paused.ckpt"  # in the run folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """When snapshots of a run are taken, and what is kept of them; see :class:`LISMonitor`.
+
+    Attributes:
+        every_n_steps: Optimizer steps between snapshots; None where the schedule alone decides.
+        schedule: When else, one or several of :mod:`lis_lightning.monitor.schedule`.
+        background_steps: Score in the background, and read the score so many optimizer steps later; None: at once.
+        save: Which representations to keep on disk, "best", "last-3" or "all"; None for none.
+        encode_batch_size: Items encoded at a time.
+        early_stopping: Whether the evidence may end the run before its last step.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    every_n_steps: int | None = 50
+    schedule: Schedule | Sequence[Schedule] | None = None
+    background_steps: int | None = None
+    save: str | None = None
+    encode_batch_size: int = 128
+    early_stopping: bool = False
+
+    def __post_init__(self) -> None:
+        check_when(self.every_n_steps, self.schedule, self.background_steps)  # now, before a model is loaded
+        if self.save is not None:
+            Retention(self.save, "float32")
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of the monitor."""
+        names = ("every_n_steps", "schedule", "background_steps", "save")
+        return {name: getattr(self, name) for name in names} | {"batch_size": self.encode_batch_size}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run leaves.
+
+    Attributes:
+        results: Its snapshots.
+        best: The one with the highest AIS.
+        checkpoint: Weights at the best snapshot; None where none was written.
+        record: The run's own record.
+        page: The picture of it.
+        revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
+        steps: Optimizer steps trained, those before a pause included.
+        paused: Whether it was ended before its last step, to go on later.
+        pruned: Why it was ended for being behind another job of its sweep; empty where it was not.
+    """
+
+    results: list[LISResult]
+    best: LISResult
+    checkpoint: Path | None
+    record: Path | None
+    page: Path
+    revealed_gain: float
+    steps: int
+    paused: bool
+    pruned: str = ""
+
+
+def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> PreferenceSplit:
+    """Cut the data's log, and say what the split can tell.
+
+    Args:
+        data: Log and items.
+        options: Further arguments of :meth:`PreferenceSplit.from_log`.
+    """
+    split = PreferenceSplit.from_log(data.log, **data.columns, **options)
+    say(f"{data.name}: the validation preference split\n{split}")
+    if data.truth is not None:
+        tested = split.log.time[split.log.window == 2]
+        bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
+        say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
+    return split
+
+
+def align(
+    data: AlignmentData,
+    build_encoder: Callable[[ItemTable], ItemEncoder],
+    *,
+    trainer: Callable[..., pl.Trainer],
+    loggers: list[Any],
+    objectives: Mapping[str, Objective],
+    regularisers: Mapping[str, Regulariser],
+    training: Mapping[str, Any],
+    split_options: Mapping[str, Any],
+    monitoring: Monitoring,
+    run_dir: Path,
+    cache_dir: Path,
+    seed: int,
+    stop_at: int | None = None,
+    rival: Callable[[], Rival | None] | None = None,
+) -> Run:
+    """Fine-tune an encoder for objectives on preference data while its representations are scored.
+
+    Args:
+        data: Log and items.
+        build_encoder: Makes the encoder for the items.
+        trainer: Makes the Trainer, given callbacks and logger.
+        loggers: Lightning loggers.
+        objectives: What the encoder is trained for, by name. The first that names its preference data is what
+            `realised` refers to.
+        regularisers: What keeps its representations apart, by name.
+        training: `batch_size`, `find_learning_rate`, and options of
+            :class:`~lis_lightning.align.training.module.AlignmentModule`.
+        split_options: Further arguments of the split.
+        monitoring: When it is scored.
+        run_dir: Where record, checkpoints and picture go.
+        cache_dir: Where prepared items are kept.
+        seed: Of weights and batches.
+        stop_at: Optimizer step to pause at. A later call with this `run_dir` goes on there, bit by bit.
+        rival: Returns the best finished job of the sweep; a run that is significantly behind it is ended. None: never.
+
+    Returns:
+        What the run leaves.
+
+    Raises:
+        ConfigError: If the seed or the step is out of range, the data has no items, or no snapshot could be scored.
+    """
+    began = time.perf_counter()
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"`seed` must be from 0 to {2**32 - 1}, but got {seed}.")
+    if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
+        raise ConfigError(f"`stop_at` must be an optimizer step, 1 or more, or null, but got {stop_at!r}.")
+    if data.items is None:
+        raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
+    split = prepare_split(data, split_options)
+    pl.seed_everything(seed, verbose=False)
+    encoder, options = build_encoder(data.items), dict(training)
+    batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
+    batches = _batches(data.items, encoder, split, objectives, batch_size, cache_dir, seed)
+    module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
+    say(announcement(encoder, batches))
+    # Not prepared anew: with a large processor the images are the long part of the start.
+    scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
+    monitor = LISMonitor(
+        split, scored, collate_fn=encoder.collate, catalogue=data.items.catalogue(), dirpath=run_dir,
+        cache_dir=cache_dir, **monitoring.options(), **_ceilings(split, objectives),
+    )  # fmt: skip
+    best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
+    pause = None if stop_at is None else Pause(stop_at, paused)
+    pruning = None if rival is None else Pruning(monitor, rival)
+    stopping = LISEarlyStopping() if monitoring.early_stopping else None
+    if finding and not paused.is_file():  # a run that goes on has its rate from the checkpoint
+        _use_found_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
+    callbacks = [one for one in (ItemRate(monitor), monitor, stopping, pruning, best, pause) if one is not None]
+    fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
+    pruned = "" if pruning is None else pruning.reason
+    pausing = pause is not None and pause.reached and not pruned
+    if not pausing and fit.is_global_zero:
+        paused.unlink(missing_ok=True)
+    if monitor.best is None:
+        if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
+            raise SystemExit(0)
+        why = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
+        raise ConfigError(f"No snapshot could be scored: {why}. There is no result to show.")
+    revealed, page = _shown(data, split, monitor, run_dir, write=fit.is_global_zero)
+    run = Run(
+        results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
+        page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
+    )  # fmt: skip
+    say(summary(run, time.perf_counter() - began))
+    return run
+
+
+def _use_found_rate(module: AlignmentModule, rate: float | None, seed: int) -> None:
+    """Let a module learn at a rate that was found, and draw what it would have drawn."""
+    if rate is not None:
+        module.learning_rate = rate
+        module.hparams["learning_rate"] = rate
+    pl.seed_everything(seed, verbose=False)
+
+
+def _batches(
+    items: ItemTable, encoder: ItemEncoder, split: PreferenceSplit, objectives: Mapping[str, Objective],
+    batch_size: int, cache_dir: Path, seed: int,
+) -> ExampleDataModule:  # fmt: skip
+    """Return the batches of every objective, of prepared items."""
+    events = AlignmentEvents.from_split(split, items, seed=seed)
+    return ExampleDataModule(
+        {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()},
+        encoder.prepare(items, cache_dir),
+        encoder.collate,
+        batch_size={name: objective.batch_size or batch_size for name, objective in objectives.items()},
+        seed=seed,
+    )
+
+
+def _shown(
+    data: AlignmentData, split: PreferenceSplit, monitor: LISMonitor, run_dir: Path, *, write: bool
+) -> tuple[float, Path]:
+    """Return the gain of what content reveals, where the world is known, and the page of the run."""
+    path, revealed = run_dir / "report.html", math.nan
+    if not write:
+        return revealed, path
+    if data.truth is not None and data.items is not None:
+        latents = data.truth.content_latents[data.items.rows(split.item_ids)]
+        revealed = split.score(latents, ceilings=(), placebo=False).ais
+    references = {} if math.isnan(revealed) else {"latents that content reveals": revealed}
+    run = recorded_run(monitor.record_path, monitor.results)
+    return revealed, write_report([run], path, title=f"{run.name} on {data.name}", references=references)
+
+
+def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> dict[str, Any]:
+    """Say the ceilings of preference data; return it, and which of it is aligned to: that of the objectives."""
+    found: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
+    aligned_to = "pairs"
+    for name, objective in reversed(list(objectives.items())):
+        own = objective.preference
+        if isinstance(own, str):
+            aligned_to = own
+        elif own is not None:
+            aligned_to = f"trained_{name}"
+            found[aligned_to] = own
+    for name, preference in found.items():
+        limit = ceiling(split, preference)
+        say(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
+    return {"ceilings": found, "aligned_to": aligned_to}

@@ -1,0 +1,1 @@
+"""The generated world, whose truth is known."""

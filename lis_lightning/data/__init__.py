@@ -1,0 +1,1 @@
+"""An interaction log becomes a validation preference split."""

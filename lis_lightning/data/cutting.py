@@ -1,0 +1,325 @@
+"""Cutting a log: windows, whole users, histories, and one split for each task and period."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lis_lightning.data import tables as _log
+from lis_lightning.data.checks import check_settings, check_split, warn_of_logits, warn_of_repeats
+from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
+from lis_lightning.data.slices import Slices, built_in_slices, column_slices
+from lis_lightning.data.split import WINDOWS, Events, Log, PreferenceSplit
+from lis_lightning.errors import ConfigError, LogError
+from lis_lightning.functional.history import AsOf, as_of, earlier_range, sample_shown_negatives, take_whole_users
+
+ROLLING_START = 0.5  # share of the events before the first period
+
+
+def cut_log(log: str | Path | _log.Table, settings: dict[str, Any]) -> PreferenceSplit:
+    """Return the split of the primary task, in the first period; it knows all the others.
+
+    Args:
+        log: As of ``PreferenceSplit.from_log``.
+        settings: Its other arguments.
+
+    Raises:
+        LogError: If the log cannot be used as it is.
+        ConfigError: If an argument is out of range, or two do not go together.
+    """
+    labels = task_labels(settings["label"])
+    check_settings(settings, labels)
+    columns = read_columns(
+        log,
+        **{name: settings[name] for name in ("user", "item", "time", "weight", "slices")},
+        labels=labels,
+        base_logits=task_logits(settings["base_logit"], list(labels)),
+    )
+    split = _cut(columns, settings | {"units_per_day": columns.units_per_day})
+    warn_of_repeats(columns.num_repeats(), columns.user.size)
+    return split
+
+
+def _cut(columns: Columns, settings: dict[str, Any]) -> PreferenceSplit:
+    rng = np.random.default_rng(settings["seed"])
+    edges = _edges(columns.time, settings)
+    # Drawn before anything that depends on the budget, so that the same items are unseen whatever the budget.
+    unseen = rng.random(columns.item_ids.size) < settings["unseen_items"]
+    columns = _with_negatives(columns, settings["negatives"], rng)
+    part = np.searchsorted(edges, columns.time, side="right")
+    budgets = {name: settings[name] for name in ("max_events", "max_items")}
+    chosen = take_whole_users(columns.user, columns.item, part > 0, **budgets, rng=rng)
+    rows = _order(columns, part, chosen, unseen, settings["history"])
+    periods = [_period(rows, index, settings) for index in range(len(edges) - 1)]
+    alignment, family = _alignment(rows), dict[str, tuple[PreferenceSplit, ...]]()
+    for task in rows.columns.labels:
+        family[task] = tuple(_split(rows, period, task, alignment, settings, family) for period in periods)
+    for splits in family.values():
+        for split in splits:
+            check_split(split)
+        warn_of_logits(splits[0])
+    return family[columns.primary][0]
+
+
+def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
+    """Return the timestamps at which all windows but the first begin; raise if a window holds no event."""
+    windows = settings["windows"]
+    edges: NDArray[Any]
+    if windows == "rolling":
+        edges = np.quantile(
+            time, np.linspace(ROLLING_START, 1, settings["num_periods"] + 1, endpoint=False), method="higher"
+        )
+    elif len(windows) == 3:
+        edges = np.quantile(time, [windows[0], windows[0] + windows[1]], method="higher")
+    else:
+        edges = np.asarray([_log.timestamp_like(edge, time) for edge in windows])
+        if edges[0] >= edges[1]:
+            raise ConfigError(f"Expected w1 to begin before w2 in `windows`, got {windows!r}.")
+    sizes = np.bincount(np.searchsorted(edges, time, side="right"), minlength=edges.size + 1)
+    if (sizes == 0).any():
+        index = int(np.argmin(sizes))
+        empty = f"{index} of the {sizes.size - 1} after w0" if windows == "rolling" and index else WINDOWS[index]
+        begins = " and ".join(map(str, edges))
+        raise LogError(
+            f"Window {empty} holds no event: column {settings['time']!r} spans {time.min()} to {time.max()}, the "
+            f"windows begin at {begins}. Choose other `windows`, or check that timestamps are not all equal."
+        )
+    return edges
+
+
+def _with_negatives(columns: Columns, num_negatives: int, rng: np.random.Generator) -> Columns:
+    """Append drawn negatives to a log of positives; return a log with real negatives as it is."""
+    label = columns.labels[columns.primary]
+    has_negatives = not label.all()
+    if has_negatives and num_negatives:
+        raise ConfigError(
+            f"`negatives={num_negatives}` is for logs of positives only; this log has "
+            f"{int((label == 0).sum())} real negatives. Leave `negatives` at 0."
+        )
+    if has_negatives:
+        return columns
+    if not num_negatives:
+        raise LogError(
+            f"All {label.size} labels are positive; an AUC needs negatives. Set `negatives` (4, say) to draw "
+            "them from what other users engaged with on the same day, or log what was shown."
+        )
+    if columns.base_logits:
+        raise ConfigError("Drawn negatives have no `base_logit`; leave one of `negatives` and `base_logit` out.")
+    if columns.weight is not None:
+        raise ConfigError(
+            "Drawn negatives have no `weight`; leave one of `negatives` and `weight` out, or log what was shown, with "
+            "a weight."
+        )
+    return columns.with_negatives(
+        *sample_shown_negatives(columns.user, columns.item, columns.periods(), num_negatives, rng)
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The log by user, then time; scored users and encoded items have the first codes.
+
+    Attributes:
+        columns: The log, recoded.
+        part: 0 in the alignment window, then counting the windows.
+        user_ids: Ids of the scored users.
+        item_ids: Ids of the encoded items.
+        unseen: Whether an item is withheld from alignment, [all items].
+        start: The history of row r is rows ``start[r]:stop[r]``.
+        stop: See `start`.
+        by_user: For each task what was known of the user.
+        by_item: For each task what was known of the item.
+        history_item: Rows of R of the scored users' events.
+    """
+
+    columns: Columns
+    part: NDArray[np.int64]
+    user_ids: NDArray[Any]
+    item_ids: NDArray[Any]
+    unseen: NDArray[np.bool_]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    by_user: dict[str, AsOf]
+    by_item: dict[str, AsOf]
+    history_item: NDArray[np.int64]
+
+
+def _order(
+    columns: Columns, part: NDArray[np.int64], chosen: NDArray[np.bool_], unseen: NDArray[np.bool_], length: int
+) -> _Rows:
+    """Bring scored users and encoded items to the front, and look back from every row."""
+    user_order = np.argsort(~chosen, kind="stable")
+    rows = np.argsort(~chosen[columns.user], kind="stable")
+    columns, part = columns.take(rows), part[rows]
+    user = _codes(user_order)[columns.user]
+    first, stop = earlier_range(user, columns.time)
+    start = np.maximum(first, stop - length)
+    scored = chosen[columns.user] & (part > 0)
+    needed = np.zeros(columns.item_ids.size, bool)
+    needed[columns.item[scored]] = True
+    needed[columns.item[_covered(start[scored], stop[scored], scored.size)]] = True
+    item_order = np.argsort(~needed, kind="stable")
+    item = _codes(item_order)[columns.item]
+    columns = replace(
+        columns, user=user, item=item, user_ids=columns.user_ids[user_order], item_ids=columns.item_ids[item_order]
+    )
+    labels = np.stack(list(columns.labels.values()))
+    num_users, num_items = int(chosen.sum()), int(needed.sum())
+    # Scored users come first, so their rows are a prefix, and `start:stop` stay valid in it. Items outside the encoded
+    # ones stand in a history only beyond its reach; row 0 is a placeholder never read.
+    history_item = item[: int(np.searchsorted(user, num_users))]
+    return _Rows(
+        columns=columns,
+        part=part,
+        user_ids=columns.user_ids[:num_users],
+        item_ids=columns.item_ids[:num_items],
+        unseen=unseen[item_order],
+        start=start,
+        stop=stop,
+        by_user=dict(zip(columns.labels, as_of(user, columns.time, labels), strict=True)),
+        by_item=dict(zip(columns.labels, as_of(item, columns.time, labels), strict=True)),
+        history_item=np.where(history_item < num_items, history_item, 0),
+    )
+
+
+def _codes(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the new code of each old one."""
+    codes = np.empty(order.size, np.int64)
+    codes[order] = np.arange(order.size)
+    return codes
+
+
+def _covered(start: NDArray[np.int64], stop: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Return which rows lie in at least one of the ranges ``start:stop``."""
+    depth = np.bincount(start, minlength=size + 1) - np.bincount(stop, minlength=size + 1)
+    return np.cumsum(depth)[:size] > 0
+
+
+@dataclass(frozen=True)
+class _Period:
+    """What all tasks share in one pair of windows; `log` and `events` are those of the primary task.
+
+    Attributes:
+        index: Which pair, from 0.
+        kept: Rows of the log that the pair may know: none after its w2.
+        scored: Rows that are scored.
+        log: The rows kept.
+        events: The scored rows.
+        slices: Groups of them.
+    """
+
+    index: int
+    kept: NDArray[np.bool_]
+    scored: NDArray[np.int64]
+    log: Log
+    events: Events
+    slices: Slices
+
+
+def _period(rows: _Rows, index: int, settings: dict[str, Any]) -> _Period:
+    """Return one pair of windows: all before it is past, as for a ranker that is trained anew each time."""
+    columns, task = rows.columns, rows.columns.primary
+    window = np.maximum(rows.part - index, 0).astype(np.int8)
+    kept = window < len(WINDOWS)
+    log = Log(
+        user=columns.user[kept],
+        item=columns.item[kept],
+        label=columns.labels[task][kept],
+        time=columns.time[kept],
+        window=window[kept],
+        num_users=columns.user_ids.size,
+        num_items=columns.item_ids.size,
+    )
+    scorable = columns.user < rows.user_ids.size
+    scored = np.flatnonzero(scorable & kept & (window > 0))
+    events = Events(
+        user=columns.user[scored],
+        item=columns.item[scored],
+        label=columns.labels[task][scored],
+        train=window[scored] == 1,
+        start=rows.start[scored],
+        stop=rows.stop[scored],
+        by_user=AsOf(rows.by_user[task].count[scored], rows.by_user[task].positives[scored]),
+        by_item=AsOf(rows.by_item[task].count[scored], rows.by_item[task].positives[scored]),
+        unseen=rows.unseen[columns.item[scored]],
+        base_logit=None,
+        weight=None if columns.weight is None else columns.weight[scored],
+    )
+    # Counted over all periods, so that each of them has the same slices.
+    test = np.flatnonzero(scorable & (rows.part > 1))
+    slices = built_in_slices(log, events) | column_slices(columns.categories, scored, test)
+    return _Period(index, kept, scored, log, events, slices)
+
+
+def _alignment(rows: _Rows) -> pl.DataFrame:
+    """Return the events that alignment may see, with the label of each task."""
+    columns, seen = rows.columns, (rows.part == 0) & ~rows.unseen[rows.columns.item]
+    first, *others = columns.labels
+    return pl.DataFrame(
+        {
+            "user": columns.user_ids[columns.user[seen]],
+            "item": columns.item_ids[columns.item[seen]],
+            "time": columns.time[seen],
+            "label": columns.labels[first][seen],
+            **{task: columns.labels[task][seen] for task in others},
+        }
+    )
+
+
+def _split(
+    rows: _Rows,
+    period: _Period,
+    task: str,
+    alignment: pl.DataFrame,
+    settings: dict[str, Any],
+    family: dict[str, tuple[PreferenceSplit, ...]],
+) -> PreferenceSplit:
+    """Return the split of one task in one pair of windows."""
+    columns, scored = rows.columns, period.scored
+    label, by_user, by_item = columns.labels[task], rows.by_user[task], rows.by_item[task]
+    log, events = period.log, period.events
+    if task != columns.primary:
+        log = replace(log, label=label[period.kept])
+        events = replace(
+            events,
+            label=label[scored],
+            by_user=replace(events.by_user, positives=by_user.positives[scored]),
+            by_item=replace(events.by_item, positives=by_item.positives[scored]),
+        )
+    if task in columns.base_logits:
+        events = replace(events, base_logit=columns.base_logits[task][scored])
+    return PreferenceSplit(
+        item_ids=rows.item_ids,
+        user_ids=rows.user_ids,
+        log=log,
+        log_item_ids=columns.item_ids,
+        log_user_ids=columns.user_ids,
+        events=events,
+        history_item=rows.history_item,
+        history_label=label[: rows.history_item.size],
+        alignment=alignment,
+        prior=float(log.label[log.window == 0].mean()),
+        slices=period.slices,
+        task=task,
+        period=period.index,
+        settings=settings,
+        hash=_hash(log, columns.item_ids, rows.unseen, events, settings),
+        _family=family,
+    )
+
+
+def _hash(log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]) -> str:
+    """Return 16 hex digits that change with any value the score depends on."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr((len(events), settings["history"], settings["seed"])).encode())
+    digest.update("\0".join(map(str, item_ids.tolist())).encode())
+    arrays = [log.user, log.item, log.label, log.time, log.window, unseen, events.start, events.stop]
+    for array in (*arrays, events.base_logit, events.weight):
+        digest.update(b"\0" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,300 @@
+"""The validation preference split: an interaction log cut in time, with what was known before each event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from lis_lightning.data.cache import KEPT
+from lis_lightning.data.columns import Label
+from lis_lightning.data.tables import Table
+from lis_lightning.errors import ShapeError
+from lis_lightning.functional.history import AsOf
+
+if TYPE_CHECKING:
+    from lis_lightning.results.result import LISResult
+
+Windows = tuple[float, float, float] | tuple[Any, Any] | Literal["rolling"]
+WINDOWS = ("w0 align", "w1 probe-train", "w2 probe-test")
+
+
+@dataclass(frozen=True)
+class Log:
+    """Events as arrays sorted by user, then time: what preference data is built from. [num_rows] each.
+
+    It ends with w2: of a rolling split each period has a log of its own, without what came later.
+
+    Attributes:
+        user: User index; indices below ``split.num_users`` are the scored users.
+        item: Item index; indices below ``split.num_items`` are the rows of R.
+        label: 0 or 1.
+        time: Timestamp.
+        window: 0 before w1, 1 in w1, 2 in w2.
+        num_users: Number of users of the log.
+        num_items: Number of items of the log.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    label: NDArray[np.int8]
+    time: NDArray[Any]
+    window: NDArray[np.int8]
+    num_users: int
+    num_items: int
+
+
+@dataclass(frozen=True)
+class Events:
+    """The scored events of w1 and w2, with what was known strictly before each. [num_events] each.
+
+    Attributes:
+        user: User index in ``[0, split.num_users)``.
+        item: Row of the target in R.
+        label: 0 or 1.
+        train: True in w1 (the probe is fitted there), False in w2 (it is tested there).
+        start: The history of event e is rows ``start[e]:stop[e]`` of the history arrays.
+        stop: See `start`.
+        by_user: Counts of the user's earlier events, over all of the log.
+        by_item: Counts of the item's earlier events.
+        unseen: Whether the target was withheld from alignment.
+        base_logit: Logit of a production ranker, where the log has one for this task.
+        weight: What each event is worth, at least 0; None where all are worth the same.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    label: NDArray[np.int8]
+    train: NDArray[np.bool_]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    by_user: AsOf
+    by_item: AsOf
+    unseen: NDArray[np.bool_]
+    base_logit: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return self.user.size
+
+
+@dataclass(frozen=True, eq=False)
+class PreferenceSplit:
+    """A log cut into an alignment window, a probe-train window and a probe-test window.
+
+    Made by :meth:`from_log`. It holds everything that scoring needs: a score is a function of the split and of a
+    matrix of item representations. With several labels there is one split for each task, with rolling windows one for
+    each period; `tasks` and `periods` lead from any one to the others. They share item_ids, user_ids, alignment and
+    histories, so one encoding and one set of users serves all.
+
+    Attributes:
+        item_ids: Ids of the items that must be encoded, in the order of R's rows: all targets of scored events and
+            all that stands in their histories.
+        user_ids: Ids of the users whose events are scored.
+        log: All events up to the end of w2.
+        log_item_ids: Ids of all items of the log; the first ``num_items`` are `item_ids`.
+        log_user_ids: Ids of all users of the log; the first ``num_users`` are `user_ids`.
+        events: The scored events.
+        history_item: Rows of R of the scored users' events, sorted by user, then time.
+        history_label: Their labels.
+        alignment: The events of w0 without the unseen items: the only events that alignment may see, in every task
+            and period. Columns user, item, time, label (of the primary task), and one named for each further task.
+        prior: Positive rate before w1; as-of rates are smoothed to it.
+        slices: Groups of the scored events by name, [num_events] each: seen and unseen items (withheld from
+            alignment), head and tail items (head: the most frequent that make 80 % of the events before w1), new items
+            and known and new users (new: without an event before w1), and ``column=value`` for the columns asked for.
+        task: Name of the label.
+        period: Which pair of windows this is, from 0.
+        settings: The arguments it was made with.
+        hash: Identifies all that a score depends on; results pair only where it is equal.
+    """
+
+    item_ids: NDArray[Any]
+    user_ids: NDArray[Any]
+    log: Log = field(repr=False)
+    log_item_ids: NDArray[Any] = field(repr=False)
+    log_user_ids: NDArray[Any] = field(repr=False)
+    events: Events = field(repr=False)
+    history_item: NDArray[np.int64] = field(repr=False)
+    history_label: NDArray[np.int8] = field(repr=False)
+    alignment: pl.DataFrame = field(repr=False)
+    prior: float
+    slices: Mapping[str, NDArray[np.bool_]] = field(repr=False)
+    task: str
+    period: int
+    settings: dict[str, Any]
+    hash: str
+    _family: Mapping[str, tuple[PreferenceSplit, ...]] = field(repr=False)
+
+    @property
+    def tasks(self) -> dict[str, PreferenceSplit]:
+        """The splits of all labels in this period by name, this one included, the primary one first."""
+        return {task: periods[self.period] for task, periods in self._family.items()}
+
+    @property
+    def periods(self) -> tuple[PreferenceSplit, ...]:
+        """The splits of this label in all periods, this one included, oldest first; empty unless windows roll."""
+        return self._family[self.task] if self.settings["windows"] == "rolling" else ()
+
+    @property
+    def num_items(self) -> int:
+        """Number of items that must be encoded."""
+        return int(self.item_ids.size)
+
+    @property
+    def num_users(self) -> int:
+        """Number of users whose events are scored."""
+        return int(self.user_ids.size)
+
+    @classmethod
+    def from_log(
+        cls,
+        log: str | Path | Table,
+        *,
+        user: str = "user_id",
+        item: str = "item_id",
+        time: str = "timestamp",
+        label: Label | Sequence[str] | Mapping[str, Label] = "label",
+        weight: str | None = None,
+        slices: Sequence[str] = (),
+        windows: Windows = (0.50, 0.25, 0.25),
+        num_periods: int = 5,
+        history: int = 50,
+        max_events: int | None = 50_000,
+        max_items: int | None = None,
+        unseen_items: float = 0.2,
+        negatives: int = 0,
+        base_logit: str | Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> PreferenceSplit:
+        """Cut an interaction log.
+
+        Args:
+            log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table; one row an event.
+            user: Column of user ids (integers or strings).
+            item: Column of item ids.
+            time: Column of timestamps: numbers of one unit, dates or datetimes.
+            label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", or None if every row is a positive.
+                Several tasks: a list of columns, or a mapping of names to any of these; the first is the primary one.
+            weight: Column of what an event is worth (dwell time, bid value), at least 0: AUC then weighs each pair of
+                a positive and a negative by the product of both.
+            slices: Categorical columns that events are grouped by; the 12 most frequent values of the test events get
+                a slice each, the others share ``column=(other)``, missing ones are ``column=(none)``. A drawn negative
+                takes the value of its item where the item decides it, else that of the positive.
+            windows: Shares of the events, by time, of w0, w1 and w2; or the two timestamps at which w1 and w2 begin;
+                or ``"rolling"``: w0 is the first half, the second is cut into `num_periods` + 1 parts of equal numbers
+                of events, and each two successive parts are w1 and w2 of one period.
+            num_periods: Number of pairs of windows where they roll, at least 2.
+            history: How many of the user's last strictly earlier events make an event's history.
+            max_events: Budget of scored events (all but w0, every period together), filled with whole users.
+            max_items: Budget of items that must be encoded, filled with whole users.
+            unseen_items: Share of the items that is withheld from alignment, so that memorising shows.
+            negatives: For a log of positives only: negatives for each positive, drawn from what other users engaged
+                with in the same period (the same day, where the unit of time is known).
+            base_logit: Column with a production ranker's logit for each event; None builds a base. With several tasks
+                a mapping of tasks to columns; tasks left out get the built-in base.
+            seed: Of the choice of users, of unseen items and of negatives.
+
+        Raises:
+            LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
+                empty, or holds one user or one class of a task, weights are negative or those of a class all zero, or
+                a base logit is constant or tells the classes apart without an error.
+            ConfigError: If an argument is out of range, or two do not go together.
+
+        Warns:
+            LisWarning: If many rows are repeated, or a base logit looks like a probability or has the wrong sign.
+
+        Example:
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> split = PreferenceSplit.from_log(log)
+            >>> split.num_items, len(split.events)
+            (4, 20)
+        """
+        from lis_lightning.data.cutting import cut_log
+
+        return cut_log(
+            log,
+            {
+                "user": user, "item": item, "time": time, "label": label, "weight": weight, "slices": slices,
+                "windows": windows, "num_periods": num_periods, "history": history, "max_events": max_events,
+                "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives, "base_logit": base_logit,
+                "seed": seed,
+            },
+        )  # fmt: skip
+
+    def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
+        """Return the fold of each scored user, in equal numbers, drawn from the split's seed.
+
+        Vectors that are leaked to a user's events must be built without the users of that fold. Users that are not
+        scored are in no fold; they may always be used.
+
+        Args:
+            num_folds: Number of folds; ceilings use 5.
+
+        Returns:
+            Columns ``user`` (ids as in the log, in the order of `user_ids`) and ``fold``, in ``[0, num_folds)``.
+        """
+        rng = np.random.default_rng([self.settings["seed"], num_folds])
+        return pl.DataFrame({"user": self.user_ids, "fold": rng.permutation(self.num_users) % num_folds})
+
+    def item_rows(self, item_ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the row of R of each id, -1 for ids that are not in the split.
+
+        Args:
+            item_ids: Ids of the same kind (integers or strings) as the log's.
+
+        Raises:
+            ShapeError: If ids are integers here and strings in the log, or the other way round.
+        """
+        ids = np.asarray(item_ids).ravel()
+        numeric = self.item_ids.dtype.kind in "iu"
+        if ids.size and (ids.dtype.kind in "iu") != numeric:
+            raise ShapeError(
+                f"Item ids of the split are {'integers' if numeric else 'strings'} (such as {self.item_ids[0]!r}), got "
+                f"{ids.dtype} (such as {ids[0]!r}); use the ids of the interaction log."
+            )
+        order, ordered = self._ordered_ids
+        at = np.minimum(np.searchsorted(ordered, ids), self.num_items - 1)
+        return np.where(ordered[at] == ids, order[at], -1)
+
+    @cached_property
+    def _ordered_ids(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        order = np.argsort(self.item_ids)
+        return order, self.item_ids[order]
+
+    def score(self, embeddings: ArrayLike, **options: Any) -> LISResult:
+        """Score item representations; see :func:`lis_lightning.scoring.score.score`.
+
+        Args:
+            embeddings: [num_items, dim], rows in the order of `item_ids`.
+            **options: As :func:`lis_lightning.scoring.score.score`.
+        """
+        from lis_lightning.scoring.score import score
+
+        return score(self, embeddings, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """Return sizes, rates and what the split can detect, as plain values; `print(split)` shows them."""
+        from lis_lightning.scoring.summary import describe
+
+        return describe(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PreferenceSplit:
+        return self  # nothing changes a split
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was computed for it stays behind: an equal split finds it again by its hash.
+        return {name: value for name, value in vars(self).items() if name != KEPT}
+
+    def __str__(self) -> str:
+        from lis_lightning.scoring.summary import render
+
+        return render(self)

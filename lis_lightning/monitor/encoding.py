@@ -1,0 +1,336 @@
+"""How a module encodes items: its own method, a function, or one of its submodules with pooling.
+
+The last is for Hugging Face models, and any other, in a LightningModule that knows nothing of us.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lis_lightning.errors import ConfigError, ShapeError
+from lis_lightning.functional.pooling import Pooling, pool
+from lis_lightning.monitor.sharding import caller
+
+Encoder = Callable[[Any, Any], Any]
+
+_MASK, _IDS = "attention_mask", "input_ids"
+_NEVER = {"labels"}  # a loss is not what we are after
+# Given where `forward` has them: the cache of keys and values, and logits over a vocabulary, take more than the states.
+_SAVING = {"use_cache": False, "logits_to_keep": 1}
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Take the representations of items from a submodule: ``LISMonitor(encode=Encode("model.text_model"))``.
+
+    The submodule is called with those values of an item batch whose keys are parameters of its `forward` (with all but
+    the item id, if it has none but ``**kwargs``). Of what it returns is read: a tensor; the first one of a tuple; of an
+    output object or dict ``last_hidden_state``, else the last of ``hidden_states``, or what `output` names. A tensor
+    [B, D] is taken as it is; one of [B, T, D] is pooled over its T positions, of which padding, on either side, does
+    not count.
+
+    Args:
+        submodule: Its dotted name in the LightningModule; ``""`` is the module itself. Name a backbone
+            (``"model.model"``) rather than a model with a head, whose work is lost.
+        pooling: ``"mean"`` of all real positions, ``"last"`` the last one, ``"cls"`` the first one, ``"eos"`` the last
+            one that holds an end-of-sequence token.
+        layer: Which hidden state: -1 the last one, -2 the one before it, 0 the embeddings.
+        output: Field of the output to read instead: ``"pooler_output"``, ``"image_embeds"``.
+        inputs: Parameter of `forward` -> key of the batch, where names differ or not all should be given.
+        mask: Key of the mask of real positions. One is needed where the submodule is given ``input_ids``; none is used
+            where it is given other things (pixels, say). None: no item is padded.
+        eos_token_id: For ``"eos"``; default: that of the submodule's ``config``.
+
+    Raises:
+        ConfigError: If `pooling` is unknown, or both `layer` and `output` are set.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.ModuleDict({"tower": nn.Embedding.from_pretrained(torch.eye(3))})
+        >>> encode = Encode("tower", inputs={"input": "input_ids"}).bind(model)
+        >>> encode(model, {"input_ids": torch.tensor([[1, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])})
+        tensor([[0.0000, 0.5000, 0.5000]])
+    """
+
+    submodule: str
+    _: KW_ONLY
+    pooling: Pooling = "mean"
+    layer: int = -1
+    output: str | None = None
+    inputs: Mapping[str, str] | None = None
+    mask: str | None = _MASK
+    eos_token_id: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        known = get_args(Pooling)
+        if self.pooling not in known:
+            raise ConfigError(f"`pooling` must be one of {list(known)}, got {self.pooling!r}.")
+        if self.output is not None and self.layer != -1:
+            raise ConfigError(
+                f"`layer` chooses a hidden state and `output` another field, got layer={self.layer} and "
+                f"output={self.output!r}; set one of them."
+            )
+
+    def bind(self, module: nn.Module, item_key: str = "item_id") -> BoundEncode:
+        """Return the encoder of one module.
+
+        Args:
+            module: What holds the submodule.
+            item_key: Key of the item ids in a batch, which are never given to the submodule.
+
+        Raises:
+            ConfigError: If there is no such submodule or layer, or no token that ends a sequence is known.
+        """
+        return BoundEncode(self, module, item_key)
+
+
+class BoundEncode:
+    """An :class:`Encode` that has found its submodule; called with the module and a batch, returns [B, D]."""
+
+    def __init__(self, spec: Encode, module: nn.Module, item_key: str) -> None:
+        self.spec = spec
+        self.item_key = item_key
+        part = _find(module, spec.submodule)
+        self._call = caller(module, part)
+        inner = _inner(part)
+        self._name = f"{type(inner).__name__}.forward"
+        self._parameters = inspect.signature(inner.forward).parameters
+        self._takes_any = any(one.kind is one.VAR_KEYWORD for one in self._parameters.values())
+        config = getattr(inner, "config", None)
+        self._eos = _eos(spec, config)
+        _check_layer(spec, config)
+        # Those of transformers give hidden states when asked, most of them through `**kwargs`.
+        self._can_ask = "output_hidden_states" in self._parameters or (self._takes_any and config is not None)
+        self._asks = spec.layer != -1 or spec.output == "hidden_states"
+
+    def check(self, batch: Mapping[str, Any]) -> None:
+        """Look whether a batch holds what is needed, without calling the submodule.
+
+        Raises:
+            ConfigError: If it holds nothing that the submodule takes, lacks something it needs, or lacks the mask.
+        """
+        self._mask(self._arguments(batch), batch)
+
+    def __call__(self, module: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the representations of a batch, [B, D]; the module is the one that this was bound to."""
+        arguments = self._arguments(batch)
+        states = self._read(self._run(arguments))
+        if states is None and self._can_ask and not self._asks:
+            self._asks = True  # a model with a head gives its states only when asked
+            states = self._read(self._run(arguments))
+        if states is None:
+            raise ConfigError(
+                f"{self._name} of {self.spec.submodule!r} returned neither `last_hidden_state` nor `hidden_states`; "
+                "set `Encode(output=...)` to the field that holds the representations, or name its backbone."
+            )
+        if states.ndim == 2:
+            return states
+        if states.ndim != 3:
+            raise ShapeError(
+                f"{self._name} of {self.spec.submodule!r} gave {list(states.shape)}; [B, D], or [B, T, D] to "
+                "be pooled, is needed. Pass a function as `encode`."
+            )
+        return self._pooled(states, arguments, batch)
+
+    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of a batch the submodule takes."""
+        offered = {name: value for name, value in batch.items() if name != self.item_key}
+        if self.spec.inputs is not None:
+            absent = sorted(set(self.spec.inputs.values()) - set(batch))
+            if absent:
+                raise ConfigError(f"An item batch has no {absent}, which `Encode(inputs=...)` names: {sorted(batch)}.")
+            arguments = {name: batch[key] for name, key in self.spec.inputs.items()}
+        else:
+            arguments = {name: offered[name] for name in self._parameters if name in offered and name not in _NEVER}
+            if not arguments and self._takes_any:
+                arguments = offered
+        needed = [
+            name
+            for name, one in self._parameters.items()
+            if one.default is one.empty and one.kind in {one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY}
+        ]
+        absent = [name for name in needed if name not in arguments]
+        if absent or not arguments:
+            raise ConfigError(
+                f"{self._name} of {self.spec.submodule!r} takes {list(self._parameters)}"
+                f"{f' and needs {absent}' if absent else ''}, an item batch has {sorted(offered)}: let the collate "
+                "function use its names, or map them: Encode(..., inputs={'its parameter': 'key of the batch'})."
+            )
+        return arguments
+
+    def _run(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the submodule."""
+        options: dict[str, Any] = {name: value for name, value in _SAVING.items() if name in self._parameters}
+        if self._asks and self._can_ask:
+            options |= {"output_hidden_states": True, "return_dict": True}
+        return self._call(**{**options, **arguments})
+
+    def _read(self, output: Any) -> Tensor | None:
+        """Return the representations in what the submodule returned; None where it has to be asked for them."""
+        if isinstance(output, list | tuple):
+            output = next((one for one in output if isinstance(one, Tensor)), None)
+        plain = isinstance(output, Tensor)
+        if plain and self.spec.layer == -1 and self.spec.output is None:
+            tensor: Tensor = output
+            return tensor
+        if self.spec.output is not None:
+            value = _field(output, self.spec.output)
+            if not isinstance(value, Tensor):
+                fields = (
+                    [] if plain else sorted(map(str, output)) if isinstance(output, Mapping) else sorted(vars(output))
+                )
+                raise ConfigError(
+                    f"{self._name} of {self.spec.submodule!r} returned no tensor {self.spec.output!r}, only {fields}."
+                )
+            return value
+        last = _field(output, "last_hidden_state")
+        if self.spec.layer == -1 and isinstance(last, Tensor):
+            return last
+        return self._state(_field(output, "hidden_states"))
+
+    def _state(self, states: Any) -> Tensor | None:
+        """Return the chosen one of all hidden states."""
+        if states is None and (self.spec.layer == -1 or self._can_ask):
+            return None
+        count = len(states or ())
+        if not -count <= self.spec.layer < count:
+            raise ConfigError(
+                f"{self._name} of {self.spec.submodule!r} returned {count} hidden states, layer={self.spec.layer} is "
+                "not among them."
+            )
+        chosen: Tensor = states[self.spec.layer]
+        return chosen
+
+    def _pooled(self, states: Tensor, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
+        """Return one vector an item."""
+        mask = self._mask(arguments, batch)
+        if mask is None:
+            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        ids = arguments.get(_IDS, batch.get(_IDS)) if self.spec.pooling == "eos" else None
+        for what, tensor in (("mask", mask), ("tokens", ids)):
+            if tensor is not None and tensor.shape != states.shape[:2]:
+                raise ShapeError(
+                    f"{self._name} of {self.spec.submodule!r} gave states {list(states.shape)}, but the {what} of the "
+                    f"batch: {list(tensor.shape)}. If no item is padded set `Encode(mask=None)`; else pass a function "
+                    "as `encode`."
+                )
+        return pool(states, mask.bool(), self.spec.pooling, ids=ids, eos=self._eos)
+
+    def _mask(self, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor | None:
+        """Return the mask of real positions, None where all are."""
+        name = self.spec.mask
+        given = {*arguments, *(self.spec.inputs or {}).values()}
+        if self.spec.pooling == "eos" and _IDS not in given:
+            raise ConfigError(
+                f"Pooling 'eos' finds a token among `{_IDS}`, but {self._name} of {self.spec.submodule!r} is given "
+                f"{sorted(arguments)}. Choose another pooling."
+            )
+        if name is None or (name == _MASK and not given & {_MASK, _IDS}):
+            return None
+        mask: Tensor | None = arguments.get(name, batch.get(name))
+        if mask is None:
+            raise ConfigError(
+                f"An item batch has no {name!r}, only {sorted(map(str, batch))}: without it padding would be pooled. "
+                "Let the collate function return it, name it by `Encode(mask=...)`, or set `mask=None` if no item is "
+                "padded."
+            )
+        return mask
+
+
+def resolve(encode: Encoder | Encode | str | None, module: nn.Module, item_key: str = "item_id") -> Encoder:
+    """Return a function of the module and a batch that gives [B, D].
+
+    Args:
+        encode: Such a function; an :class:`Encode` or the name of a submodule; None for the module's `encode_items`.
+        module: The module in training.
+        item_key: Key of the item ids in a batch.
+
+    Raises:
+        ConfigError: If the module lacks what is named.
+    """
+    if isinstance(encode, str):
+        encode = Encode(encode)
+    if isinstance(encode, Encode):
+        return encode.bind(module, item_key)
+    if encode is None:
+        if not callable(getattr(module, "encode_items", None)):
+            raise ConfigError(
+                f"{type(module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
+                "`LISMonitor(encode=...)`, the name of a submodule or a function of the module and a batch."
+            )
+        return lambda module, batch: module.encode_items(batch)
+    return encode
+
+
+def check_encode(encode: Any) -> None:
+    """Refuse what can never be an encoder.
+
+    Raises:
+        ConfigError: If it is neither a function nor an :class:`Encode`, the name of a submodule, or None.
+    """
+    if not (encode is None or isinstance(encode, Encode | str) or callable(encode)) or isinstance(encode, nn.Module):
+        raise ConfigError(
+            "`encode` must be a function of the module and a batch, an `Encode`, or the name of a submodule, got "
+            f"{type(encode).__name__}."
+        )
+
+
+def _find(module: nn.Module, name: str) -> nn.Module:
+    """Return a submodule."""
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        names = [known for known, _ in module.named_modules() if known]
+        last = name.rpartition(".")[2]
+        near = [known for known in names if known.rpartition(".")[2] == last]
+        near = [*near, *(one for one in difflib.get_close_matches(name, names, n=3) if one not in near)][:3]
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"It has {_some(module)}."
+        raise ConfigError(f"{type(module).__name__} has no submodule {name!r}. {hint}") from None
+
+
+def _some(module: nn.Module) -> list[str]:
+    """Return the names of what a module holds directly."""
+    return [name for name, _ in module.named_children()]
+
+
+def _inner(part: nn.Module) -> Any:
+    """Return the module whose `forward` says what is taken: within a compiled one, and within one of PEFT."""
+    part = getattr(part, "_orig_mod", part)
+    base = getattr(part, "get_base_model", None)
+    return base() if callable(base) else part
+
+
+def _field(output: Any, name: str) -> Any:
+    """Return a field of an output object or dict, None where it has none."""
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _eos(spec: Encode, config: Any) -> tuple[int, ...]:
+    """Return the tokens that end a sequence."""
+    if spec.pooling != "eos":
+        return ()
+    found = spec.eos_token_id if spec.eos_token_id is not None else getattr(config, "eos_token_id", None)
+    if found is None:
+        raise ConfigError(
+            f"Pooling 'eos' needs the token that ends a sequence, and {spec.submodule!r} has no `config.eos_token_id`: "
+            "set Encode(eos_token_id=tokenizer.eos_token_id)."
+        )
+    return tuple(found) if isinstance(found, Iterable) else (found,)
+
+
+def _check_layer(spec: Encode, config: Any) -> None:
+    """Refuse a layer that the model's configuration says it does not have."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(layers, int) and not -layers - 1 <= spec.layer <= layers:
+        raise ConfigError(
+            f"`layer` must be from {-layers - 1} to {layers} for the {layers} layers of {spec.submodule!r}, got "
+            f"{spec.layer}."
+        )

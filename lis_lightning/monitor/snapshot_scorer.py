@@ -1,0 +1,125 @@
+"""One snapshot: all items encoded by the module in training, and what their score needs once the weights move again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.errors import SnapshotError
+from lis_lightning.monitor import snapshot
+from lis_lightning.monitor.background import Background
+from lis_lightning.monitor.batches import Batches
+from lis_lightning.monitor.processes import together
+from lis_lightning.results import record
+from lis_lightning.results.result import LISResult
+from lis_lightning.scoring.metric import LeakageImpactScore
+from lis_lightning.scoring.score import score
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A snapshot and its score.
+
+    Attributes:
+        result: The score, with its step.
+        embeddings: The representations, rows as ``split.item_ids``; None where they are gone.
+        model: Class of the module.
+    """
+
+    result: LISResult
+    embeddings: Tensor | None
+    model: type
+
+
+class Measure:
+    """Encodes and scores on one split, time and again.
+
+    Args:
+        split: The split.
+        options: What the score takes besides, as :func:`lis_lightning.scoring.score.score`.
+    """
+
+    def __init__(self, split: PreferenceSplit, options: dict[str, Any]) -> None:
+        self.split = split
+        self.options = options
+        self.metric = LeakageImpactScore(split, **options)
+
+    def encode(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str
+    ) -> tuple[Tensor, int]:
+        """Return the representations of all items, the same on every process, and how many others this one skipped."""
+
+        def share() -> int:
+            self.metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
+            encoded = snapshot.encode_items(trainer, module, batches, encoder, item_key)
+            return snapshot.collect(encoded, self.metric, self.split.item_ids)
+
+        try:
+            skipped = together(trainer, share)
+            with self.metric.sync_context():
+                return self.metric.embeddings(), skipped
+        finally:
+            self.metric.reset()  # its sums are as large as the representations
+
+    def scoring(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str,
+        *, first: bool, placebo: bool, background: bool,
+    ) -> Callable[[], Scored]:  # fmt: skip
+        """Encode all items now, and return how to score them; call it within :func:`snapshot.undisturbed`.
+
+        Args:
+            trainer: The Trainer in charge.
+            module: The module in training.
+            batches: This process's share of the item batches.
+            encoder: Called with the module and a batch.
+            item_key: Key of the ids in a batch.
+            first: Whether to tell of items outside the split.
+            placebo: Whether to score representations that know nothing too.
+            background: Whether the score will be computed beside the training: then on the CPU.
+        """
+        started = time.perf_counter()
+        embeddings, skipped = self.encode(trainer, module, batches, encoder, item_key)
+        if skipped and first:
+            rank_zero_info(
+                f"{skipped} of the encoded items are not in the split and were left out; an attribute `item_ids` on "
+                "`items` saves encoding them."
+            )
+        embeddings = embeddings.cpu() if background else embeddings
+        return partial(
+            self._score, embeddings, type(module), trainer.global_step, time.perf_counter() - started, placebo
+        )
+
+    def _score(self, embeddings: Tensor, model: type, step: int, encode_seconds: float, placebo: bool) -> Scored:
+        began = time.perf_counter()
+        result = score(self.split, embeddings, placebo=placebo, **self.options)
+        seconds = time.perf_counter() - began
+        return Scored(
+            replace(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds), embeddings, model
+        )
+
+
+def waiting(background: Background[Scored]) -> dict[str, Any] | None:
+    """Return the score in the background in plain values; a resumed run reads it where this one would have."""
+    if background.step is None:
+        return None
+    scored = background.peek()
+    if isinstance(scored, Exception):
+        return {"step": background.step, "results": [], "error": f"{type(scored).__name__}: {scored}"}
+    return {"step": background.step, "results": record.pack([scored.result]), "error": ""}
+
+
+def restore(background: Background[Scored], state: Mapping[str, Any] | None) -> None:
+    """Take over what :func:`waiting` returned."""
+    if state is not None:
+        results = record.unpack(state["results"])
+        background.restore(
+            state["step"], Scored(results[0], None, object) if results else SnapshotError(state["error"])
+        )

@@ -1,0 +1,67 @@
+"""The snapshots of a run in a terminal: one in a line of the log, all of them in a table."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from lis_lightning.results.result import LISResult
+from lis_lightning.results.text import plain_console
+
+
+def summary(results: Sequence[LISResult], best: LISResult, record: Path | None, hint: str | None = None) -> str:
+    """Return what to print at the end of a run: all snapshots, the verdict, and where everything is kept.
+
+    Args:
+        results: The snapshots, by step; at least one.
+        best: The best of them, which is marked.
+        record: The run's record; None where it has none.
+        hint: What to do with what the loggers kept, in a sentence.
+    """
+    last = results[-1]
+    lines = [
+        snapshot_table(results, best),
+        f"Best snapshot: step {best.step}. Verdict: {last.verdict}{', ' if last.message else ''}{last.message}",
+        "" if record is None else f"Record: {record}",
+        hint or "",
+    ]
+    return "\n".join(["", *filter(None, lines)])
+
+
+def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) -> str:
+    """Return the snapshots as a table for a terminal, the best one marked by ``*``."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    others = [f"AIS {name}" for name in results[-1].tasks]
+    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *others, "verdict"):
+        table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(
+            f"{result.step}{'*' if result is best else ' '}",
+            f"{result.ais:+.4f}",
+            f"[{result.ais_low:+.4f}, {result.ais_high:+.4f}]",
+            f"{result.ais_geometry:+.4f}",
+            _share(result.realised),
+            *(f"{task.ais:+.4f}" for task in result.tasks.values()),
+            result.verdict,
+        )
+    plain_console(output := io.StringIO(), 100).print(table)
+    return output.getvalue().rstrip()
+
+
+def snapshot_line(result: LISResult) -> str:
+    """Return a snapshot as one line of a log."""
+    realised = "" if math.isnan(result.realised) else f", {_share(result.realised)} of the ceiling"
+    return (
+        f"LIS step {result.step}: AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]{realised}, "
+        f"{result.verdict} ({result.encode_seconds:.1f} s to encode, {result.score_seconds:.1f} s to score)"
+    )
+
+
+def _share(value: float) -> str:
+    """Write a share in per cent; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.0%}"

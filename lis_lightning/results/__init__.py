@@ -1,0 +1,1 @@
+"""What scores say, over a run and across runs."""

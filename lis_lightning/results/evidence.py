@@ -1,0 +1,83 @@
+"""What an estimate rules out, in numbers and in words that a person can act on."""
+
+from __future__ import annotations
+
+import math
+
+from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.results.result import LISResult
+
+
+def shown(estimate: Estimate) -> str:
+    """Write an estimate with its interval."""
+    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+def rounded(events: float) -> int:
+    """Round up to two digits: more would pretend to know."""
+    unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
+    return round(math.ceil(events / unit) * unit)
+
+
+def gap_error(last: LISResult, best: LISResult) -> float:
+    """Return the standard error of how much the gap between seen and unseen items changed between two snapshots.
+
+    Slices carry no influence to be paired by. The errors of two snapshots overlap as much in a slice as in all events,
+    so that the error of the change is that of the gap, times what pairing leaves of the error of AIS.
+    """
+    sides = [result.slices.get(name) for result in (last, best) for name in ("seen items", "unseen items")]
+    gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
+    alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
+    return gap * last.compare(best).se / alone if alone > 0 else 0.0
+
+
+def gain_over(best: LISResult, result: LISResult) -> Estimate:
+    """Return a result's paired difference to the best one before it.
+
+    A result that came from a checkpoint may have lost what pairs it; what it then knows of this pair is its ``gain_z``.
+    """
+    if result.influence.size and best.influence.size:
+        return result.compare(best)
+    value = result.ais - best.ais
+    se = value / result.gain_z if result.gain_z else math.nan
+    return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
+
+
+def underpowered(
+    what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
+) -> str | None:
+    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
+
+    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
+    shown the gain that matters.
+
+    Args:
+        what: What was estimated, in words.
+        estimate: The estimate, in AUC units.
+        num_events: Test events it rests on.
+        relevant_gain: The smallest gain that matters, in AUC units.
+        detectable: The smallest gain that so many events show.
+
+    Example:
+        >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
+        >>> underpowered("the ceiling", wide, 10_000, 0.005).partition("matters. ")[2]
+        '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
+    """
+    if estimate.value == 0 and detectable > relevant_gain:
+        # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
+        needed = num_events * detectable / relevant_gain
+        return (
+            f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
+            f"{detectable:+.4f} only, about {rounded(needed):,} the {relevant_gain:+g} that matters: more users or a "
+            "longer log."
+        )
+    if estimate.low > 0 or estimate.high < relevant_gain:
+        return None
+    if not math.isfinite(estimate.se):
+        return f"{what} rests on one user; nothing can be said. Score more users."
+    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
+    needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
+    return (
+        f"{what} is {shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
+        f"{num_events:,} test events cannot tell, about {rounded(needed):,} can: more users or a longer log."
+    )

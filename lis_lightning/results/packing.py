@@ -1,0 +1,124 @@
+"""Results as strict JSON lines and back: NaN is null, arrays are base64 of little-endian float32."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis_lightning.errors import RecordError
+from lis_lightning.functional.intervals import Estimate
+from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
+
+
+def pack_one(result: LISResult, known: set[str]) -> tuple[list[str], set[str]]:
+    """Return the payloads of one result and the ids of the ceilings written among them."""
+    ceilings: dict[str, dict[str, Any]] = {}
+    payload = dumps({"kind": "result", "result": _packed(result, ceilings)})
+    new = [
+        dumps({"kind": "ceilings", "id": key, "ceilings": limits})
+        for key, limits in ceilings.items()
+        if key not in known
+    ]
+    return [*new, payload], set(ceilings)
+
+
+def _packed(result: LISResult, ceilings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a result and of those within it, with ids in place of ceilings, which are collected."""
+    limits = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
+    key = f"{zlib.crc32(json.dumps(limits).encode()):08x}"
+    ceilings[key] = limits
+    return {
+        **_shallow(result),
+        "ceilings": key,
+        "tasks": {name: _packed(other, ceilings) for name, other in result.tasks.items()},
+        "periods": [_packed(other, ceilings) for other in result.periods],
+    }
+
+
+def result_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> LISResult:
+    """Build a result from its payload."""
+    values = _decode(LISResult, fields)
+    values["ceilings"] = dict(ceilings[fields["ceilings"]])
+    values["slices"] = {
+        name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
+    }
+    values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
+    values["tasks"] = {name: result_of(other, ceilings) for name, other in fields["tasks"].items()}
+    values["periods"] = tuple(result_of(other, ceilings) for other in fields["periods"])
+    if fields["placebo"] is not None:
+        arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
+        values["placebo"] = Placebo(**arms)
+    return LISResult(**values)
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass instance, unlike `asdict` without copying what is in them."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _encode(value: Any) -> Any:
+    """Turn results and what they hold into strict JSON: no NaN, no infinity, arrays as base64."""
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.astype("<f4").tobytes()).decode()
+    if isinstance(value, np.generic):
+        return _encode(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return _encode(_shallow(value))
+    return value
+
+
+def _decode(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields: numbers and arrays restored, everything else as it is.
+
+    The annotations are strings here (`from __future__ import annotations`), which is enough to tell them apart.
+    """
+    annotations = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    unknown = sorted(set(fields) - set(annotations))
+    if unknown:
+        raise RecordError(
+            f"The record holds fields that {cls.__name__} does not have: {unknown}. Update lis-lightning."
+        )
+    values = {}
+    for name, value in fields.items():
+        if annotations[name] == "float":
+            value = _float(value)
+        elif annotations[name].startswith("NDArray"):
+            value = _array(value)
+        values[name] = value
+    return values
+
+
+def _float(value: float | str | None) -> float:
+    """Undo the encoding of a float."""
+    return math.nan if value is None else float(value)
+
+
+def _array(text: str) -> NDArray[np.float64]:
+    """Undo the encoding of an array."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64)
+
+
+def dumps(payload: Mapping[str, Any]) -> str:
+    """Serialise a payload, stamped with the time, on one line."""
+    stamped = {**payload, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+    return json.dumps(_encode(stamped), allow_nan=False, separators=(",", ":"), default=str)
+
+
+def ceilings_of(payload: Mapping[str, Any]) -> dict[str, Ceiling]:
+    """Build the ceilings of a ``ceilings`` line."""
+    return {name: Ceiling(**_decode(Ceiling, fields)) for name, fields in payload["ceilings"].items()}

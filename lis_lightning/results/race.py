@@ -1,0 +1,95 @@
+"""Train several recipes in rungs, and drop on the way those that are clearly behind.
+
+As in successive halving (Jamieson and Talwalkar 2016) all begin with a small budget, and few get the whole. But what is
+dropped is not the lower half: a recipe goes where the evidence, paired by user and corrected, says that the leader is
+better. Those that cannot be told apart go on, so that luck drops none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lis_lightning.errors import ConfigError
+from lis_lightning.results.leaderboard import SURE, Place, Runs, leaderboard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Who goes on from a rung.
+
+    Attributes:
+        leader: The best so far; None where every run failed.
+        kept: Recipes that go on, the best first.
+        dropped: Those that are behind the leader.
+        failed: Those without a single run that can go on.
+    """
+
+    leader: str | None
+    kept: Sequence[str]
+    dropped: Sequence[Place]
+    failed: Sequence[str]
+
+
+def rung_steps(max_steps: int, every_n_steps: int, shares: Sequence[float]) -> list[int]:
+    """Return the optimizer steps after which recipes are compared, those at which there is a snapshot.
+
+    Args:
+        max_steps: Of a whole run.
+        every_n_steps: Between snapshots.
+        shares: Of a whole run, each above 0 and below 1.
+
+    Raises:
+        ConfigError: If a share is out of range, runs have no last step, or there is no snapshot on the way.
+
+    Example:
+        >>> rung_steps(200, 25, [0.1, 0.25, 0.5])
+        [25, 50, 100]
+    """
+    if not shares or not all(0.0 < share < 1.0 for share in shares):
+        raise ConfigError(f"`rungs` must be shares of a run, above 0 and below 1, got {list(shares)}.")
+    if max_steps < 1:
+        raise ConfigError(f"sweep=race shares out the steps of a run: give trainer.max_steps, got {max_steps}.")
+    if every_n_steps < 1:
+        raise ConfigError(f"lis.every_n_steps must be at least 1 optimizer step, got {every_n_steps}.")
+    steps = {max(round(share * max_steps / every_n_steps), 1) * every_n_steps for share in shares}
+    inside = sorted(step for step in steps if step < max_steps)
+    if not inside:
+        raise ConfigError(
+            f"There is no snapshot before the last of {max_steps} steps to compare recipes at; "
+            f"lis.every_n_steps={every_n_steps} must be smaller, {max(max_steps // 8, 1)} for example."
+        )
+    return inside
+
+
+def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
+    """Decide which recipes go on.
+
+    The chance that any recipe as good as the leader is dropped anywhere in a race is at most 5 %: each rung has its
+    share of that (Bonferroni), and in a rung all pairs are counted (Holm). What is told apart are the runs as they
+    stand: a recipe that starts slowly and would overtake later is lost.
+
+    Args:
+        runs: Of the recipes still in the race, with their snapshots up to the rung.
+        num_rungs: How often the race decides in all.
+    """
+    places = leaderboard(runs)
+    finished = [place for place in places if place.seeds]
+    dropped = [place for place in finished if place.p < SURE / num_rungs]
+    behind = {place.recipe for place in dropped}
+    return Cut(
+        leader=finished[0].recipe if finished else None,
+        kept=[place.recipe for place in finished if place.recipe not in behind],
+        dropped=dropped,
+        failed=[place.recipe for place in places if not place.seeds],
+    )
+
+
+def described(decision: Cut, step: int) -> str:
+    """Say in lines who goes on from a rung, and why others do not."""
+    lines = [f"race, step {step}: {len(decision.kept)} go on, {', '.join(decision.kept) or 'none'}"]
+    lines += [
+        f"  dropped {place.recipe}: AIS {place.behind.value:.4f} behind {decision.leader} (p {place.p:.1g})"
+        for place in decision.dropped
+    ]
+    return "\n".join([*lines, *(f"  dropped {name}: failed" for name in decision.failed)])

@@ -1,0 +1,317 @@
+"""What one scoring of a representation says: numbers, intervals, and what pairs it with other scorings."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis_lightning.errors import ShapeError
+from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
+from lis_lightning.results.text import plain_console
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """The Leakage Impact Score of one kind of preference data: the AUC gain its own future would bring.
+
+    Attributes:
+        value: LIS in AUC points (0.01 is one point of AUC), cross-fitted by user.
+        low: Lower end of the user-clustered 95 % interval. It takes the leaked vectors as given: the sampling of the
+            events that they are built from is not in it.
+        high: Upper end of it.
+        past: The same estimate without the events of w2; NaN where the data has no time.
+        missing_positive: Share of the positive test events whose target has no out-of-fold vector.
+        missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
+            the estimate is corrected for it by a flag in both arms.
+        cross_fitted: Whether each user's events saw vectors built without that user; False where the owner of the data
+            says that it holds none of the scored events.
+        influence: Per-user sums of influence values, [num_users]; pairs the ceiling with an AIS.
+        past_influence: The same of `past`; empty where there is none.
+    """
+
+    value: float
+    low: float
+    high: float
+    past: float = NAN
+    missing_positive: float = 0.0
+    missing_negative: float = 0.0
+    cross_fitted: bool = True
+    influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    past_influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+
+    @property
+    def future(self) -> Estimate:
+        """What the future adds: the ceiling less `past`, paired by user; NaN where there is no `past`."""
+        if self.influence.size != self.past_influence.size or not self.influence.size:
+            return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
+        return paired_difference(self.value, self.influence, self.past, self.past_influence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceEstimate(Estimate):
+    """The gain among some of the test events; NaN where they are too few, or of one class.
+
+    Attributes:
+        num_events: Test events in the slice.
+    """
+
+    num_events: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placebo:
+    """What representations that know nothing score: the check that the base is matched in structure.
+
+    Attributes:
+        permuted: AIS of the same representation with its rows permuted, with its interval.
+        random: AIS of random vectors, with its interval.
+    """
+
+    permuted: Estimate
+    random: Estimate
+
+    @property
+    def passed(self) -> bool:
+        """Whether both arms lie within two standard errors of zero (an exact zero passes)."""
+        return all(abs(arm.value) < 2 * arm.se or arm.value == 0.0 for arm in (self.permuted, self.random))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LISResult:
+    """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
+
+    All AUC gains are in AUC units on the test window w2 (0.001 is a tenth of a point); intervals are 95 %, clustered by
+    user, and hold the sampling of the users of both windows, that of the items not.
+
+    Attributes:
+        task: Name of the label that is scored.
+        ais: AUC gain of a ranker that gets this representation, over the same ranker without it.
+        ais_geometry: The gain of a ranker that only uses cosines between the target and the history.
+        auc_base: AUC of the ranker without the representation.
+        auc: AUC with it.
+        ais_weighted: The gain of the AUC in which a pair of events counts by the product of their weights (dwell time,
+            bid value); NaN where the split has no ``weight``. The ranker itself is fitted without weights.
+        gauc_gain: Gain of the impression-weighted per-user AUC.
+        realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 4 standard errors, or
+            where it does not bind.
+        headroom: What leaking the preference data aligned to would still add to a ranker that has this representation.
+            Unlike the ceiling it binds: ``ais`` exceeds ``ais + headroom`` by noise at most.
+        gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
+        ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
+        slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
+        companions: Conventional curves of the same vectors.
+        verdict: One word of :data:`lis_lightning.results.stopping.VERDICTS`.
+        message: The verdict in a sentence to act on.
+        placebo: Scores of representations that know nothing, where they were taken.
+        tasks: The results of the other labels, by name, where the split has several.
+        periods: The same representation on the later pairs of windows, oldest first, where windows are rolling; this
+            result is that of the first pair.
+        num_events: Test events that all of this rests on.
+        detectable: Smallest gain that so many events show, where ``ais`` or a ceiling is exactly 0: the ranker found no
+            use for the vectors. NaN elsewhere.
+        influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
+            [num_users + NUM_GROUPS]; what pairs this result with others.
+        item_gains: What the test events of each item add to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
+            in the results of `periods`.
+        item_errors: Their standard errors over test users, [num_items].
+        step: Optimizer step of the snapshot; None outside a run.
+    """
+
+    ais: float
+    ais_low: float
+    ais_high: float
+    ais_geometry: float
+    auc_base: float
+    auc: float
+    task: str = "label"
+    ais_weighted: float = NAN
+    ais_weighted_low: float = NAN
+    ais_weighted_high: float = NAN
+    gauc_gain: float = NAN
+    gauc_gain_low: float = NAN
+    gauc_gain_high: float = NAN
+    ais_seen: float = NAN
+    ais_unseen: float = NAN
+    realised: float = NAN
+    realised_low: float = NAN
+    realised_high: float = NAN
+    headroom: float = NAN
+    headroom_low: float = NAN
+    headroom_high: float = NAN
+    gain_z: float = NAN
+    aligned_to: str = "pairs"
+    ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
+    slices: Mapping[str, SliceEstimate] = field(default_factory=dict)
+    companions: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = "warming-up"
+    message: str = ""
+    placebo: Placebo | None = None
+    tasks: Mapping[str, LISResult] = field(default_factory=dict)
+    periods: tuple[LISResult, ...] = ()
+    num_events: int = 0
+    detectable: float = NAN
+    split_hash: str = ""
+    step: int | None = None
+    encode_seconds: float = NAN
+    score_seconds: float = NAN
+    influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    item_gains: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+    item_errors: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+
+    @property
+    def se(self) -> float:
+        """Standard error of ``ais``, clustered by user."""
+        return cluster_interval(self.ais, self.influence).se if self.influence.size else NAN
+
+    @property
+    def ceiling(self) -> Ceiling | None:
+        """The ceiling of the preference data that is aligned to, if it was computed."""
+        return self.ceilings.get(self.aligned_to)
+
+    @property
+    def aging(self) -> Estimate:
+        """AIS on the newest pair of windows less that on the oldest, paired by user; NaN unless windows are rolling.
+
+        Below 0, what the representation brings is wearing off.
+        """
+        if not self.periods:
+            return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
+        last = self.periods[-1]
+        return paired_difference(last.ais, last.influence, self.ais, self.influence)
+
+    def compare(self, other: LISResult) -> Estimate:
+        """Return ``self.ais - other.ais`` with its paired interval.
+
+        Args:
+            other: A result on the same split.
+
+        Returns:
+            The difference, its user-clustered standard error, 95 % interval and z.
+
+        Raises:
+            ShapeError: If the two results come from different splits.
+        """
+        if self.split_hash != other.split_hash or self.influence.shape != other.influence.shape:
+            raise ShapeError(
+                f"Results can be paired on one split only: this one is on split {self.split_hash!r} with "
+                f"{self.influence.size} users, the other on {other.split_hash!r} with {other.influence.size}. "
+                "Score both representations on the same split."
+            )
+        return paired_difference(self.ais, self.influence, other.ais, other.influence)
+
+    def scalars(self) -> dict[str, float]:
+        """Return every number that is logged, by its key without the ``lis/`` in front.
+
+        Slices that say something are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
+        other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0.
+        """
+        return self._own_scalars() | self._nested_scalars()
+
+    def _own_scalars(self) -> dict[str, float]:
+        names = [
+            "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "gauc_gain_low",
+            "gauc_gain_high", "realised", "realised_low", "realised_high", "headroom", "headroom_low",
+            "headroom_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds",
+        ]  # fmt: skip
+        if not math.isnan(self.ais_weighted):
+            names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
+        flat = {name: float(getattr(self, name)) for name in names}
+        parts: list[tuple[str, Any]] = [(f"ceiling_{name}", ceiling) for name, ceiling in self.ceilings.items()]
+        parts += [(f"slice/{name}", part) for name, part in self.slices.items() if not math.isnan(part.value)]
+        for key, part in parts:
+            flat |= {key: part.value, f"{key}_low": part.low, f"{key}_high": part.high}
+        return flat | {f"companion/{name}": value for name, value in self.companions.items()}
+
+    def _nested_scalars(self) -> dict[str, float]:
+        nested = {f"task/{name}": result for name, result in self.tasks.items()}
+        nested |= {f"period/{number}": result for number, result in enumerate(self.periods, start=1)}
+        left_out = ("companion/", "encode_seconds", "score_seconds")  # those of the representation, not of the label
+        return {
+            f"{prefix}/{key}": value
+            for prefix, result in nested.items()
+            for key, value in result._own_scalars().items()
+            if not key.startswith(left_out)
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain Python values (the influence arrays as lists), ready for JSON."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+    def __str__(self) -> str:
+        return _table(self)
+
+
+def _plain(value: Any) -> Any:
+    """Turn arrays and NumPy scalars into lists and Python numbers, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _table(result: LISResult) -> str:
+    """Render the result as a small table for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, title=None, show_header=True, header_style="bold")
+    for heading, justify in (("", "left"), ("value", "right"), ("95 % interval", "right"), ("events", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+    for row in _rows(result):
+        table.add_row(*row)
+    console = plain_console(output := io.StringIO(), 100)
+    console.print(table)
+    for name, one in {result.task: result, **result.tasks}.items():
+        task = f"[{name}] " if result.tasks else ""
+        console.print(f"{task}{one.verdict}{': ' if one.message else ''}{one.message}")
+    return output.getvalue().rstrip()
+
+
+def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: name, value, interval, events."""
+
+    def row(name: str, value: float, low: float = NAN, high: float = NAN, events: str = "") -> tuple[str, ...]:
+        interval = "" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+        return name, "-" if math.isnan(value) else f"{value:+.4f}", interval, events
+
+    def limit_row(name: str, limit: Ceiling) -> tuple[str, ...]:
+        return row(name if limit.cross_fitted else f"{name} (not cross-fitted)", limit.value, limit.low, limit.high)
+
+    rows: list[Any] = [
+        ("AUC of the base", f"{result.auc_base:.4f}", "", f"{result.num_events:,}" if result.num_events else ""),
+        ("AUC with the representation", f"{result.auc:.4f}", "", ""),
+        row("AIS", result.ais, result.ais_low, result.ais_high),
+        row("AIS, geometry only", result.ais_geometry),
+    ]
+    if not math.isnan(result.ais_weighted):
+        rows.append(row("AIS, weighted", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
+    rows.append(row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
+    for name, part in result.slices.items():
+        rows.append(row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
+    rows += [limit_row(f"ceiling, {name}", limit) for name, limit in result.ceilings.items()]
+    realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
+    spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
+    rows.append((f"realised of {result.aligned_to}", realised, spread, ""))
+    rows.append(row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
+    for name, one in result.tasks.items():
+        rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
+        rows += [limit_row(f"[{name}] ceiling, {kind}", limit) for kind, limit in one.ceilings.items()]
+    for number, one in enumerate(result.periods, start=1):
+        rows.append(row(f"AIS, {number} later", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
+        if one.ceiling is not None:
+            rows.append(limit_row(f"ceiling of {one.aligned_to}, {number} later", one.ceiling))
+    if result.periods:
+        rows.append(row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
+    return rows

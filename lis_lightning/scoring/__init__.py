@@ -1,0 +1,1 @@
+"""A split and item vectors become a result."""

@@ -1,0 +1,58 @@
+"""The conventional curves of a representation on a split: logged beside AIS, to explain it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
+from lis_lightning.functional.features import ItemCoordinates
+from lis_lightning.functional.item_vectors import ItemVectors
+
+NUM_PAIRS = 10_000
+NUM_ITEMS = 4096
+NUM_WIDE_ITEMS = 512  # of vectors with more dimensions than this
+
+
+def companions(
+    split: PreferenceSplit, items: ItemCoordinates, reference: ItemVectors | None = None
+) -> dict[str, float]:
+    """Return what conventional metrics say of the vectors: ``pair_auc``, ``rankme``, and ``cka`` where it has a peer.
+
+    RankMe and CKA are taken of at most 4096 evenly spaced items, of 512 where the vectors have more than 512
+    dimensions: their spectra would take longer than the score. RankMe is then at most 511.
+
+    Args:
+        split: The split.
+        items: The representation in its frame.
+        reference: Vectors of the preference data, to compare with.
+    """
+    vectors, device = items.vectors, items.vectors.device
+    pairs = successive_pairs(split)
+    rng = np.random.default_rng([split.settings["seed"], 11])
+    if pairs.shape[0] > NUM_PAIRS:
+        pairs = pairs[rng.choice(pairs.shape[0], NUM_PAIRS, replace=False)]
+    most = NUM_ITEMS if vectors.shape[1] <= NUM_WIDE_ITEMS else NUM_WIDE_ITEMS
+    rows = _evenly(np.arange(split.num_items), most).to(device)
+    found = {"pair_auc": pair_auc(items, pairs, rng), "rankme": rankme(vectors[rows])}
+    if reference is not None:
+        known = _evenly(np.flatnonzero(reference.present[: split.num_items]), most)
+        others = torch.from_numpy(reference.vectors[known.numpy()]).to(device)
+        found["cka"] = linear_cka(vectors[known.to(device)], others)
+    return found
+
+
+def _evenly(rows: NDArray[np.int64], most: int) -> Tensor:
+    """Return at most `most` evenly spaced rows."""
+    return torch.from_numpy(rows[:: max(1, -(-rows.size // most))])
+
+
+def successive_pairs(split: PreferenceSplit) -> NDArray[np.int64]:
+    """Return items that a scored user engaged with in succession in w2, [num_pairs, 2] rows of R."""
+    test = np.flatnonzero(~split.events.train & (split.events.label == 1))
+    user, item = split.events.user[test], split.events.item[test]
+    follows = (user[1:] == user[:-1]) & (item[1:] != item[:-1])
+    return np.stack([item[:-1][follows], item[1:][follows]], axis=1)

@@ -1,0 +1,120 @@
+"""What a split can and cannot say, at a glance and before any model is trained."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from lis_lightning.data.split import WINDOWS, PreferenceSplit
+from lis_lightning.functional.auroc import auroc
+from lis_lightning.results.text import plain_console
+from lis_lightning.scoring.power import smallest_detectable_gain
+from lis_lightning.scoring.score import base_auc
+
+COARSE = 0.005  # smallest detectable gain, in AUC, from which a split tells big steps only
+TOO_COARSE = 0.02  # and from which it tells nothing of use
+SUSPICIOUS_COUNT_AUC = 0.75
+
+
+def describe(split: PreferenceSplit) -> dict[str, Any]:
+    """Return sizes, rates, the base and what the split can detect, as plain values."""
+    events, log = split.events, split.log
+    test = ~events.train
+    detectable = smallest_detectable_gain(split)
+    count_auc = auroc(events.by_item.count[test].astype(np.float64), events.label[test])
+    span = log.time.max() - log.time.min()
+    per_day = split.settings["units_per_day"]
+    return {
+        "hash": split.hash,
+        "users": split.num_users,
+        "items": split.num_items,
+        "log_events": int(log.user.size),
+        "log_users": log.num_users,
+        "log_items": log.num_items,
+        "align_events": int((log.window == 0).sum()),
+        "train_events": int(events.train.sum()),
+        "test_events": int(test.sum()),
+        "train_positive_rate": float(events.label[events.train].mean()),
+        "test_positive_rate": float(events.label[test].mean()),
+        "span_days": None if per_day is None else float(span / per_day),
+        "mean_history": float((events.stop - events.start).mean()),
+        "new_item_share": float((events.by_item.count[test] == 0).mean()),
+        "new_user_share": float((events.by_user.count[test] == 0).mean()),
+        "unseen_item_share": float(events.unseen[test].mean()),
+        "negatives": split.settings["negatives"],
+        "item_count_auc": count_auc,
+        "base": "given logit" if events.base_logit is not None else "built in",
+        "base_auc": base_auc(split),
+        "smallest_detectable_gain": detectable,
+        "usable": "no" if detectable > TOO_COARSE else "coarse" if detectable > COARSE else "yes",
+    }
+
+
+def render(split: PreferenceSplit) -> str:
+    """Return the description as text for a terminal: sizes, then whether the split is usable and why."""
+    from rich import box
+    from rich.table import Table
+
+    facts = describe(split)
+    table = Table(box=box.SIMPLE, header_style="bold")
+    table.add_column("window")
+    for heading in ("events", "scored", "users", "items", "positive"):
+        table.add_column(heading, justify="right")
+    for index, name in enumerate(WINDOWS):
+        inside = split.log.window == index
+        scored = {0: 0, 1: facts["train_events"], 2: facts["test_events"]}[index]
+        users, items = (np.unique(column[inside]).size for column in (split.log.user, split.log.item))
+        rate = f"{split.log.label[inside].mean():.1%}"
+        table.add_row(name, f"{inside.sum():,}", f"{scored:,}" if scored else "-", f"{users:,}", f"{items:,}", rate)
+    console = plain_console(output := io.StringIO(), 110)
+    console.print(table)
+    for line in [*_family(split), *_remarks(facts)]:
+        console.print(line)
+    return output.getvalue().rstrip()
+
+
+def _family(split: PreferenceSplit) -> list[str]:
+    """Return a line for each further task and period that the same scoring covers."""
+
+    def rate(other: PreferenceSplit) -> str:
+        return f"{other.events.label[~other.events.train].mean():.1%} of the test events are positive"
+
+    tasks = [f"also task {name!r}: {rate(other)}" for name, other in split.tasks.items() if other is not split]
+    periods = [
+        f"also period {other.period + 1}: {other.events.train.sum():,} and {(~other.events.train).sum():,} events "
+        f"scored; {rate(other)}"
+        for other in split.periods
+        if other is not split
+    ]
+    return [*tasks, *periods]
+
+
+def _remarks(facts: dict[str, Any]) -> list[str]:
+    """Return what a reader should know, the judgement last."""
+    span = "" if facts["span_days"] is None else f"{facts['span_days']:.0f} days; "
+    lines = [
+        f"{span}{facts['users']:,} users scored; {facts['items']:,} items to encode; "
+        f"mean history {facts['mean_history']:.1f} events",
+        f"of the test events: {facts['unseen_item_share']:.1%} on items withheld from alignment, "
+        f"{facts['new_item_share']:.1%} on items and {facts['new_user_share']:.1%} of users never seen before",
+        f"base ({facts['base']}): AUC {facts['base_auc']:.4f}",
+    ]
+    if facts["negatives"]:
+        lines.append(
+            f"negatives: {facts['negatives']} a positive, drawn from other users' positives of the same period; "
+            f"item count alone: AUC {facts['item_count_auc']:.3f}"
+        )
+        if facts["item_count_auc"] > SUSPICIOUS_COUNT_AUC:
+            lines.append(
+                "warning: item popularity alone tells drawn negatives from positives; gains here are not gains there."
+            )
+    detectable = facts["smallest_detectable_gain"]
+    advice = {
+        "yes": "usable",
+        "coarse": "usable for large steps only; raise `max_events` or use a longer log for smaller ones",
+        "no": "too small to say anything; use more users or a longer log",
+    }[facts["usable"]]
+    lines.append(f"smallest detectable gain: {detectable:+.4f} AUC or more, at 80 % power -> {advice}")
+    return lines

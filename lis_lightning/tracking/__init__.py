@@ -1,0 +1,1 @@
+"""Results to Lightning loggers and W&B."""

@@ -1,0 +1,116 @@
+"""The snapshots of a W&B run without a record, from its offline file, by W&B's own reader."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lis_lightning.errors import ConfigError, RecordError
+from lis_lightning.functional.intervals import Z95
+from lis_lightning.results.result import Ceiling, LISResult, SliceEstimate
+from lis_lightning.results.stopping import VERDICTS
+
+_PREFIX = "lis/"
+_STEP = "trainer/global_step"
+_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """What W&B's file of a run holds of ours.
+
+    Attributes:
+        name: The run's display name.
+        results: Its snapshots, without what pairs them by user.
+        split: Facts of the split.
+        ended: Whether the run was finished.
+    """
+
+    name: str
+    results: list[LISResult]
+    split: Mapping[str, Any] = field(default_factory=dict)
+    ended: bool = False
+
+
+def read_offline(file: Path) -> Logged:
+    """Read a ``run-*.wandb`` file; one that was cut short gives the snapshots before the cut.
+
+    Args:
+        file: W&B's transaction log of the run.
+
+    Raises:
+        ConfigError: If the command ``wandb`` is not there.
+        RecordError: If it cannot read the file.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    split: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    name, ended = "", False
+    for record in _records(file):
+        kind, body = record.get("type"), record.get(str(record.get("type")), {})
+        if kind == "run":
+            name = body.get("display_name") or body.get("run_id", "")
+        elif kind == "config":
+            split |= body.get("update", {}).get("lis", {})
+        elif kind == "summary":
+            summary |= body.get("update", {})
+        elif kind == "exit":
+            ended = True
+        elif kind == "history" and f"{_PREFIX}ais" in (item := body.get("item", {})):
+            rows[int(item[_STEP])] = item
+    results = [_result(step, row) for step, row in sorted(rows.items())]
+    if results:
+        message = str(summary.get(f"{_PREFIX}message", ""))
+        results[-1] = replace(results[-1], message=message)
+    return Logged(name=name, results=results, split=split, ended=ended)
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    command = shutil.which("wandb", path=str(Path(sys.executable).parent)) or shutil.which("wandb")
+    if command is None:
+        raise ConfigError(f"{file} is read by the command `wandb`, which is not on the PATH: pip install wandb.")
+    try:
+        done = subprocess.run(  # noqa: S603  # W&B's own reader, on a file that was named
+            [command, "leet", "inspect", "--json", str(file)],
+            capture_output=True, text=True, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RecordError(f"`wandb leet inspect` did not read {file} within {_SECONDS} s.") from error
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        reason = done.stderr.strip() or "it holds no records"
+        raise RecordError(f"{file} cannot be read by `wandb leet inspect`: {reason}.")
+    return [json.loads(line) for line in lines]
+
+
+def _result(step: int, row: Mapping[str, Any]) -> LISResult:
+    """Build a result of what was logged of it."""
+    values = {
+        key.removeprefix(_PREFIX): float(value)
+        for key, value in row.items()
+        if key.startswith(_PREFIX) and isinstance(value, int | float | str)
+    }
+    ceilings, slices, companions = {}, {}, {}
+    for key in values:
+        low, high = values.get(f"{key}_low", math.nan), values.get(f"{key}_high", math.nan)
+        if key.endswith(("_low", "_high")):
+            continue
+        if key.startswith("ceiling_"):
+            ceilings[key.removeprefix("ceiling_")] = Ceiling(value=values[key], low=low, high=high)
+        elif key.startswith("slice/"):
+            se = (high - low) / (2 * Z95)
+            slices[key.removeprefix("slice/")] = SliceEstimate(value=values[key], se=se, low=low, high=high)
+        elif key.startswith("companion/"):
+            companions[key.removeprefix("companion/")] = values[key]
+    plain: dict[str, Any] = {
+        name: values[name] for name in LISResult.__dataclass_fields__ if name in values and name != "verdict"
+    }
+    verdict = VERDICTS[int(values.get("verdict", 0.0))]
+    return LISResult(**plain, ceilings=ceilings, slices=slices, companions=companions, verdict=verdict, step=step)

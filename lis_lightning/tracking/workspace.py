@@ -1,0 +1,225 @@
+"""The dashboard as code: a W&B workspace whose panels name the keys that a monitor logs.
+
+Build it with :func:`build_workspace`, upload it with :func:`save_workspace`, or keep it as the JSON that W&B would
+store. Needs wandb-workspaces: ``pip install 'lis-lightning[dashboard]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lis_lightning.errors import ConfigError
+from lis_lightning.tracking.wandb_run import STEP, wandb_mode
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Section, Workspace
+
+SLICES = ("seen items", "unseen items", "head items", "tail items", "new items", "known users", "new users")
+COMPANIONS = {"pair_auc": "pair AUC", "cka": "CKA with the preference data", "rankme": "effective rank"}
+COST = {"encode_seconds": "seconds to encode", "score_seconds": "seconds to score"}
+INPUTS = ("seed", "training.learning_rate")  # of lis-align; parameters that a sweep is most often over
+_INSTALL = "pip install 'lis-lightning[dashboard]'"
+
+
+def build_workspace(
+    entity: str,
+    project: str,
+    *,
+    prefix: str = "lis",
+    name: str = "LIS",
+    num_runs: int = 20,
+    slices: Sequence[str] = SLICES,
+    inputs: Sequence[str] = INPUTS,
+) -> Workspace:
+    """Return the dashboard of a project: verdict, curve, slices, companions, cost, and what a sweep has found.
+
+    Nothing is uploaded, and no key is needed.
+
+    Args:
+        entity: User or team that owns the project.
+        project: The project.
+        prefix: What the keys start with: ``"lis"``, or ``"lis/<name>"`` of a monitor with a name.
+        name: Of the view.
+        num_runs: Runs that a panel shows at most.
+        slices: Slices to draw, by their names in ``result.slices``.
+        inputs: Configuration keys to hold against the best AIS, with dots for nested ones.
+
+    Raises:
+        ConfigError: If `entity` or `project` is empty, `num_runs` is below 1, or wandb-workspaces is not installed.
+    """
+    _check(entity, project, num_runs)
+    ws, _ = _packages()
+    sections = [
+        _verdict(prefix), _curve(prefix), _slices(prefix, slices), _companions(prefix), _cost(prefix),
+        _sweep(prefix, inputs),
+    ]  # fmt: skip
+    settings = ws.WorkspaceSettings(x_axis=STEP, max_runs=num_runs)
+    return ws.Workspace(entity=entity, project=project, name=name, sections=sections, settings=settings)  # type: ignore[no-any-return]
+
+
+def workspace_json(workspace: Workspace) -> str:
+    """Return a workspace as the JSON that W&B keeps of it, indented; panel ids are new in each build."""
+    spec = workspace._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
+    return json.dumps(json.loads(spec), indent=1)
+
+
+def save_workspace(workspace: Workspace) -> str:
+    """Upload a workspace as a new view of its project, and return its address.
+
+    Raises:
+        ConfigError: If no key is configured, W&B is set to be offline, or the server refuses; its answer is named.
+    """
+    if wandb_mode() == "offline" or os.environ.get("WANDB_MODE", "online") not in {"online", "shared"}:
+        raise ConfigError(
+            "A workspace is uploaded to W&B's server, which needs a key: run `wandb login` or set WANDB_API_KEY (and "
+            f"WANDB_BASE_URL for a server of your own), got WANDB_MODE={os.environ.get('WANDB_MODE')!r}. Without a "
+            "server, write it to a file."
+        )
+    try:
+        return str(workspace.save_as_new_view().url)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        where = f"{workspace.entity}/{workspace.project}"
+        raise ConfigError(
+            f"W&B did not take the workspace of {where}: {type(error).__name__}: {error}. Does the project exist, and "
+            "may your key write to it?"
+        ) from error
+
+
+def workspace_command(entity: str | None, project: str | None, json_path: str | Path | None = None) -> str:
+    """Build the dashboard and upload it, or write it to a file; return what to tell the user.
+
+    Args:
+        entity: User or team.
+        project: The project.
+        json_path: File to write instead of uploading; its folder is made.
+
+    Raises:
+        ConfigError: If `entity` or `project` is missing, wandb-workspaces is not installed, the upload fails, or the
+            file cannot be written.
+    """
+    workspace = build_workspace(entity or "", project or "")
+    if json_path is None:
+        return f"Workspace: {save_workspace(workspace)}"
+    place = Path(json_path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(workspace_json(workspace), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The workspace cannot be written to {place}: {error}. Name a file in a folder of yours."
+        ) from error
+    return f"Workspace of {entity}/{project}: {place}"
+
+
+def _check(entity: str, project: str, num_runs: int) -> None:
+    for what, value in (("entity", entity), ("project", project)):
+        if not value.strip():
+            raise ConfigError(
+                f"A workspace belongs to an entity (user or team) and a project of W&B: expected `{what}` to be a "
+                f"name, got {value!r}."
+            )
+    if num_runs < 1:
+        raise ConfigError(f"`num_runs` must be at least 1 run, got {num_runs}.")
+
+
+def _packages() -> tuple[Any, Any]:
+    """Return the modules for workspaces and for panels."""
+    try:
+        from wandb_workspaces import workspaces
+        from wandb_workspaces.reports import v2
+    except ImportError as error:
+        raise ConfigError(f"The dashboard needs wandb-workspaces: {_INSTALL}.") from error
+    return workspaces, v2
+
+
+def _section(name: str, panels: Sequence[Any], *, columns: int = 3) -> Section:
+    ws, _ = _packages()
+    layout, axis = ws.SectionLayoutSettings(columns=columns, rows=2), ws.SectionPanelSettings(x_axis=STEP)
+    return ws.Section(  # type: ignore[no-any-return]
+        name=name, panels=list(panels), is_open=True, layout_settings=layout, panel_settings=axis
+    )
+
+
+def _line(title: str, *keys: str) -> Any:
+    """Return a line plot over the optimizer step of the snapshots."""
+    return _packages()[1].LinePlot(title=title, x=STEP, y=list(keys))
+
+
+def _band(title: str, key: str) -> Any:
+    """Return a line plot of a value with the ends of its interval."""
+    return _line(title, key, f"{key}_low", f"{key}_high")
+
+
+def _number(title: str, key: str) -> Any:
+    """Return a value of the summary as a number."""
+    wr = _packages()[1]
+    return wr.ScalarChart(title=title, metric=wr.SummaryMetric(key))
+
+
+def _verdict(prefix: str) -> Section:
+    wr = _packages()[1]
+    codes = "verdict, as its place in lis_lightning.results.stopping.VERDICTS"
+    return _section(
+        "Verdict",
+        [
+            _number("best AIS", f"{prefix}/best_ais"),
+            _number("step of the best snapshot", f"{prefix}/best_step"),
+            _number("best share of the ceiling", f"{prefix}/best_realised"),
+            _number("last share of the ceiling", f"{prefix}/final_realised"),
+            _line(codes, f"{prefix}/verdict"),
+            wr.WeavePanelSummaryTable(table_name=f"{prefix}/snapshots"),
+        ],
+    )
+
+
+def _curve(prefix: str) -> Section:
+    wr = _packages()[1]
+    return _section(
+        "Curve",
+        [
+            wr.MediaBrowser(title="AIS, ceilings and their bands", media_keys=[f"{prefix}/curve"], num_columns=1),
+            _band("AIS", f"{prefix}/ais"),
+            _line("AIS and ceilings", *(f"{prefix}/{key}" for key in ("ais", "ceiling_pairs", "ceiling_ids"))),
+            _line("AIS, geometry only", f"{prefix}/ais_geometry"),
+            _band("share of the ceiling", f"{prefix}/realised"),
+            _band("headroom", f"{prefix}/headroom"),
+            _line("AUC without and with the representation", f"{prefix}/auc_base", f"{prefix}/auc"),
+            _band("gain of the per-user AUC", f"{prefix}/gauc_gain"),
+            _line("paired z against the best before", f"{prefix}/gain_z"),
+        ],
+    )
+
+
+def _slices(prefix: str, names: Sequence[str]) -> Section:
+    wr = _packages()[1]
+    panels = [_line("AIS on seen and unseen items", f"{prefix}/ais_seen", f"{prefix}/ais_unseen")]
+    panels += [_band(f"AIS, {name}", f"{prefix}/slice/{name}") for name in names]
+    tables = [wr.WeavePanelSummaryTable(table_name=f"{prefix}/{name}") for name in ("slices", "movers")]
+    return _section("Slices", [*panels, *tables])
+
+
+def _companions(prefix: str) -> Section:
+    return _section("Companions", [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()])
+
+
+def _cost(prefix: str) -> Section:
+    return _section("Cost", [_line(title, f"{prefix}/{key}") for key, title in COST.items()], columns=2)
+
+
+def _sweep(prefix: str, inputs: Sequence[str]) -> Section:
+    wr = _packages()[1]
+    best = f"{prefix}/best_ais"
+    column = wr.ParallelCoordinatesPlotColumn
+    columns = [column(metric=wr.Config(key)) for key in inputs] + [column(metric=wr.SummaryMetric(best))]
+    return _section(
+        "Sweep",
+        [
+            wr.BarPlot(title="best AIS", metrics=[wr.SummaryMetric(best)]),
+            wr.ParallelCoordinatesPlot(title="what led to the best AIS", columns=columns),
+            wr.ParameterImportancePlot(with_respect_to=best),
+        ],
+    )

@@ -1,0 +1,66 @@
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from lis_lightning import PreferenceSplit
+from lis_lightning.errors import ConfigError
+from lis_lightning.report.audit_page import write_audit
+from lis_lightning.report.audit_report import render, write_numbers
+from lis_lightning.scoring.audit import audit
+
+
+@pytest.fixture(scope="module")
+def found(log, split, latents):
+    """Two tasks, two periods, two representations."""
+    table = log.with_columns(other=1 - log["label"])
+    rolling = PreferenceSplit.from_log(table, label=["label", "other"], windows="rolling", num_periods=2)
+    noise = np.random.default_rng(0).standard_normal((rolling.num_items, 8))
+    return audit(rolling, embeddings={"<b>noise": noise, "latents": latents[split.item_rows(rolling.item_ids)]})
+
+
+def test_the_text_shows_each_task_then_time_and_concludes(found):
+    text = render(found)
+    gain = found.parts[0].results["latents"]
+    for expected in (
+        "What preference data can bring at best", "(label, test window from", "(other, test window from",
+        f"{gain.ais:+.4f} [{gain.ais_low:+.4f}, {gain.ais_high:+.4f}]", "unseen items", "representations: latents >",
+        "the ceiling of pairs is", "How fast they age (label)", "newest less oldest",
+    ):  # fmt: skip
+        assert expected in text
+    assert "nan" not in text
+    assert text.count("What representations bring today") == 2
+
+
+def test_csv_and_json_hold_the_same_numbers(found, tmp_path):
+    table, document = write_numbers(found, tmp_path / "new")
+    with table.open() as lines:
+        rows = list(csv.DictReader(lines))
+    content = json.loads(document.read_text(), parse_constant=pytest.fail)
+    assert len(rows) == len(content["numbers"]) == len(found.rows())
+    for row, number in zip(rows, content["numbers"], strict=True):
+        assert row["name"] == number["name"]
+        assert (float(row["value"]) if row["value"] else None) == number["value"]
+    assert [(part["task"], part["period"]) for part in content["parts"]] == [("label", 0), ("other", 0), ("label", 1)]
+    assert content["parts"][0]["findings"][0]["name"] == "pairs"
+    assert content["parts"][0]["split"]["users"] == 150
+
+
+def test_the_page_is_whole_and_needs_no_network(found, tmp_path):
+    page = write_audit(found, tmp_path / "new/audit.html", title="an <audit>")
+    text = page.read_text()
+    assert page.stat().st_size < 5_500_000, "plotly is in it once"
+    assert '<script src="http' not in text
+    for expected in ("an &lt;audit&gt;", "ceiling without the future", "random vectors", "How fast they age"):
+        assert expected in text
+    assert "<td>&lt;b&gt;noise</td>" in text
+    assert "<td><b>noise" not in text
+
+
+def test_without_plotly_the_page_says_what_to_install(found, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ConfigError, match=r"needs plotly: pip install 'lis-lightning\[report\]'"):
+        write_audit(found, tmp_path / "audit.html", title="")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from lis_lightning.errors import ConfigError
+from lis_lightning.results.leaderboard import Runs, conclusion, frame, leaderboard
+from lis_lightning.results.result import LISResult
+
+USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
+
+
+def result(ais, *, noise=0.0, seed=1, split="s", realised=0.5, **fields):
+    influence = USERS + noise * np.random.default_rng(seed).standard_normal(200) * 1e-4
+    se = np.sqrt(200 / 199 * influence @ influence)
+    return LISResult(
+        ais=ais, ais_low=ais - 2 * se, ais_high=ais + 2 * se, ais_geometry=0.0, auc_base=0.7, auc=0.7 + ais, step=10,
+        verdict="plateau", split_hash=split, influence=influence, realised=realised, **fields,
+    )  # fmt: skip
+
+
+def test_places_are_ranked_and_paired():
+    runs = {
+        "b": Runs(best=[result(0.010, noise=0.5, seed=2)], seconds=5.0),
+        "a": Runs(best=[result(0.020)], seconds=3.0),
+        "broken": Runs(best=[], failed=2),
+    }
+    places = leaderboard(runs)
+    assert [place.recipe for place in places] == ["a", "b", "broken"]
+    assert math.isnan(places[0].p)
+    assert math.isnan(places[0].behind.value)
+    paired = runs["a"].best[0].compare(runs["b"].best[0])
+    assert places[1].behind.value == pytest.approx(paired.value)
+    assert places[1].behind.se == pytest.approx(paired.se)
+    assert places[1].p == pytest.approx(2 * norm.sf(paired.z))
+    assert (places[2].verdict, places[2].failed, places[2].tied) == ("failed", 2, False)
+    assert conclusion(places) == "a leads with AIS +0.0200, clearly before all others."
+
+
+def test_equals_cannot_be_told_apart_and_seeds_widen():
+    rng = np.random.default_rng(3)
+    runs = {
+        name: Runs(best=[result(0.02 + x, noise=0.3, seed=i) for i, x in enumerate(rng.normal(0, 0.001, 3))])
+        for name in ("a", "b", "c")
+    }
+    runs["far"] = Runs(best=[result(0.001), result(0.0012)])
+    places = leaderboard(runs)
+    assert [place.tied for place in places[1:]] == [True, True, False]
+    assert conclusion(places).endswith("cannot be told apart; the others are behind.")
+    assert conclusion(places[:3]).endswith("cannot be told apart.")
+    gains = [one.ais for one in runs["a"].best]
+    mean_influence = np.mean([one.influence for one in runs["a"].best], axis=0)
+    expected = np.sqrt(200 / 199 * mean_influence @ mean_influence + np.var(gains, ddof=1) / 3)
+    assert next(place for place in places if place.recipe == "a").ais.se == pytest.approx(expected)
+
+
+def test_correction_counts_every_pair():
+    runs = {str(i): Runs(best=[result(0.02 - 0.0001 * i, noise=1.0, seed=i)]) for i in range(5)}
+    places = leaderboard(runs)
+    raw = sorted(2 * norm.sf(abs(place.behind.z)) for place in places[1:])
+    assert min(place.p for place in places[1:]) == pytest.approx(min(1.0, 10 * raw[0]))
+
+
+def test_false_alarms_are_rare_among_equals():
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(300):
+        runs = {}
+        for name in "abcde":
+            influence = rng.standard_normal(100) * 1e-3
+            one = result(0.0)
+            shown = influence.sum()  # what such users would show
+            runs[name] = Runs(best=[LISResult(**{**vars(one), "ais": shown, "influence": influence})])
+        alarms += any(place.p < 0.05 for place in leaderboard(runs)[1:])
+    assert alarms <= 0.08 * 300
+
+
+def test_nothing_above_zero_and_nothing_at_all():
+    assert conclusion(leaderboard({"a": Runs(best=[result(0.0)])})).startswith("No recipe is clearly above 0; a is")
+    assert conclusion(leaderboard({"a": Runs(best=[], failed=1)})) == "Every run failed: there is nothing to compare."
+
+
+def test_runs_on_two_splits_are_refused():
+    with pytest.raises(ConfigError, match=r"scored on 2 different splits \(s, t\)"):
+        leaderboard({"a": Runs(best=[result(0.1)]), "b": Runs(best=[result(0.1, split="t")])})
+
+
+def test_the_table_has_a_row_a_recipe():
+    table = frame(leaderboard({"a": Runs(best=[result(0.02)], seconds=3.0), "b": Runs(best=[], failed=1)}))
+    assert table["recipe"].to_list() == ["a", "b"]
+    assert table["ais"][0] == 0.02
+    assert table["verdict"].to_list() == ["plateau", "failed"]

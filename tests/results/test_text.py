@@ -1,0 +1,40 @@
+"""Tables come back as plain text in a notebook too, where rich would show them and leave the text empty."""
+
+import pytest
+
+from lis_lightning.report.audit_report import render as render_audit
+from lis_lightning.report.snapshot_table import snapshot_table
+from lis_lightning.results.leaderboard import Runs, leaderboard
+from lis_lightning.results.leaderboard import render as render_leaderboard
+from lis_lightning.scoring.audit import audit
+
+
+@pytest.fixture
+def _in_a_notebook(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as ipykernel does
+
+
+@pytest.fixture(scope="module")
+def result(split, latents):
+    return split.score(latents, ceilings=("pairs",))
+
+
+@pytest.mark.usefixtures("_in_a_notebook")
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        (lambda split, result: str(split), "smallest detectable gain"),
+        (lambda split, result: str(result), "ceiling, pairs"),
+        (lambda split, result: snapshot_table([result]), "warming-up|model-bound|at-ceiling|ceiling-not-binding"),
+        (lambda split, result: render_leaderboard(leaderboard({"mine": Runs(best=[result])})), "mine"),
+        (lambda split, result: render_audit(audit(split, ["pairs"])), "ceiling of pairs"),
+    ],
+    ids=["split", "result", "snapshots", "leaderboard", "audit"],
+)
+def test_a_table_is_text(split, result, capsys, table, word):
+    text = table(split, result)
+    assert any(one in text for one in word.split("|"))
+    assert "─" in text
+    assert "\x1b" not in text
+    assert capsys.readouterr().out == ""
