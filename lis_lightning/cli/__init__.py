@@ -1,1 +1,5 @@
-"""The command lines."""
+"""The commands lis-align, lis-audit and lis-report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """An interaction log becomes a validation preference split."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""Pure functions of arrays and tensors: the maths, without a Trainer, a log or a file."""
+"""Maths: arrays and tensors in, arrays and tensors out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,11 +13,10 @@ from pytorch_lightning.utilities import rank_zero_info
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.run_history import History
-from lis_lightning.report import snapshot_table as terminal
+from lis_lightning.report import snapshot_text as terminal
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.stopping import Judgement
-from lis_lightning.tracking import loggers as tracking
-from lis_lightning.tracking import wandb_run as _wandb
+from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
 
 
 def check_told(name: str | None, artifact: bool, save: str | None) -> None:

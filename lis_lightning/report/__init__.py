@@ -1,6 +1,5 @@
-"""Pictures and words for people: the records of one run, several or a sweep as a page, and as text for a terminal."""
+"""Results as pages, pictures and text."""
 
-from lis_lightning.report.page import write_report
-from lis_lightning.report.runs import RecordedRun, find_runs, recorded_run
+import lazy_loader
 
-__all__ = ["RecordedRun", "find_runs", "recorded_run", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

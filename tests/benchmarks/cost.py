@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lis_lightning import LISMonitor
-from lis_lightning.monitor import snapshot
-from lis_lightning.monitor import snapshot_scorer as _measure
+from lis_lightning.monitor import snapshot, snapshot_scorer as _measure
 from lis_lightning.monitor.batches import make_batches
 from tests.benchmarks.row import Row
 

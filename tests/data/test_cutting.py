@@ -4,8 +4,7 @@ import pickle
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.data import cache as _cache

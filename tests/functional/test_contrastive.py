@@ -5,8 +5,7 @@ import math
 import jaxtyping
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError

@@ -1,6 +1,5 @@
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lis_lightning.functional.history import as_of, lexical_order, sample_shown_negatives, take_whole_users
 

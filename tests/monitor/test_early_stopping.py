@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning
-from lis_lightning.monitor import run_history as history
-from lis_lightning.monitor import snapshot_scorer as _measure
+from lis_lightning.monitor import run_history as history, snapshot_scorer as _measure
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Budget, EveryEpochs, EveryValidation, LogSpaced
 from lis_lightning.results.record import Record

@@ -23,9 +23,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
 from lis_lightning.errors import LisWarning, NonFiniteError, RecordError
-from lis_lightning.monitor import run_history as history_module
-from lis_lightning.monitor import snapshot_scorer as _measure
-from lis_lightning.monitor import storage
+from lis_lightning.monitor import run_history as history_module, snapshot_scorer as _measure, storage
 from lis_lightning.results.record import Record
 from tests._helpers import small_run
 

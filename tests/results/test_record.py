@@ -11,8 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate

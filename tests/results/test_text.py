@@ -3,9 +3,8 @@
 import pytest
 
 from lis_lightning.report.audit_report import render as render_audit
-from lis_lightning.report.snapshot_table import snapshot_table
-from lis_lightning.results.leaderboard import Runs, leaderboard
-from lis_lightning.results.leaderboard import render as render_leaderboard
+from lis_lightning.report.snapshot_text import snapshot_table
+from lis_lightning.results.leaderboard import Runs, leaderboard, render as render_leaderboard
 from lis_lightning.scoring.audit import audit
 
 

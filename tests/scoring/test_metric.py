@@ -10,16 +10,14 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from matplotlib import pyplot
 from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from lis_lightning import LeakageImpactScore, PreferenceSplit
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError, SnapshotError
-from lis_lightning.scoring import base_ranker as base
-from lis_lightning.scoring import ceiling
+from lis_lightning.scoring import base_ranker as base, ceiling
 from tests._helpers import module_command, module_environment
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -10,8 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.functional.features import place
-from lis_lightning.scoring import base_ranker as base
-from lis_lightning.scoring import score
+from lis_lightning.scoring import base_ranker as base, score
 from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
 

@@ -16,8 +16,7 @@ from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.stopping import VERDICTS, Judgement
-from lis_lightning.tracking import loggers as tracking
-from lis_lightning.tracking import wandb_run as _wandb
+from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
 from lis_lightning.tracking.wandb_tables import MOVER_COLUMNS, SLICE_COLUMNS, SNAPSHOT_COLUMNS
 from tests._helpers.small_results import FROZEN_KEYS, RESULTS
 from tests._helpers.wandb_files import Run, quiet_home

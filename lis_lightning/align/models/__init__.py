@@ -1,1 +1,5 @@
-"""Encoders: from an item's features, or its image and text, to the representation that is trained and scored."""
+"""Encoders of items."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

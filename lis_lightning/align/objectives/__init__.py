@@ -1,1 +1,5 @@
-"""What a representation is trained for: examples of the alignment window, and a loss on them."""
+"""What encoders are trained for."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

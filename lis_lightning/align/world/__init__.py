@@ -1,1 +1,5 @@
-"""The generated world, whose truth is known."""
+"""A generated world whose truth is known."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

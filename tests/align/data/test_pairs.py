@@ -4,8 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lis_lightning.align.data.pairs import KnownPairs, co_engagement_pairs, pair_keys, pointwise_information
 from lis_lightning.errors import ConfigError, LogError, ShapeError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lis_lightning.report import snapshot_table as terminal
+from lis_lightning.report import snapshot_text as terminal
 from tests._helpers.small_results import RESULTS
 
 

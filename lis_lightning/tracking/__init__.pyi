@@ -1,0 +1,1 @@
+from .workspace import build_workspace as build_workspace
