@@ -14,7 +14,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.run_history import History
 from lis_lightning.report import snapshot_text as terminal
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement
 from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
 
@@ -58,13 +58,13 @@ class Teller:
         """Tell the loggers what the run is measured on."""
         self._on_loggers(trainer, tracking.start, config)
 
-    def found(self, trainer: pl.Trainer, result: LISResult) -> None:
+    def found(self, trainer: pl.Trainer, result: Snapshot) -> None:
         """Tell stock callbacks and the terminal of a result, on every process."""
         tracking.publish(trainer, result, self.prefix)
         if self._progress:
             rank_zero_info(terminal.snapshot_line(result))
 
-    def scored(self, trainer: pl.Trainer, results: Sequence[LISResult], best: LISResult) -> None:
+    def scored(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot) -> None:
         """Tell the loggers of the newest result."""
         self._on_loggers(trainer, tracking.log_result, results, best)
 
@@ -87,7 +87,7 @@ class Teller:
             self._on_loggers(trainer, tracking.finish, history.results, best, history.best_file if artifact else None)
             self._on_loggers(trainer, tracking.log_movers, history.movers)
 
-    def conclude(self, trainer: pl.Trainer, results: Sequence[LISResult], best: LISResult, record: Path | None) -> None:
+    def conclude(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot, record: Path | None) -> None:
         """Tell the terminal what the run has come to."""
 
         def show() -> str:

@@ -30,7 +30,7 @@ from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
 from lis_lightning.scoring.preference import Preference
 from lis_lightning.tracking import loggers as tracking
@@ -178,12 +178,12 @@ class LISMonitor(pl.Callback):
         self._teller = Teller(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
     @property
-    def results(self) -> list[LISResult]:
+    def results(self) -> list[Snapshot]:
         """The snapshots so far, by step; those before a resume included."""
         return list(self._results)
 
     @property
-    def best(self) -> LISResult | None:
+    def best(self) -> Snapshot | None:
         """The best snapshot so far, None before the first."""
         return self._history.best
 
@@ -367,13 +367,13 @@ class LISMonitor(pl.Callback):
             read = partial(self._agreed, trainer, self._background.take)
             return self._tell(trainer, self._failures.survived("snapshot", read))
 
-    def _agreed(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> LISResult:
+    def _agreed(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> Snapshot:
         """Return the score that the first process came to, on every process."""
         result = self._finished(trainer, partial(together, trainer, scoring))
         # Another machine may round otherwise, and all must judge alike.
         return trainer.strategy.broadcast(result)
 
-    def _finished(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> LISResult:
+    def _finished(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> Snapshot:
         """Return a score as it is recorded, its representations put on disk."""
         scored = scoring()
         if scored.embeddings is not None:
@@ -381,7 +381,7 @@ class LISMonitor(pl.Callback):
             on_first(trainer, partial(self._failures.survived, "file", keep), strict=self._failures.strict)
         return record.as_recorded(scored.result)
 
-    def _tell(self, trainer: pl.Trainer, result: LISResult | None) -> Judgement | None:
+    def _tell(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
         """Judge a result, and put it wherever one looks for it."""
         if result is None:
             return None

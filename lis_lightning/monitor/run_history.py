@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
@@ -26,9 +26,11 @@ from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule, judge
 
 NO_USERS = NO_ITEMS = np.zeros(0)
+AnyResult = TypeVar("AnyResult", bound=LISResult)
 
 
 class History:
@@ -50,7 +52,7 @@ class History:
     def __init__(
         self, name: str | None = None, retention: Retention | None = None, catalogue: Catalogue | None = None
     ) -> None:
-        self.results: list[LISResult] = []
+        self.results: list[Snapshot] = []
         self.run_id = uuid.uuid4().hex
         self.record: Record | None = None
         self._stem = Path(FILENAME).stem + (f"-{name}" if name else "")
@@ -115,7 +117,7 @@ class History:
         if store is not None:
             store.prune(self.results, self.best_step, self._checkpointed)
 
-    def keep(self, split: PreferenceSplit, result: LISResult, embeddings: Tensor, model: type) -> None:
+    def keep(self, split: PreferenceSplit, result: Snapshot, embeddings: Tensor, model: type) -> None:
         """Put a snapshot on disk, if it is one to keep and there is a record to keep it by.
 
         Args:
@@ -147,7 +149,7 @@ class History:
         return Store(path.with_name(path.stem.replace("record", "snapshots", 1)), self._retention)
 
     @property
-    def best(self) -> LISResult | None:
+    def best(self) -> Snapshot | None:
         """The result with the highest AIS; the first if none has one, None if there is none."""
         scored = [result for result in self.results if math.isfinite(result.ais)]
         return max(scored or self.results[:1], key=lambda result: result.ais, default=None)
@@ -205,12 +207,12 @@ class History:
         for result in self.results:
             if not _same(result, recorded.get(result.step)):
                 break
-            kept = result.step if result.step is not None else kept
+            kept = result.step
         found.rewind(kept)  # the rest belongs to abandoned weights
         return found
 
 
-def packed(results: Sequence[LISResult], patience: int) -> list[str]:
+def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
     """Return results for a checkpoint: without the users' numbers where no later judgement reads them.
 
     What stays whole are the last `patience` results, the first one and the best before them, of each task.
@@ -230,7 +232,7 @@ def packed(results: Sequence[LISResult], patience: int) -> list[str]:
     )
 
 
-def without_users(result: LISResult) -> LISResult:
+def without_users(result: AnyResult) -> AnyResult:
     """Return a result without what pairs it with others; its ceilings stay, as all results of a run share them."""
     return dataclasses.replace(
         without_items(result),
@@ -240,13 +242,13 @@ def without_users(result: LISResult) -> LISResult:
     )
 
 
-def without_items(result: LISResult) -> LISResult:
+def without_items(result: AnyResult) -> AnyResult:
     """Return a result without the gains of single items, which no judgement reads."""
     tasks = {name: without_items(task) for name, task in result.tasks.items()}
     return dataclasses.replace(result, item_gains=NO_ITEMS, item_errors=NO_ITEMS, tasks=tasks)
 
 
-def recovered(results: Sequence[LISResult], path: Path | None) -> list[LISResult]:
+def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
     """Return results of a checkpoint whole, where the record at `path` holds the same ones.
 
     Args:
@@ -260,18 +262,14 @@ def recovered(results: Sequence[LISResult], path: Path | None) -> list[LISResult
     return [recorded[one.step] if _same(one, recorded.get(one.step)) else one for one in results]
 
 
-def judged(past: Sequence[LISResult], result: LISResult, rule: StopRule) -> tuple[Judgement, LISResult]:
+def judged(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
     """Return what a run says so far, and its newest result with its verdict and those of its other tasks."""
-
-    def said(results: list[LISResult]) -> tuple[Judgement, LISResult]:
-        one = judge(results, rule)
-        return one, dataclasses.replace(results[-1], verdict=one.verdict, message=one.message, gain_z=one.gain_z)
-
     tasks = {}
     for name, task in result.tasks.items():
         before = [earlier.tasks[name] for earlier in past if name in earlier.tasks]
-        tasks[name] = said([*before, dataclasses.replace(task, step=result.step)])[1]
-    return said([*past, dataclasses.replace(result, tasks=tasks)])
+        tasks[name] = task.judged(judge([*before, task], rule), {})
+    judgement = judge([*past, result], rule)
+    return judgement, result.judged(judgement, tasks)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -280,7 +278,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {before.get(name)!r} became {now[name]!r}" for name in names)
 
 
-def _same(one: LISResult, other: LISResult | None) -> bool:
+def _same(one: Snapshot, other: Snapshot | None) -> bool:
     """Whether two results are of one snapshot: every number that is logged is the same, timings included."""
     return other is not None and {name: repr(value) for name, value in one.scalars().items()} == {
         name: repr(value) for name, value in other.scalars().items()

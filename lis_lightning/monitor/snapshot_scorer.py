@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.processes import together
 from lis_lightning.results import record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.metric import LeakageImpactScore
 from lis_lightning.scoring.score import score
 
@@ -34,7 +34,7 @@ class Scored:
         model: Class of the module.
     """
 
-    result: LISResult
+    result: Snapshot
     embeddings: Tensor | None
     model: type
 
@@ -101,9 +101,8 @@ class Measure:
         began = time.perf_counter()
         result = score(self.split, embeddings, placebo=placebo, **self.options)
         seconds = time.perf_counter() - began
-        return Scored(
-            replace(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds), embeddings, model
-        )
+        snapshot_ = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
+        return Scored(snapshot_, embeddings, model)
 
 
 def waiting(background: Background[Scored]) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, RecordError, SnapshotError
 from lis_lightning.results.record import versions
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 FORMAT = "1"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -63,14 +63,14 @@ class Retention:
         if self.dtype not in DTYPES:
             raise ConfigError(f"Expected `save_dtype` to be one of {list(DTYPES)}, got {self.dtype!r}.")
 
-    def wanted(self, results: Iterable[LISResult], best: int | None) -> set[int]:
+    def wanted(self, results: Iterable[Snapshot], best: int | None) -> set[int]:
         """Return the steps to keep.
 
         Args:
             results: The results so far, by step.
             best: Step of the best of them, None if there is none.
         """
-        steps = [result.step for result in results if result.step is not None]
+        steps = [result.step for result in results]
         if self.keep == "best":
             return set() if best is None else {best}
         return set(steps if self.keep == "all" else steps[-int(self.keep.removeprefix("last-")) :])
@@ -98,7 +98,7 @@ class Store:
         """Return the file of a step, which need not exist."""
         return self.folder / f"step-{step:08d}.safetensors"
 
-    def write(self, embeddings: Tensor, split: PreferenceSplit, result: LISResult, about: Mapping[str, Any]) -> None:
+    def write(self, embeddings: Tensor, split: PreferenceSplit, result: Snapshot, about: Mapping[str, Any]) -> None:
         """Write a snapshot.
 
         Args:
@@ -136,14 +136,14 @@ class Store:
             try:
                 save_file(tensors, draft, metadata={"manifest": json.dumps(manifest, default=str)})
             except SafetensorError as error:  # what its writer makes of a full disk
-                raise OSError(f"{self.path(result.step or 0)} cannot be written: {error}") from error
+                raise OSError(f"{self.path(result.step)} cannot be written: {error}") from error
             _flush(draft)
-            draft.replace(self.path(result.step or 0))
+            draft.replace(self.path(result.step))
             _flush(self.folder)
         finally:
             draft.unlink(missing_ok=True)
 
-    def prune(self, results: Iterable[LISResult], best: int | None, also: Collection[int] = ()) -> None:
+    def prune(self, results: Iterable[Snapshot], best: int | None, also: Collection[int] = ()) -> None:
         """Delete what is not to be kept (any more), and what a kill left half-written.
 
         Args:

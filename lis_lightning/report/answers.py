@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 
 # Of each verdict: a mark that needs no colour, whether it still improves, and the bottleneck.
@@ -78,7 +78,7 @@ def answers(run: RecordedRun) -> list[Answer]:
     ]
 
 
-def _distance(best: LISResult) -> str:
+def _distance(best: Snapshot) -> str:
     if not math.isnan(best.realised):
         return f"{best.realised:.0%} realised [{best.realised_low:.0%}, {best.realised_high:.0%}]"
     limit = best.ceiling
@@ -89,7 +89,7 @@ def _distance(best: LISResult) -> str:
     return "AIS exceeds the ceiling" if best.ais > limit.value else "The ceiling is too unclear for a share"
 
 
-def _room(best: LISResult) -> str:
+def _room(best: Snapshot) -> str:
     left = interval(best.headroom, best.headroom_low, best.headroom_high)
     limit = best.ceiling
     known = "" if limit is None else f"ceiling of {best.aligned_to} {interval(limit.value, limit.low, limit.high)}; "

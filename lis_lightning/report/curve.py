@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,7 +32,7 @@ def new_figure() -> Figure:
     return go.Figure(layout={"template": "none"})
 
 
-def curve_figure(results: Sequence[LISResult], references: Mapping[str, float] | None = None) -> Figure:
+def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | None = None) -> Figure:
     """Return the curve of a run: AIS and its 95 % band, geometry, ceilings with theirs, and the best snapshot.
 
     Args:
@@ -47,7 +47,7 @@ def curve_figure(results: Sequence[LISResult], references: Mapping[str, float] |
     """
     if not results:
         raise ConfigError("Nothing to draw: the list of results is empty.")
-    steps = [result.step if result.step is not None else index for index, result in enumerate(results)]
+    steps = [result.step for result in results]
     figure = new_figure()
     _ceilings(figure, results[-1], [min(steps), max(steps)], references or {})
     _band(figure, steps, [r.ais_low for r in results], [r.ais_high for r in results], BLUE, "AIS, 95 %")
@@ -66,7 +66,7 @@ def curve_figure(results: Sequence[LISResult], references: Mapping[str, float] |
     return figure
 
 
-def _ceilings(figure: Any, last: LISResult, ends: list[int], references: Mapping[str, float]) -> None:
+def _ceilings(figure: Any, last: Snapshot, ends: list[int], references: Mapping[str, float]) -> None:
     """Draw the ceilings from end to end, dashed and with their bands, and the references, dotted."""
     for colour, (name, ceiling) in zip((ORANGE, GREY), last.ceilings.items(), strict=False):
         if math.isfinite(ceiling.low):
@@ -85,7 +85,7 @@ def _band(figure: Any, x: list[int], low: list[float], high: list[float], colour
     )  # fmt: skip
 
 
-def _best(figure: Any, results: Sequence[LISResult], steps: list[int]) -> None:
+def _best(figure: Any, results: Sequence[Snapshot], steps: list[int]) -> None:
     """Mark the snapshot with the highest AIS, if one has a score."""
     scored = [index for index, result in enumerate(results) if math.isfinite(result.ais)]
     if scored:

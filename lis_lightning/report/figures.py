@@ -10,7 +10,8 @@ from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
 from lis_lightning.report.runs import RecordedRun, same_split
-from lis_lightning.results.result import Ceiling, LISResult
+from lis_lightning.results.result import Ceiling
+from lis_lightning.results.snapshot import Snapshot
 
 VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#C9B900"  # of the same palette
 _LINES = (BLUE, VERMILION, GREEN, PURPLE, SKY, YELLOW)
@@ -148,8 +149,8 @@ def _ceilings(runs: Sequence[RecordedRun]) -> dict[str, Ceiling]:
     return dict(found[:3])
 
 
-def _steps(results: Sequence[LISResult]) -> list[int]:
-    return [index if one.step is None else one.step for index, one in enumerate(results)]
+def _steps(results: Sequence[Snapshot]) -> list[int]:
+    return [one.step for one in results]
 
 
 def _band(figure: Any, x: list[Any], low: list[float], high: list[float], colour: str, meta: Mapping[str, Any]) -> None:

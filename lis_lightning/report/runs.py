@@ -17,7 +17,7 @@ from lis_lightning.errors import ConfigError, LisError, LisWarning
 from lis_lightning.results.jobs import JOB_FILE, Job
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule, judge
 from lis_lightning.tracking.wandb_offline import read_offline
 
@@ -44,7 +44,7 @@ class RecordedRun:
 
     name: str
     path: Path
-    results: Sequence[LISResult]
+    results: Sequence[Snapshot]
     split: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: Sequence[str] = ()
@@ -74,7 +74,7 @@ class RecordedRun:
         return judge(self.results, StopRule(**rule) if rule else None)
 
     @property
-    def best(self) -> LISResult:
+    def best(self) -> Snapshot:
         """Its snapshot with the highest AIS."""
         return self.results[self.judgement.best]
 
@@ -125,7 +125,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
     return _named(list(found.values()))
 
 
-def recorded_run(record: Path | None, results: Sequence[LISResult]) -> RecordedRun:
+def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRun:
     """Return the run of a record; where the disk refused one, what is known without it.
 
     Args:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.text import plain_console
 
 
-def summary(results: Sequence[LISResult], best: LISResult, record: Path | None, hint: str | None = None) -> str:
+def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hint: str | None = None) -> str:
     """Return what to print at the end of a run: all snapshots, the verdict, and where everything is kept.
 
     Args:
@@ -30,7 +30,7 @@ def summary(results: Sequence[LISResult], best: LISResult, record: Path | None, 
     return "\n".join(["", *filter(None, lines)])
 
 
-def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) -> str:
+def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) -> str:
     """Return the snapshots as a table for a terminal, the best one marked by ``*``."""
     from rich import box
     from rich.table import Table
@@ -53,7 +53,7 @@ def snapshot_table(results: Sequence[LISResult], best: LISResult | None = None) 
     return output.getvalue().rstrip()
 
 
-def snapshot_line(result: LISResult) -> str:
+def snapshot_line(result: Snapshot) -> str:
     """Return a snapshot as one line of a log."""
     realised = "" if math.isnan(result.realised) else f", {_share(result.realised)} of the ceiling"
     return (

@@ -2,4 +2,5 @@ from .jobs import Job as Job, jobs_in as jobs_in, results_of as results_of, runs
 from .leaderboard import Place as Place, Runs as Runs, conclusion as conclusion, render as render
 from .record import Record as Record
 from .result import Ceiling as Ceiling, LISResult as LISResult, Placebo as Placebo, SliceEstimate as SliceEstimate
+from .snapshot import Snapshot as Snapshot
 from .stopping import VERDICTS as VERDICTS, Judgement as Judgement, StopRule as StopRule, judge as judge

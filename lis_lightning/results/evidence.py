@@ -6,6 +6,7 @@ import math
 
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 
 def shown(estimate: Estimate) -> str:
@@ -34,12 +35,12 @@ def gap_error(last: LISResult, best: LISResult) -> float:
 def gain_over(best: LISResult, result: LISResult) -> Estimate:
     """Return a result's paired difference to the best one before it.
 
-    A result that came from a checkpoint may have lost what pairs it; what it then knows of this pair is its ``gain_z``.
+    A snapshot restored from a checkpoint may have lost its influence values; its ``gain_z`` is then all that is known.
     """
     if result.influence.size and best.influence.size:
         return result.compare(best)
-    value = result.ais - best.ais
-    se = value / result.gain_z if result.gain_z else math.nan
+    value, gain_z = result.ais - best.ais, result.gain_z if isinstance(result, Snapshot) else math.nan
+    se = value / gain_z if gain_z else math.nan
     return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lis_lightning.results.leaderboard import Runs
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
 WHOLE = {"finished", "paused", "pruned"}  # statuses of jobs that came to what they were asked for
@@ -110,14 +110,14 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     """Return what jobs came to, by their snapshots up to an optimizer step."""
     results = [results_of(place, job) for place, job in jobs.items()]
-    seen = [[result for result in one if result.step is not None and result.step <= until] for one in results]
+    seen = [[result for result in one if result.step <= until] for one in results]
     best = [max(one, key=lambda result: result.ais) for one in seen if one]
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
     return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
-def results_of(place: Path, job: Job) -> list[LISResult]:
+def results_of(place: Path, job: Job) -> list[Snapshot]:
     """Return the snapshots of a job that came to what it was asked for; none of another."""
     whole = job.status in WHOLE and job.record is not None
     return Record.read(place / str(job.record))[1] if whole else []

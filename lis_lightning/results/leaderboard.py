@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.text import plain_console
 
 SURE = 0.05  # of the probability, after correction, that two recipes as good as each other are told apart
@@ -34,7 +34,7 @@ class Runs:
         pruned: Runs that were ended for being behind; what they had reached is among `best`.
     """
 
-    best: Sequence[LISResult]
+    best: Sequence[Snapshot]
     seconds: float = math.nan
     failed: int = 0
     pruned: int = 0

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
+from lis_lightning.results.snapshot import Snapshot
 
 
-def pack_one(result: LISResult, known: set[str]) -> tuple[list[str], set[str]]:
+def pack_one(result: Snapshot, known: set[str]) -> tuple[list[str], set[str]]:
     """Return the payloads of one result and the ids of the ceilings written among them."""
     ceilings: dict[str, dict[str, Any]] = {}
     payload = dumps({"kind": "result", "result": _packed(result, ceilings)})
@@ -44,20 +45,30 @@ def _packed(result: LISResult, ceilings: dict[str, dict[str, Any]]) -> dict[str,
     }
 
 
-def result_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> LISResult:
-    """Build a result from its payload."""
-    values = _decode(LISResult, fields)
+def snapshot_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> Snapshot:
+    """Build a snapshot from its payload."""
+    tasks = {name: snapshot_of(task, ceilings) for name, task in fields["tasks"].items()}
+    return Snapshot(**_decode(Snapshot, fields) | _nested(fields, ceilings) | {"tasks": tasks})
+
+
+def _result_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> LISResult:
+    """Build the result of a later period from its payload; it has no tasks."""
+    return LISResult(**_decode(LISResult, fields) | _nested(fields, ceilings) | {"tasks": {}})
+
+
+def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> dict[str, Any]:
+    """Return the fields of a result that hold objects of their own."""
+    values: dict[str, Any] = {}
     values["ceilings"] = dict(ceilings[fields["ceilings"]])
     values["slices"] = {
         name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
     }
     values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
-    values["tasks"] = {name: result_of(other, ceilings) for name, other in fields["tasks"].items()}
-    values["periods"] = tuple(result_of(other, ceilings) for other in fields["periods"])
+    values["periods"] = tuple(_result_of(period, ceilings) for period in fields["periods"])
     if fields["placebo"] is not None:
         arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
         values["placebo"] = Placebo(**arms)
-    return LISResult(**values)
+    return values
 
 
 def _shallow(value: Any) -> dict[str, Any]:

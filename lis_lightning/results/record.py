@@ -6,7 +6,7 @@ returns, so a kill loses at most the line in progress. Its lines::
 
     header    format, run, split, versions, configuration
     ceilings  the ceilings that following results refer to by id; they are the same at every snapshot
-    result    one LISResult; NaN is null, arrays are base64 of little-endian float32
+    result    one Snapshot; NaN is null, arrays are base64 of little-endian float32
     failure   a snapshot, a logger or this record that failed, with its step and error
     rewind    the run was resumed from a checkpoint of that step: later results belong to abandoned weights
     end       best step and last verdict
@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from lis_lightning.errors import RecordError
-from lis_lightning.results.packing import ceilings_of, dumps, pack_one, result_of
-from lis_lightning.results.result import Ceiling, LISResult
+from lis_lightning.results.packing import ceilings_of, dumps, pack_one, snapshot_of
+from lis_lightning.results.result import Ceiling
+from lis_lightning.results.snapshot import Snapshot
 
-FORMAT = 1
+FORMAT = 2
 FILENAME = "record.jsonl"
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","payload":(\{.*\})\}')
 _PACKAGES = ("lis-lightning", "torch", "pytorch-lightning", "lightning", "transformers", "numpy", "scipy")
@@ -48,8 +49,8 @@ class Record:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from lis_lightning.results.result import LISResult
-        >>> result = LISResult(
+        >>> from lis_lightning.results.snapshot import Snapshot
+        >>> result = Snapshot(
         ...     ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703, step=0
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +127,7 @@ class Record:
         return cls(path, contents)
 
     @staticmethod
-    def read(path: str | Path) -> tuple[dict[str, Any], list[LISResult]]:
+    def read(path: str | Path) -> tuple[dict[str, Any], list[Snapshot]]:
         """Return the header and the results of a record, in the order of their steps.
 
         Results that a later resume abandoned are left out. Reads the record of a killed run too: a torn last line is
@@ -168,16 +169,14 @@ class Record:
     @property
     def steps(self) -> list[int]:
         """Steps of the results that count, ascending."""
-        return sorted(step for step in self._steps if step is not None)
+        return sorted(self._steps)
 
-    def append(self, result: LISResult) -> None:
+    def append(self, result: Snapshot) -> None:
         """Add a result; it is on the disk when this returns.
 
         Raises:
-            RecordError: If the result has no step, its step is recorded already, or the disk refuses.
+            RecordError: If its step is recorded already, or the disk refuses.
         """
-        if result.step is None:
-            raise RecordError("A recorded result needs its step: dataclasses.replace(result, step=...).")
         if result.step in self._steps:
             raise RecordError(f"Step {result.step} is in {self.path} already; a step is recorded once.")
         lines, ceilings = pack_one(result, self._ceilings)
@@ -232,7 +231,7 @@ class Record:
             )
 
 
-def pack(results: Iterable[LISResult]) -> list[str]:
+def pack(results: Iterable[Snapshot]) -> list[str]:
     """Return results as JSON payloads, in the record's own form; :func:`unpack` is the inverse."""
     lines: list[str] = []
     known: set[str] = set()
@@ -243,12 +242,12 @@ def pack(results: Iterable[LISResult]) -> list[str]:
     return lines
 
 
-def unpack(payloads: Iterable[str]) -> list[LISResult]:
+def unpack(payloads: Iterable[str]) -> list[Snapshot]:
     """Return the results that :func:`pack` wrote."""
     return _gather([json.loads(payload) for payload in payloads]).results
 
 
-def as_recorded(result: LISResult) -> LISResult:
+def as_recorded(result: Snapshot) -> Snapshot:
     """Return a result as the record gives it back: its arrays rounded to float32."""
     return unpack(pack([result]))[0]
 
@@ -257,7 +256,7 @@ class _Contents(NamedTuple):
     """A record as read."""
 
     header: dict[str, Any]
-    results: list[LISResult]
+    results: list[Snapshot]
     ceilings: dict[str, dict[str, Ceiling]]
     statuses: list[dict[str, Any]]
     times: dict[int, datetime]
@@ -300,13 +299,13 @@ def _gather(payloads: list[dict[str, Any]]) -> _Contents:
         elif kind == "ceilings":
             contents.ceilings[payload["id"]] = ceilings_of(payload)
         elif kind == "result":
-            contents.results.append(result_of(payload["result"], contents.ceilings))
+            contents.results.append(snapshot_of(payload["result"], contents.ceilings))
             if "time" in payload:  # not in a checkpoint's
-                contents.times[contents.results[-1].step or 0] = datetime.fromisoformat(payload["time"])
+                contents.times[contents.results[-1].step] = datetime.fromisoformat(payload["time"])
         else:
             contents.statuses.append(payload)
             if kind == "rewind":
-                contents.results[:] = [r for r in contents.results if r.step is None or r.step <= payload["step"]]
+                contents.results[:] = [r for r in contents.results if r.step <= payload["step"]]
     return contents
 
 

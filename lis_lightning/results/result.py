@@ -85,7 +85,7 @@ class Placebo:
         return all(abs(arm.value) < 2 * arm.se or arm.value == 0.0 for arm in (self.permuted, self.random))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LISResult:
     """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
 
@@ -105,7 +105,6 @@ class LISResult:
             where it does not bind.
         headroom: What leaking the preference data aligned to would still add to a ranker that has this representation.
             Unlike the ceiling it binds: ``ais`` exceeds ``ais + headroom`` by noise at most.
-        gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
         slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
         companions: Conventional curves of the same vectors.
@@ -123,7 +122,6 @@ class LISResult:
         item_gains: What the test events of each item add to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
             in the results of `periods`.
         item_errors: Their standard errors over test users, [num_items].
-        step: Optimizer step of the snapshot; None outside a run.
     """
 
     ais: float
@@ -147,7 +145,6 @@ class LISResult:
     headroom: float = NAN
     headroom_low: float = NAN
     headroom_high: float = NAN
-    gain_z: float = NAN
     aligned_to: str = "pairs"
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
     slices: Mapping[str, SliceEstimate] = field(default_factory=dict)
@@ -160,9 +157,6 @@ class LISResult:
     num_events: int = 0
     detectable: float = NAN
     split_hash: str = ""
-    step: int | None = None
-    encode_seconds: float = NAN
-    score_seconds: float = NAN
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_gains: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_errors: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
@@ -220,7 +214,7 @@ class LISResult:
         names = [
             "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "gauc_gain_low",
             "gauc_gain_high", "realised", "realised_low", "realised_high", "headroom", "headroom_low",
-            "headroom_high", "gain_z", "ais_seen", "ais_unseen", "encode_seconds", "score_seconds",
+            "headroom_high", "ais_seen", "ais_unseen",
         ]  # fmt: skip
         if not math.isnan(self.ais_weighted):
             names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
@@ -234,12 +228,11 @@ class LISResult:
     def _nested_scalars(self) -> dict[str, float]:
         nested = {f"task/{name}": result for name, result in self.tasks.items()}
         nested |= {f"period/{number}": result for number, result in enumerate(self.periods, start=1)}
-        left_out = ("companion/", "encode_seconds", "score_seconds")  # those of the representation, not of the label
         return {
             f"{prefix}/{key}": value
             for prefix, result in nested.items()
             for key, value in result._own_scalars().items()
-            if not key.startswith(left_out)
+            if not key.startswith("companion/")  # of the representation, not of the label
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
 from lis_lightning.results.evidence import gain_over, gap_error, shown, underpowered
 from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
 NOT_BINDING_Z = 2.0
+MIN_USERS = 10  # with fewer, a clustered standard error says next to nothing
 COLLAPSED_SHARE = 0.25  # of the raw effective rank, left in a representation that is no better than the raw one
 
 VERDICTS = (
@@ -267,6 +271,8 @@ class _Run:
         if estimate.low <= 0:
             if powerless := self._powerless(name, estimate):
                 return powerless
+            if 0 < np.count_nonzero(limit.influence) < MIN_USERS:
+                return _Finding("underpowered", f"{name} rests on too few users for an interval. Score more users.")
             if best.ais_low <= 0 or worthless:
                 return _Finding(
                     "data-bound",
@@ -331,7 +337,7 @@ class _Run:
     def _early(self) -> _Finding:
         """Return the verdict of a run that is too short for a trend."""
         last, needed = self.last, 1 + self.rule.warmup + self.rule.plateau_patience
-        if last.step is not None or len(self.results) > 1:
+        if isinstance(last, Snapshot) or len(self.results) > 1:
             return _Finding(
                 "warming-up",
                 f"snapshot {len(self.results)} of at least {needed}: too early to tell a plateau from a slow start.",
@@ -361,6 +367,6 @@ class _Run:
 
     def _keep(self) -> str:
         """Return which snapshot to keep, if it is not the newest."""
-        if self.best.step is None or self.best is self.last:
+        if not isinstance(self.best, Snapshot) or self.best is self.last:
             return ""
         return f"Keep the snapshot of step {self.best.step}. "

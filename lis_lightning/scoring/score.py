@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +69,6 @@ def score(
         ConfigError: If `aligned_to` is not among `ceilings`, or preference data does not go with the split.
     """
     preferences = chosen_preferences(ceilings, aligned_to)
-    began = time.perf_counter()
     vectors = _checked(split, embeddings)
     items = _placed(vectors, k)
     reading = read_items(prepare(split, vectors.device, cache_dir=cache_dir).histories, [items])
@@ -80,7 +78,7 @@ def score(
     later = split.periods[1:] if split.period == 0 else ()
     periods = tuple(scorer.result(period) for period in later)
     result = tasks.pop(split.task)
-    return replace(result, tasks=tasks, periods=periods, score_seconds=time.perf_counter() - began)
+    return replace(result, tasks=tasks, periods=periods)
 
 
 def chosen_preferences(ceilings: Sequence[str] | Mapping[str, Preference], aligned_to: str) -> dict[str, Preference]:

@@ -25,7 +25,7 @@ import pytorch_lightning as pl
 import torch
 
 from lis_lightning.results.movers import Mover
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 from lis_lightning.tracking import wandb_run as _wandb
 from lis_lightning.tracking.wandb_tables import movers_table
@@ -35,12 +35,13 @@ FINISH_SECONDS = 30.0  # that the end of a training waits for W&B's server
 Loggers = Iterable[Any]
 
 
-def metrics(result: LISResult, prefix: str = "lis") -> dict[str, float]:
+def metrics(result: Snapshot, prefix: str = "lis") -> dict[str, float]:
     """Return what is logged of a result: every scalar under its key, the verdict as its place in VERDICTS.
 
     Example:
-        >>> from lis_lightning.results.result import LISResult
-        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> from lis_lightning.results.snapshot import Snapshot
+        >>> result = Snapshot(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703,
+        ...                   step=0)
         >>> metrics(result)["lis/ais"]
         0.003
     """
@@ -63,7 +64,7 @@ def start(loggers: Loggers, config: Mapping[str, Any], *, prefix: str = "lis") -
     return _each_wandb(loggers, lambda run: _wandb.begin(run, config, prefix))
 
 
-def log_result(loggers: Loggers, results: Sequence[LISResult], best: LISResult, *, prefix: str = "lis") -> list[str]:
+def log_result(loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, *, prefix: str = "lis") -> list[str]:
     """Log the newest snapshot to every logger, at its own step.
 
     Args:
@@ -115,7 +116,7 @@ def log_movers(loggers: Loggers, movers: Sequence[Mover], *, prefix: str = "lis"
 
 
 def finish(
-    loggers: Loggers, results: Sequence[LISResult], best: LISResult, artifact: Path | None = None,
+    loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, artifact: Path | None = None,
     *, prefix: str = "lis",
 ) -> list[str]:  # fmt: skip
     """Log what W&B shows once, when the run ends: the tables ``lis/snapshots`` and ``lis/slices``, and an artifact.
@@ -182,7 +183,7 @@ def log_leaderboard(
     return []
 
 
-def publish(trainer: pl.Trainer, result: LISResult, prefix: str = "lis") -> None:
+def publish(trainer: pl.Trainer, result: Snapshot, prefix: str = "lis") -> None:
     """Put a result where stock EarlyStopping and ModelCheckpoint look for what they monitor."""
     for name, value in metrics(result, prefix).items():
         trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float32)

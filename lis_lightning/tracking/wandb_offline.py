@@ -14,7 +14,8 @@ from typing import Any
 
 from lis_lightning.errors import ConfigError, RecordError
 from lis_lightning.functional.intervals import Z95
-from lis_lightning.results.result import Ceiling, LISResult, SliceEstimate
+from lis_lightning.results.result import Ceiling, SliceEstimate
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 
 _PREFIX = "lis/"
@@ -34,7 +35,7 @@ class Logged:
     """
 
     name: str
-    results: list[LISResult]
+    results: list[Snapshot]
     split: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
 
@@ -90,7 +91,7 @@ def _records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _result(step: int, row: Mapping[str, Any]) -> LISResult:
+def _result(step: int, row: Mapping[str, Any]) -> Snapshot:
     """Build a result of what was logged of it."""
     values = {
         key.removeprefix(_PREFIX): float(value)
@@ -110,7 +111,7 @@ def _result(step: int, row: Mapping[str, Any]) -> LISResult:
         elif key.startswith("companion/"):
             companions[key.removeprefix("companion/")] = values[key]
     plain: dict[str, Any] = {
-        name: values[name] for name in LISResult.__dataclass_fields__ if name in values and name != "verdict"
+        name: values[name] for name in Snapshot.__dataclass_fields__ if name in values and name != "verdict"
     }
     verdict = VERDICTS[int(values.get("verdict", 0.0))]
-    return LISResult(**plain, ceilings=ceilings, slices=slices, companions=companions, verdict=verdict, step=step)
+    return Snapshot(**plain, ceilings=ceilings, slices=slices, companions=companions, verdict=verdict, step=step)

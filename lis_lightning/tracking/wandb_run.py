@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement
 from lis_lightning.tracking import wandb_tables as tables
 
@@ -61,7 +61,7 @@ def begin(run: Any, config: Mapping[str, Any], prefix: str) -> None:
         )
 
 
-def summaries(last: LISResult, best: LISResult, prefix: str) -> dict[str, Any]:
+def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
     """Return what the runs table shows of a run.
 
     Args:
@@ -83,20 +83,20 @@ def summaries(last: LISResult, best: LISResult, prefix: str) -> dict[str, Any]:
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def snapshot(run: Any, results: Sequence[LISResult], best: LISResult, prefix: str) -> None:
+def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str) -> None:
     """Bring summaries and the panel with the curve up to date; neither asks the server."""
     run.summary.update(summaries(results[-1], best, prefix))
     if tables.redrawn(len(results)):
         draw(run, results, prefix)
 
 
-def draw(run: Any, results: Sequence[LISResult], prefix: str) -> None:
+def draw(run: Any, results: Sequence[Snapshot], prefix: str) -> None:
     """Log the curve so far as ``curve``, where plotly is installed."""
     if find_spec("plotly") is not None:
         run.log({f"{prefix}/curve": tables.curve_panel(results), STEP: results[-1].step})
 
 
-def end(run: Any, results: Sequence[LISResult], best: LISResult, artifact: Path | None, prefix: str) -> None:
+def end(run: Any, results: Sequence[Snapshot], best: Snapshot, artifact: Path | None, prefix: str) -> None:
     """Log what is shown once: the last curve, the tables, and the best snapshot's file if there is one to log."""
     if not tables.redrawn(len(results)):
         draw(run, results, prefix)
@@ -108,7 +108,7 @@ def end(run: Any, results: Sequence[LISResult], best: LISResult, artifact: Path 
         log_artifact(run, artifact, best, prefix)
 
 
-def log_artifact(run: Any, path: Path, best: LISResult, prefix: str) -> None:
+def log_artifact(run: Any, path: Path, best: Snapshot, prefix: str) -> None:
     """Log representations as an artifact of type "representations", one of each monitor and run."""
     import wandb
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lis_lightning.report.curve import curve_figure
 from lis_lightning.report.thumbnails import thumbnail
 from lis_lightning.results.movers import Mover
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import wandb
@@ -27,12 +27,12 @@ MAX_POINTS = 300  # snapshots that the panel draws: about 50 kB
 ALWAYS = 20  # first snapshots that all get a new panel
 
 
-def snapshots_table(results: Sequence[LISResult]) -> wandb.Table:
+def snapshots_table(results: Sequence[Snapshot]) -> wandb.Table:
     """Return a row for each snapshot."""
     return _table(SNAPSHOT_COLUMNS, [[getattr(result, column) for column in SNAPSHOT_COLUMNS] for result in results])
 
 
-def slices_table(best: LISResult, last: LISResult) -> wandb.Table:
+def slices_table(best: Snapshot, last: Snapshot) -> wandb.Table:
     """Return AIS with its interval and the number of events, for each slice of the best and the last snapshot."""
     return _table(
         SLICE_COLUMNS,
@@ -71,7 +71,7 @@ def _picture(path: Path | None) -> wandb.Image | None:
     return None if small is None else wandb.Image(small, file_type="jpg")
 
 
-def curve_panel(results: Sequence[LISResult]) -> wandb.Plotly:
+def curve_panel(results: Sequence[Snapshot]) -> wandb.Plotly:
     """Return the curve of a run as a panel; of a long run MAX_POINTS snapshots at most, the best among them.
 
     Raises:
@@ -82,11 +82,11 @@ def curve_panel(results: Sequence[LISResult]) -> wandb.Plotly:
     return wandb.Plotly(curve_figure(thinned(results)))
 
 
-def thinned(results: Sequence[LISResult], most: int = MAX_POINTS) -> Sequence[LISResult]:
+def thinned(results: Sequence[Snapshot], most: int = MAX_POINTS) -> Sequence[Snapshot]:
     """Return results evenly spread from the first to the last, and the best one.
 
     Example:
-        >>> made = [LISResult(ais=i == 7, ais_low=0, ais_high=0, ais_geometry=0, auc_base=0, auc=0, step=i)
+        >>> made = [Snapshot(ais=i == 7, ais_low=0, ais_high=0, ais_geometry=0, auc_base=0, auc=0, step=i)
         ...         for i in range(21)]
         >>> [result.step for result in thinned(made, 4)]
         [0, 7, 10, 20]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from training import RECIPES, train
 from worlds import Study
 
-from lis_lightning.results.record import Record
+from lis_lightning.results import Record, Snapshot
 from lis_lightning.scoring.companions import successive_pairs
 
 Matrix = NDArray[np.float32]
@@ -102,7 +101,7 @@ def score(world: Study, recipe: str, taken: dict[str, NDArray[Any]], folder: Pat
         began = time.process_time()
         result = world.scored.score(rows[kept], placebo=number == 0, **options)
         seconds.append(time.process_time() - began)
-        record.append(replace(result, step=step))
+        record.append(Snapshot.of(result, step=step))
         found.append({f"recall@{k}": recall(world, rows[kept], k) for k in (10, 50)})
     cost = {"score": float(np.median(seconds[1:])), "scored events": len(world.scored.events)}
     (folder / "curves.json").write_text(json.dumps({"recall": found} | cost))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from arithmetic import fair_regret, regret, share, shown
 
-from lis_lightning import LISResult
+from lis_lightning.results import Snapshot
 from lis_lightning.results.stopping import StopRule, judge
 
 Run = dict[str, Any]
@@ -46,7 +46,7 @@ def stock_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
     return len(losses) - 1, at
 
 
-def judged_stop(results: Sequence[LISResult], rule: StopRule | None = None) -> tuple[int, int]:
+def judged_stop(results: Sequence[Snapshot], rule: StopRule | None = None) -> tuple[int, int]:
     """Return where the rule of `lis_lightning.results.stopping` stops, and the best snapshot by then."""
     for last in range(len(results)):
         judgement = judge(results[: last + 1], rule)

@@ -1,7 +1,5 @@
 """Runs on disk as a training leaves them: real scores of representations that get better, and items with titles."""
 
-import dataclasses
-
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +9,7 @@ from lis_lightning.report import find_runs
 from lis_lightning.results.jobs import Job
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.record import Record
+from lis_lightning.results.snapshot import Snapshot
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
@@ -28,8 +27,7 @@ def scored(split, latents):
             for step, level in enumerate(levels)
         ]
         return [
-            dataclasses.replace(one, step=25 * step, encode_seconds=0.5, score_seconds=0.25)
-            for step, one in enumerate(found)
+            Snapshot.of(one, step=25 * step, encode_seconds=0.5, score_seconds=0.25) for step, one in enumerate(found)
         ]
 
     known = {}

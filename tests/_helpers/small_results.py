@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from lis_lightning.results.result import Ceiling, LISResult, SliceEstimate
+from lis_lightning.results.result import Ceiling, SliceEstimate
+from lis_lightning.results.snapshot import Snapshot
 
 FROZEN_KEYS = {
     "lis/ais", "lis/ais_low", "lis/ais_high", "lis/ais_geometry", "lis/auc_base", "lis/auc", "lis/gauc_gain",
@@ -35,7 +36,7 @@ def make_result(step, ais, verdict, **fields):
             "new users": SliceEstimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan, num_events=2),
         },
     }  # fmt: skip
-    return LISResult(**values | fields)
+    return Snapshot(**values | fields)
 
 
 RESULTS = [

@@ -6,7 +6,6 @@ a run of ROUNDS snapshots would. A run with a CSV logger is the measure of what 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import statistics
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from score import made
 
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.tracking import loggers as tracking
 from lis_lightning.tracking.wandb_tables import redrawn
 from tests.benchmarks.row import Row
@@ -32,7 +31,7 @@ def rows() -> Iterator[Row]:
     """Yield time and size of a snapshot in W&B, of the panel among it, and of what is logged once at the end."""
     split, embeddings = made(5000, 500)
     result = split.score(embeddings)
-    results = [dataclasses.replace(result, step=step) for step in range(ROUNDS)]
+    results = [Snapshot.of(result, step=step) for step in range(ROUNDS)]
     os.environ |= {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT"):
@@ -65,7 +64,7 @@ def rows() -> Iterator[Row]:
     yield Row(what="W&B, tables and the last panel, once", ours=1e3 * end, unit="ms")
 
 
-def _times(logger: Any, results: list[LISResult]) -> list[float]:
+def _times(logger: Any, results: list[Snapshot]) -> list[float]:
     """Return the seconds that each snapshot of a run takes to log."""
     seconds = []
     for number in range(1, len(results) + 1):

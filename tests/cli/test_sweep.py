@@ -11,7 +11,7 @@ from lis_lightning.align.training.run import PAUSED
 from lis_lightning.cli.sweep import best_finished, report, run_once
 from lis_lightning.results.jobs import JOB_FILE, Job, jobs_in, runs_in
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 
 class Ran:
@@ -30,7 +30,7 @@ class Ran:
 
 
 def result(ais, step=5):
-    return LISResult(
+    return Snapshot(
         ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=0.0, auc_base=0.7, auc=0.7, step=step,
         split_hash="s", verdict="plateau", influence=np.random.default_rng(0).standard_normal(50) * 1e-4,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from lis_lightning.monitor import storage
 from lis_lightning.monitor.run_history import History
 from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results.movers import Catalogue, movers
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from tests._helpers import small_run
 
 
@@ -46,7 +46,7 @@ def names(folder):
 
 
 def result_at(step, ais=0.1):
-    return LISResult(ais=ais, ais_low=0.0, ais_high=0.2, ais_geometry=0.0, auc_base=0.7, auc=0.8, step=step)
+    return Snapshot(ais=ais, ais_low=0.0, ais_high=0.2, ais_geometry=0.0, auc_base=0.7, auc=0.8, step=step)
 
 
 def test_a_float32_snapshot_gives_the_recorded_numbers_to_the_bit(saved, small_split):
@@ -76,7 +76,7 @@ def test_half_precision_rounds_as_stated(saved, small_split, dtype, rounding):
 @pytest.mark.parametrize(("dtype", "difference"), [("float16", 1e-4), ("bfloat16", 1e-3)])
 def test_half_precision_moves_the_score_less_than_stated(split, latents, tmp_path, dtype, difference):
     embeddings = torch.from_numpy(latents).float() @ torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
-    result = replace(split.score(embeddings, placebo=False), step=3)
+    result = Snapshot.of(split.score(embeddings, placebo=False), step=3)
     Store(tmp_path, Retention("all", dtype)).write(embeddings, split, result, {})
     replayed = split.score(storage.load(tmp_path / "step-00000003.safetensors", split), placebo=False)
     assert abs(replayed.ais - result.ais) < difference

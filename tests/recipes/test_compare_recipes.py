@@ -11,7 +11,7 @@ from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.jobs import Job, jobs_in
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def compare(monkeypatch):
 
 
 def result(ais, verdict, step):
-    return LISResult(
+    return Snapshot(
         ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=0.0, auc_base=0.7, auc=0.7, step=step,
         split_hash="s", verdict=verdict, influence=np.random.default_rng(step).standard_normal(50) * 1e-5,
     )  # fmt: skip

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
 
-from lis_lightning import LISResult
 from lis_lightning.cli.resources import resource_dir
+from lis_lightning.results import Snapshot
 from lis_lightning.results.record import Record
 from lis_lightning.results.result import Ceiling
 from lis_lightning.results.stopping import judge
@@ -177,7 +177,7 @@ def test_the_stock_rule_stops_where_lightning_does(stops, patience):
 
 
 def result(ais, step):
-    return LISResult(
+    return Snapshot(
         ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7, auc=0.7 + ais, step=step,
         influence=np.array([0.0004, -0.0004, 0.0]), num_events=100_000,
         ceilings={

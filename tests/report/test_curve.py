@@ -10,12 +10,13 @@ import pytest
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.report.curve import curve_figure
-from lis_lightning.results.result import Ceiling, LISResult
+from lis_lightning.results.result import Ceiling
+from lis_lightning.results.snapshot import Snapshot
 
 
 def result(step, ais):
     ceilings = {"pairs": Ceiling(value=0.02, low=0.018, high=0.022), "ids": Ceiling(value=0.01, low=-math.inf, high=1)}
-    return LISResult(
+    return Snapshot(
         ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.002, ais_geometry=ais / 2, auc_base=0.7, auc=0.7 + ais,
         step=step, ceilings=ceilings, influence=np.zeros(3), verdict="improving",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.leaderboard import Runs, conclusion, frame, leaderboard
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
 
@@ -14,7 +14,7 @@ USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
 def result(ais, *, noise=0.0, seed=1, split="s", realised=0.5, **fields):
     influence = USERS + noise * np.random.default_rng(seed).standard_normal(200) * 1e-4
     se = np.sqrt(200 / 199 * influence @ influence)
-    return LISResult(
+    return Snapshot(
         ais=ais, ais_low=ais - 2 * se, ais_high=ais + 2 * se, ais_geometry=0.0, auc_base=0.7, auc=0.7 + ais, step=10,
         verdict="plateau", split_hash=split, influence=influence, realised=realised, **fields,
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_false_alarms_are_rare_among_equals():
             influence = rng.standard_normal(100) * 1e-3
             one = result(0.0)
             shown = influence.sum()  # what such users would show
-            runs[name] = Runs(best=[LISResult(**{**vars(one), "ais": shown, "influence": influence})])
+            runs[name] = Runs(best=[Snapshot(**{**vars(one), "ais": shown, "influence": influence})])
         alarms += any(place.p < 0.05 for place in leaderboard(runs)[1:])
     assert alarms <= 0.08 * 300
 

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import polars as pl
 import pytest
@@ -7,14 +5,14 @@ import pytest
 from lis_lightning.errors import ItemError, LogError, ShapeError
 from lis_lightning.results.movers import Catalogue, concentration, movers
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 
 def result(gains, split_hash="s"):
     gains = np.asarray(gains, float)
-    return LISResult(
+    return Snapshot(
         ais=float(gains.sum()), ais_low=0.0, ais_high=0.0, ais_geometry=0.0, auc_base=0.7, auc=0.7,
-        split_hash=split_hash, item_gains=gains, item_errors=np.full(gains.size, 0.3),
+        step=0, split_hash=split_hash, item_gains=gains, item_errors=np.full(gains.size, 0.3),
     )  # fmt: skip
 
 
@@ -27,7 +25,7 @@ def test_gains_of_items_add_up_to_ais_and_survive_the_record(split, latents, tmp
     assert scored.item_gains.sum() == pytest.approx(scored.ais, abs=1e-12)
     assert scored.ais > 0.01
     record = Record.create(tmp_path / "record.jsonl", run_id="r", split_hash=split.hash)
-    record.append(dataclasses.replace(scored, step=1))
+    record.append(Snapshot.of(scored, step=1))
     again = Record.read(record.path)[1][0]
     np.testing.assert_array_equal(again.item_gains, scored.item_gains.astype(np.float32))
     np.testing.assert_array_equal(again.item_errors, scored.item_errors.astype(np.float32))

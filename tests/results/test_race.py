@@ -11,7 +11,7 @@ from lis_lightning.results.jobs import Job, jobs_in
 from lis_lightning.results.leaderboard import Runs
 from lis_lightning.results.race import cut, described, rung_steps
 from lis_lightning.results.record import Record
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 NUM_USERS, MAX_STEPS, RUNGS = 300, 200, [25, 50, 100]
 
@@ -20,7 +20,7 @@ def draw(truth, users, rng):
     """One recipe's test events: users that all recipes share, and what only its representation does to them."""
     influence = (users + 0.5 * rng.standard_normal(NUM_USERS)) * 1e-4
     shown = truth + influence.sum()
-    return LISResult(
+    return Snapshot(
         ais=shown, ais_low=shown - 0.003, ais_high=shown + 0.003, ais_geometry=0.0, auc_base=0.7, auc=0.7 + shown,
         step=5, split_hash="s", verdict="plateau", influence=influence - influence.mean(),
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_more_rungs_ask_for_more_evidence():
     rng, users = np.random.default_rng(1), np.zeros(NUM_USERS)
     base = draw(0.0, users, rng)
     for gap in np.linspace(0.001, 0.004, 100):
-        ahead = LISResult(**{**vars(draw(0.0, users, np.random.default_rng(2))), "ais": base.ais + gap})
+        ahead = Snapshot(**{**vars(draw(0.0, users, np.random.default_rng(2))), "ais": base.ais + gap})
         once, often = (cut({"a": Runs(best=[ahead]), "b": Runs(best=[base])}, number) for number in (1, 10))
         if once.dropped and not often.dropped:
             return

@@ -12,6 +12,7 @@ from lis_lightning.errors import ConfigError, ShapeError
 from lis_lightning.functional.intervals import cluster_interval
 from lis_lightning.results.record import unpack
 from lis_lightning.results.result import Ceiling, LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS, StopRule, gains_over_best, judge
 
 TRAJECTORIES = Path(__file__).parent / "trajectories"
@@ -52,7 +53,8 @@ def flat(ais=0.0, se=0.001, *, limit=None, limit_se=0.001, **kwargs):
     if limit is not None:
         edge = cluster_interval(limit, spread(limit_se))
         ceilings = {"pairs": Ceiling(value=limit, low=edge.low, high=edge.high, influence=spread(limit_se))}
-    return LISResult(
+    kind = Snapshot if "step" in kwargs else LISResult
+    return kind(
         ais=ais, ais_low=gain.low, ais_high=gain.high, ais_geometry=ais, auc_base=0.7, auc=0.7 + ais,
         influence=spread(se), ceilings=ceilings, num_events=10_000, **kwargs,
     )  # fmt: skip

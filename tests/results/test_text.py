@@ -5,6 +5,7 @@ import pytest
 from lis_lightning.report.audit_report import render as render_audit
 from lis_lightning.report.snapshot_text import snapshot_table
 from lis_lightning.results.leaderboard import Runs, leaderboard, render as render_leaderboard
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.audit import audit
 
 
@@ -16,7 +17,7 @@ def _in_a_notebook(monkeypatch):
 
 @pytest.fixture(scope="module")
 def result(split, latents):
-    return split.score(latents, ceilings=("pairs",))
+    return Snapshot.of(split.score(latents, ceilings=("pairs",)), step=0)
 
 
 @pytest.mark.usefixtures("_in_a_notebook")

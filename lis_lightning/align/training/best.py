@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from lis_lightning.monitor.callback import LISMonitor
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 
 
 class BestSnapshot(ModelCheckpoint):
@@ -51,7 +51,7 @@ class BestSnapshot(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
             super().on_validation_end(trainer, pl_module)  # before a validation Lightning would wait for its metrics
 
-    def path_of(self, best: LISResult) -> Path | None:
+    def path_of(self, best: Snapshot) -> Path | None:
         """Return the checkpoint of the best snapshot; None where that one is raw, or was scored in the background."""
         path = Path(self.best_model_path)
         return path if path.stem == f"best-step={best.step}" else None

@@ -17,7 +17,7 @@ from typing_extensions import override
 from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import effective_users
 from lis_lightning.monitor.callback import LISMonitor
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
 
 SURE = 0.05  # of the probability that a job as good as all others is ended
@@ -34,11 +34,11 @@ class Rival:
     """
 
     name: str
-    results: Sequence[LISResult]
+    results: Sequence[Snapshot]
     among: int
 
 
-def behind(result: LISResult, rival: Rival, look: int, rule: StopRule) -> str | None:
+def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | None:
     """Say why a job is to be ended after a snapshot; None where the evidence is not enough.
 
     A job whose representation is at each step worth as much as that of each finished job, but for a change that counts

@@ -32,7 +32,7 @@ from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_when
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.ceiling import ceiling
 from lis_lightning.scoring.preference import Preference
 
@@ -89,8 +89,8 @@ class Run:
         pruned: Why it was ended for being behind another job of its sweep; empty where it was not.
     """
 
-    results: list[LISResult]
-    best: LISResult
+    results: list[Snapshot]
+    best: Snapshot
     checkpoint: Path | None
     record: Path | None
     page: Path

@@ -10,7 +10,7 @@ import pytest
 
 from lis_lightning.align.training.pruning import SURE, Pruning, Rival, behind
 from lis_lightning.errors import LisWarning
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
 
 NUM_USERS = 300
@@ -21,7 +21,7 @@ def draw(truth, users, rng, step=10):
     """A job's test events: users that all jobs share, and what only its representation does to them."""
     influence = (users + 0.5 * rng.standard_normal(users.size)) * 1e-4
     shown = truth + influence.sum()
-    return LISResult(
+    return Snapshot(
         ais=shown, ais_low=shown - 0.003, ais_high=shown + 0.003, ais_geometry=0.0, auc_base=0.7, auc=0.7 + shown,
         step=step, split_hash="s", influence=influence - influence.mean(),
     )  # fmt: skip

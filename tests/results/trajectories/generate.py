@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world.world import simulate_world
 from lis_lightning.results.record import pack
-from lis_lightning.results.result import LISResult
+from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import judge
 
 WORLD = {"num_users": 300, "num_items": 300, "num_events": 30_000, "content_share": 0.5}
@@ -120,12 +119,12 @@ TRAJECTORIES: dict[str, tuple[Callable[[World], Iterator[np.ndarray]], Callable[
 }
 
 
-def record(name: str) -> list[LISResult]:
+def record(name: str) -> list[Snapshot]:
     """Return the results of one trajectory, in steps of 100."""
     representations, world = TRAJECTORIES[name]
     place = world()
     return [
-        replace(place.split.score(latents, ceilings=("pairs",), placebo=number == 0), step=100 * number)
+        Snapshot.of(place.split.score(latents, ceilings=("pairs",), placebo=number == 0), step=100 * number)
         for number, latents in enumerate(representations(place))
     ]
 
