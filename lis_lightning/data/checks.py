@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lis_lightning.data.columns import Label, task_logits
 from lis_lightning.data.split import WINDOWS, PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, LogError
-from lis_lightning.functional.auroc import auroc, auroc_influence
+from lis_lightning.functional.auc import auroc, auroc_influence
 from lis_lightning.functional.intervals import cluster_interval, user_sums
 
 WRONG_SIGN_Z = -2.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.data import tables as _log
 from lis_lightning.errors import ConfigError, LogError
-from lis_lightning.functional.history import lexical_order
+from lis_lightning.functional.as_of_counts import lexical_order
 
 Label = str | tuple[str, float] | None
 ALL_POSITIVE = "positive"  # the task of a log without a label column

@@ -17,7 +17,8 @@ from lis_lightning.data.columns import Columns, read_columns, task_labels, task_
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
 from lis_lightning.data.split import WINDOWS, Events, Log, PreferenceSplit
 from lis_lightning.errors import ConfigError, LogError
-from lis_lightning.functional.history import AsOf, as_of, earlier_range, sample_shown_negatives, take_whole_users
+from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
+from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
 
 ROLLING_START = 0.5  # share of the events before the first period
 

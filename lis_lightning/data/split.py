@@ -16,7 +16,7 @@ from lis_lightning.data.cache import KEPT
 from lis_lightning.data.columns import Label
 from lis_lightning.data.tables import Table
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.history import AsOf
+from lis_lightning.functional.as_of_counts import AsOf
 
 if TYPE_CHECKING:
     from lis_lightning.results.result import LISResult

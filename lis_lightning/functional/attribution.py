@@ -1,4 +1,4 @@
-"""Which items an AUC gain comes from: shares that add up to it."""
+"""Attribution of an AUC to events and groups: shares that add up to it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from lis_lightning.errors import ShapeError
 
 
 def auroc_shares(influence: Float[ndarray, " n"], auc: float, labels: Integer[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Return what each event contributes to the AUC; the contributions add up to it.
+    """Return each event's contribution to the AUC; the contributions add up to the AUC.
 
     The mean placement of either class is the AUC (DeLong, DeLong and Clarke-Pearson 1988), so half of the AUC is
     credited to the positives and half to the negatives: an event contributes ``placement_e / (2 n_class)``. The
-    difference of two arms credits a gain in the same way.
+    difference between the shares of two arms attributes a gain in the same way.
 
     Args:
         influence: ``(placement_e - AUC) / n_class`` of each event, as
-            :func:`~lis_lightning.functional.auroc.auroc_influence` returns it without weights.
-        auc: The AUC they belong to.
+            :func:`~lis_lightning.functional.auc.auroc_influence` returns it without weights.
+        auc: The AUC that the influence values belong to.
         labels: 0 or 1.
 
     Returns:
         Numbers that sum to `auc`.
 
+    Raises:
+        ShapeError: If the lengths differ.
+
     Example:
         >>> import numpy as np
-        >>> from lis_lightning.functional.auroc import auroc_influence
+        >>> from lis_lightning.functional import auroc_influence
         >>> labels = np.array([0, 0, 1, 1])
         >>> auc, influence = auroc_influence(np.array([0.1, 0.4, 0.35, 0.8]), labels)
         >>> auroc_shares(influence, auc, labels).tolist()
         [0.25, 0.125, 0.125, 0.25]
     """
     if influence.shape != labels.shape:
-        raise ShapeError(f"Expected one label an event, shape {influence.shape}, got {labels.shape}.")
+        raise ShapeError(f"Expected one label per event, shape {influence.shape}, got {labels.shape}.")
     of_class = np.bincount(labels, minlength=2)
     return np.asarray(0.5 * (influence + auc / of_class[labels]))
 
@@ -44,14 +47,15 @@ def group_totals(
 ) -> tuple[Float[ndarray, " g"], Float[ndarray, " g"]]:
     """Return the sum of the events' shares in each group, and its standard error over users.
 
-    ``Var_g = sum_u T_gu^2`` with ``T_gu`` the total of user u's events in group g: users are drawn, and with them how
-    often a group occurs at all. That the other events, which placements refer to, are drawn too is left out.
+    ``Var_g = sum_u T_gu^2`` with ``T_gu`` the total of user u's events in group g. This covers the sampling of users,
+    and with it how often a group occurs at all; it leaves out that the events which placements compare with are sampled
+    too.
 
     Args:
-        shares: What each event contributes, as :func:`auroc_shares` or a difference of two.
-        groups: Group of each event, in ``[0, num_groups)``, the item for example.
-        users: User of each event; any integers, 0 or more.
-        num_groups: Number of groups, those without events included.
+        shares: Contribution of each event, from :func:`auroc_shares` or a difference of two.
+        groups: Group of each event, in ``[0, num_groups)``, for example its item.
+        users: User of each event; any integers of 0 or more.
+        num_groups: Number of groups, including those without events.
 
     Returns:
         Sums and standard errors; both 0 for groups without events.
@@ -71,10 +75,11 @@ def group_totals(
         )
     if groups.size and not 0 <= groups.min() <= groups.max() < num_groups:
         raise ShapeError(f"Expected `groups` in [0, {num_groups}), got {groups.min()} to {groups.max()}.")
-    pairs, place = np.unique(groups * (int(users.max(initial=0)) + 1) + users, return_inverse=True)
-    of_pair = np.bincount(place, shares, minlength=pairs.size)
-    group_of_pair = pairs // (int(users.max(initial=0)) + 1)
+    # One integer key for each pair of group and user.
+    num_users = int(users.max(initial=0)) + 1
+    pairs, pair_of_event = np.unique(groups * num_users + users, return_inverse=True)
+    pair_totals = np.bincount(pair_of_event, shares, minlength=pairs.size)
     return (
         np.bincount(groups, shares, minlength=num_groups).astype(np.float64),
-        np.sqrt(np.bincount(group_of_pair, np.square(of_pair), minlength=num_groups)),
+        np.sqrt(np.bincount(pairs // num_users, np.square(pair_totals), minlength=num_groups)),
     )

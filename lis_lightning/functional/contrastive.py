@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.losses import check_above_zero, check_rows, check_same_shape, full_precision
+from lis_lightning.functional.loss_inputs import check_above_zero, check_rows, check_same_shape, full_precision
 
 
 def info_nce(

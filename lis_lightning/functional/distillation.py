@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.contrastive import info_nce
-from lis_lightning.functional.losses import check_rows, check_same_shape, full_precision
+from lis_lightning.functional.loss_inputs import check_rows, check_same_shape, full_precision
 
 
 def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]) -> Float[Tensor, ""]:

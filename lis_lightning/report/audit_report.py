@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
-from lis_lightning.functional.ranking import ranking_in_words
+from lis_lightning.functional.multiple_comparisons import ranking_in_words
 from lis_lightning.report.tables import Table
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.text import plain_console
@@ -141,7 +141,7 @@ def _preferences(part: Part, where: str) -> Table:
 def _differences(part: Part, where: str) -> Table:
     best = part.ranking[0].better
     rows: list[tuple[str, ...]] = [
-        (pair.other, _of(pair.difference), "yes" if pair.apart else "no")
+        (pair.worse, _of(pair.difference), "yes" if pair.significant else "no")
         for pair in part.ranking
         if pair.better == best
     ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, paired_difference
-from lis_lightning.functional.ranking import Comparison, rank
+from lis_lightning.functional.multiple_comparisons import Comparison, compare_all_pairs
 from lis_lightning.results.evidence import underpowered
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import MIN_CEILING_Z, StopRule
@@ -221,8 +221,8 @@ def _part(
         ceilings=ceilings,
         results=results,
         findings=(*limits, *found),
-        ceiling_ranking=rank({name: (limit.value, limit.influence) for name, limit in ceilings.items()}),
-        ranking=rank({name: (result.ais, result.influence) for name, result in results.items()}),
+        ceiling_ranking=compare_all_pairs({name: (limit.value, limit.influence) for name, limit in ceilings.items()}),
+        ranking=compare_all_pairs({name: (result.ais, result.influence) for name, result in results.items()}),
     )
 
 
@@ -334,4 +334,4 @@ def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float
     for measure, pairs in (("ceiling_difference", part.ceiling_ranking), ("ais_difference", part.ranking)):
         for pair in pairs:
             gap = pair.difference
-            yield measure, pair.better, pair.other, gap.value, gap.low, gap.high
+            yield measure, pair.better, pair.worse, gap.value, gap.low, gap.high

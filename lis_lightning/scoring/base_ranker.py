@@ -20,19 +20,18 @@ from torch import Tensor
 
 from lis_lightning.data.cache import Arrays, digest, digest_ids, kept, stored
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.functional.features import (
-    Axes,
-    Histories,
+from lis_lightning.functional.alternating_least_squares import id_vectors
+from lis_lightning.functional.histories import Histories, repeat_counts, user_profiles
+from lis_lightning.functional.item_coordinates import (
     ItemCoordinates,
-    attention,
-    history_cosines,
-    join,
-    place,
-    profiles,
-    repeats,
+    PrincipalAxes,
+    concatenate_items,
+    principal_coordinates,
 )
-from lis_lightning.functional.item_vectors import ItemVectors, id_vectors
-from lis_lightning.functional.probe import NUM_GROUPS, ProbeInputs, fit_logistic
+from lis_lightning.functional.item_vectors import ItemVectors
+from lis_lightning.functional.logistic_regression import fit_logistic
+from lis_lightning.functional.probe import NUM_GROUPS, ProbeInputs
+from lis_lightning.functional.target_attention import attention_features, history_cosines
 
 BASE_PENALTY = 10.0
 RANDOM_DIMS = 64
@@ -137,9 +136,9 @@ def _built_in(split: PreferenceSplit, histories: Histories, train: Tensor) -> Te
     return torch.cat(
         [
             torch.from_numpy(_counts(split)),
-            repeats(histories),
+            repeat_counts(histories),
             *(
-                attention(history_cosines(place_items(vectors, split.num_items), histories), histories, train)
+                attention_features(history_cosines(place_items(vectors, split.num_items), histories), histories, train)
                 for vectors in (ids, everywhere)
             ),
         ],
@@ -157,10 +156,10 @@ def _counts(split: PreferenceSplit) -> NDArray[np.float64]:
     return np.stack([*columns, item.count == 0, user.count == 0], axis=1).astype(np.float64)
 
 
-def place_items(vectors: ItemVectors, num_items: int, axes: Axes | None = None) -> ItemCoordinates:
+def place_items(vectors: ItemVectors, num_items: int, axes: PrincipalAxes | None = None) -> ItemCoordinates:
     """Return the first `num_items` vectors in their own frame, or in that of another matrix, in single precision."""
     rows, present = torch.from_numpy(vectors.vectors[:num_items]).float(), torch.from_numpy(vectors.present[:num_items])
-    return place(rows, axes=axes, present=present)
+    return principal_coordinates(rows, axes=axes, present=present)
 
 
 def standardise(columns: Tensor, train: Tensor) -> Tensor:
@@ -200,7 +199,7 @@ def read_items(histories: Histories, items: Sequence[ItemCoordinates], group: Te
     """
     known = items[0]
     if group is not None:
-        known, histories = join(items), histories.regroup(group, known.profile.shape[0])
+        known, histories = concatenate_items(items), histories.regroup(group, known.profile.shape[0])
     return Reading(histories, known.profile, history_cosines(known, histories))
 
 
@@ -214,7 +213,7 @@ def probe_inputs(prepared: Prepared, reading: Reading) -> ProbeInputs:
     own = prepared.histories
     histories = replace(reading.histories, label=own.label, user_rate=own.user_rate)
     return ProbeInputs(
-        profile=profiles(reading.profile, histories),
+        profile=user_profiles(reading.profile, histories),
         target=reading.profile.index_select(0, histories.target),
-        attention=attention(reading.cosines, histories, prepared.train),
+        attention=attention_features(reading.cosines, histories, prepared.train),
     )

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
-from lis_lightning.functional.features import ItemCoordinates
+from lis_lightning.functional.item_coordinates import ItemCoordinates
 from lis_lightning.functional.item_vectors import ItemVectors
+from lis_lightning.functional.representation_metrics import linear_cka, pair_auc, rankme
 
 NUM_PAIRS = 10_000
 NUM_ITEMS = 4096

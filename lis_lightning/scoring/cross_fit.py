@@ -15,15 +15,10 @@ from scipy import sparse
 
 from lis_lightning.data.split import Log, PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, ShapeError
-from lis_lightning.functional.features import place
-from lis_lightning.functional.item_vectors import (
-    ItemVectors,
-    complete_vectors,
-    cooccurrence_vectors,
-    id_vectors,
-    pair_vectors,
-    rotate_onto,
-)
+from lis_lightning.functional.alternating_least_squares import id_vectors
+from lis_lightning.functional.item_coordinates import principal_coordinates
+from lis_lightning.functional.item_vectors import ItemVectors, complete_vectors, rotate_onto
+from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors, pair_vectors
 from lis_lightning.scoring.preference import (
     NUM_FOLDS,
     Builder,
@@ -212,7 +207,7 @@ def _completed(split: PreferenceSplit, given: Completed) -> Source:
     """Match preference data and the content that completes it with the split."""
     inner, log = source(split, given.preference), split.log
     raw = _vectors(split, given.ids, given.matrix, "the content", tell=True)
-    axes = place(torch.from_numpy(raw.vectors), k=CONTENT_DIMS, present=torch.from_numpy(raw.present))
+    axes = principal_coordinates(torch.from_numpy(raw.vectors), k=CONTENT_DIMS, present=torch.from_numpy(raw.present))
     content = ItemVectors(axes.profile.double().numpy(), raw.present)
     fold = np.full(log.num_users, -1)
     fold[: split.num_users] = split.user_folds(NUM_FOLDS)["fold"].to_numpy()

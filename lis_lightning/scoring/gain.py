@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.attribution import auroc_shares, group_totals
-from lis_lightning.functional.auroc import auroc, auroc_influence
+from lis_lightning.functional.auc import auroc, auroc_influence
 from lis_lightning.functional.intervals import Estimate, cluster_interval, user_sums
 from lis_lightning.functional.probe import NUM_GROUPS, ProbeFit, ProbeInputs, fit_probe
 from lis_lightning.scoring.base_ranker import Prepared
@@ -148,8 +148,8 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
     return Arm(
         base=base_logits,
         score=base_logits + fit.score.cpu().numpy()[test],
-        unruled=None if fit.unruled is None else base_logits + fit.unruled.cpu().numpy(),
-        without=base_logits[:, None] + fit.without.cpu().numpy(),
+        unruled=None if fit.score_upper is None else base_logits + fit.score_upper.cpu().numpy(),
+        without=base_logits[:, None] + fit.leave_group_out.cpu().numpy(),
         labels=split.events.label[test],
         users=split.events.user[test],
         items=split.events.item[test],

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.data.cache import kept
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.functional.auroc import auroc_influence
+from lis_lightning.functional.auc import auroc_influence
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, user_sums
 from lis_lightning.scoring.base_ranker import prepare
 

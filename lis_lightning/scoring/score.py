@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.functional.auroc import auroc, grouped_auroc_influence
-from lis_lightning.functional.features import ItemCoordinates, place, working
+from lis_lightning.functional.auc import auroc
+from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
+from lis_lightning.functional.item_coordinates import ItemCoordinates, compute_dtype, principal_coordinates
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import Reading, prepare, probe_inputs, read_items
@@ -184,7 +185,7 @@ class _Scorer:
         # Items that trade names see each other's rows: no second copy of them, and no second frame.
         renamed = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
         noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
-        random = place(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.k)
+        random = principal_coordinates(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.k)
         permuted, drawn = (
             probe_inputs(prepared, read_items(histories, [rows]))
             for rows, histories in ((self.items, renamed), (random, prepared.histories))
@@ -204,7 +205,7 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
     if not given.is_floating_point():
         raise ShapeError(f"Expected `embeddings` of a float type, got {given.dtype}; ids are not a representation.")
     vectors = given.detach()
-    if vectors.sum(dtype=working(vectors.dtype)).isfinite():  # a third of the time of looking at each number
+    if vectors.sum(dtype=compute_dtype(vectors.dtype)).isfinite():  # a third of the time of looking at each number
         return vectors
     bad = (~vectors.isfinite()).any(1).nonzero()[:, 0].cpu().numpy()
     if bad.size:
@@ -217,10 +218,10 @@ def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:
 
 def _placed(vectors: Tensor, k: int) -> ItemCoordinates:
     """Return the representation in its frame, at any scale."""
-    items = place(vectors, k=k)
+    items = principal_coordinates(vectors, k=k)
     if not items.present.any():  # all rows are equal, or so large or small that their squares leave the type's range
         top = max(abs(float(end)) for end in vectors.aminmax())
-        items = place(vectors.to(working(vectors.dtype)) / top, k=k) if top > 0 else items
+        items = principal_coordinates(vectors.to(compute_dtype(vectors.dtype)) / top, k=k) if top > 0 else items
     return items
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lis_lightning.data.split import WINDOWS, PreferenceSplit
-from lis_lightning.functional.auroc import auroc
+from lis_lightning.functional.auc import auroc
 from lis_lightning.results.text import plain_console
 from lis_lightning.scoring.power import smallest_detectable_gain
 from lis_lightning.scoring.score import base_auc

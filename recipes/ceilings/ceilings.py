@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 
 from lis_lightning import Completed, PreferenceSplit
 from lis_lightning.align.world.world import simulate_world
-from lis_lightning.functional.features import place
-from lis_lightning.functional.intervals import paired_difference
-from lis_lightning.functional.item_vectors import ItemVectors, complete_vectors, id_vectors, pair_vectors
+from lis_lightning.functional import (
+    ItemVectors,
+    complete_vectors,
+    id_vectors,
+    pair_vectors,
+    paired_difference,
+    principal_coordinates,
+)
 from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items, user_folds
 from lis_lightning.scoring.ceiling import leak_arm
 from lis_lightning.scoring.cross_fit import build_pairs, cross_fit, source
@@ -84,7 +89,7 @@ def snapshots(split: PreferenceSplit, truth: dict[str, Array], rng: np.random.Ge
 def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Arm], dict[str, dict[str, Limit]]]:
     """Return every snapshot scored, and by estimator the ceiling of each of them."""
     prepared, log = prepare(split), split.log
-    reads = {n: read_items(prepared.histories, [place(torch.from_numpy(x))]) for n, x in found.items()}
+    reads = {n: read_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in found.items()}
     arms = {n: evaluate(split, prepared, probe_inputs(prepared, r), prepared.logits) for n, r in reads.items()}
     null, ids = pairs_as(32, split), split.item_ids
     kinds: dict[str, Any] = {"pairs": "pairs", "ids": "ids", "pairs, 8 dims": pairs_as(8)}

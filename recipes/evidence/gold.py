@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 from typing_extensions import override
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.functional.auroc import auroc
+from lis_lightning.functional import auroc
 
 WIDTH, BATCH, RATE, DECAY = 10, 128, 1e-2, 1e-2
 

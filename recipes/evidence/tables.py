@@ -14,7 +14,7 @@ from stops import stopping, verdicts
 from training import RECIPES
 from worlds import ALL, KINDS
 
-from lis_lightning.functional.intervals import paired_difference
+from lis_lightning.functional import paired_difference
 from lis_lightning.results.record import Record
 
 

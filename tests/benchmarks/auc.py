@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from lis_lightning.functional.auroc import auroc, grouped_auroc
+from lis_lightning.functional.auc import auroc
+from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from tests.benchmarks.row import Row, best_times
 
 
@@ -34,9 +35,9 @@ def rows() -> Iterator[Row]:
     order = rng.permutation(groups.size)  # as a log comes: by time
     flat = scores.ravel()[order], labels.ravel()[order], groups[order]
     ours, peer = best_times(
-        lambda: grouped_auroc(*flat),
+        lambda: grouped_auroc_influence(*flat, users),
         lambda: [roc_auc_score(label, score) for label, score in zip(labels, scores, strict=True)],
         repeats=1,
     )
-    what = "grouped_auroc, 1e4 users of 100 events"
+    what = "grouped_auroc_influence, 1e4 users of 100 events"
     yield Row(what=what, ours=ours, other=peer, against="loop of sklearn", kind="peer", bar=20)

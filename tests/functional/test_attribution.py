@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.attribution import auroc_shares, group_totals
-from lis_lightning.functional.auroc import auroc_influence
+from lis_lightning.functional.auc import auroc_influence
 
 
 def events(seed, num=300):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -10,12 +9,6 @@ from torch.nn import functional as F
 
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.contrastive import info_nce, multi_positive_contrastive
-
-
-@pytest.fixture
-def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a user: the test run's own check of the annotations would speak before the function does."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def _draw(num_pairs: int, dim: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:

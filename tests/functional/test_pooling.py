@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.pooling import pool
+from lis_lightning.functional.pooling import pool, pool_history
 
 EOS = 7
 LENGTHS = (3, 5, 1)
@@ -72,3 +72,11 @@ def test_a_sequence_with_nothing_to_pool_is_refused(pooling, message):
 def test_the_end_of_a_sequence_needs_its_tokens():
     with pytest.raises(ShapeError, match="needs the `ids`"):
         pool(torch.ones(1, 2, 1), torch.ones(1, 2, dtype=torch.bool), "eos")
+
+
+def test_histories_pool_unit_rows_and_an_empty_one_is_zero(rows):
+    histories = torch.stack([rows[:3], rows[3:6]])
+    present = torch.tensor([[True, False, True], [False, False, False]])
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    expected = torch.stack([(unit[0] + unit[2]) / 2, torch.zeros(4, dtype=torch.float64)])
+    torch.testing.assert_close(pool_history(histories, present), expected)

@@ -36,7 +36,7 @@ def test_ceilings_and_gains_are_those_of_the_split(found, split, latents):
 
 def test_latents_rank_above_noise(found):
     (pair,) = found.parts[0].ranking
-    assert (pair.better, pair.other, pair.apart) == ("latents", "noise", True)
+    assert (pair.better, pair.worse, pair.significant) == ("latents", "noise", True)
     told = {finding.name: finding for finding in found.parts[0].findings}
     assert list(told) == ["pairs", "ids", "noise", "latents"]
     assert told["noise"].verdict == "no-gain"

@@ -9,7 +9,8 @@ import pytest
 
 from lis_lightning import IdEmbeddings, PairTable, PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeError
-from lis_lightning.functional.item_vectors import ItemVectors, id_vectors
+from lis_lightning.functional.alternating_least_squares import id_vectors
+from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.scoring.ceiling import ceiling, leak_arm, reference_vectors
 from lis_lightning.scoring.cross_fit import Leak, known_items, source, tied
 

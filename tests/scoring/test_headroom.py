@@ -5,8 +5,8 @@ import torch
 from lis_lightning import Completed, PreferenceSplit
 from lis_lightning.align.world.world import simulate_world
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.functional.features import place
 from lis_lightning.functional.intervals import paired_difference
+from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
 from lis_lightning.scoring.ceiling import ceiling
 from lis_lightning.scoring.gain import evaluate
@@ -26,7 +26,7 @@ def cold():
 
 def arm(split, vectors):
     prepared = prepare(split)
-    reading = read_items(prepared.histories, [place(torch.from_numpy(np.asarray(vectors, float)))])
+    reading = read_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
     return evaluate(split, prepared, probe_inputs(prepared, reading), prepared.logits)
 
 

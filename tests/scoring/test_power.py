@@ -2,7 +2,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.functional.auroc import auroc, auroc_influence
+from lis_lightning.functional.auc import auroc, auroc_influence
 from lis_lightning.functional.intervals import Z95, cluster_interval, user_sums
 from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.power import smallest_detectable_gain

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.functional.features import place
+from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.scoring import base_ranker as base, score
 from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
@@ -64,7 +64,9 @@ def test_weighted_gain_is_that_of_weighted_aucs(rich):
     split = PreferenceSplit.from_log(table, weight="value")
     result = score.score(split, rows_of(latents, split), ceilings=())
     prepared = prepare(split)
-    inputs = probe_inputs(prepared, read_items(prepared.histories, [place(torch.from_numpy(rows_of(latents, split)))]))
+    inputs = probe_inputs(
+        prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(rows_of(latents, split)))])
+    )
     arm = evaluate(split, prepared, inputs, prepared.logits)
     weights = split.events.weight[~split.events.train]
     expected = roc_auc_score(arm.labels, arm.score, sample_weight=weights) - roc_auc_score(

@@ -17,8 +17,9 @@ from lis_lightning.align.data.pairs import mixed
 from lis_lightning.align.objectives.base import Objective, Temperature
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.contrastive import info_nce
-from lis_lightning.functional.losses import check_above_zero
-from lis_lightning.functional.pairwise import bpr, dpo, pool_history
+from lis_lightning.functional.loss_inputs import check_above_zero
+from lis_lightning.functional.pairwise_losses import bpr, dpo
+from lis_lightning.functional.pooling import pool_history
 from lis_lightning.scoring.preference import Preference
 
 

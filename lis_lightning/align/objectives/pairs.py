@@ -22,7 +22,7 @@ from lis_lightning.align.objectives.base import Objective, Temperature
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 from lis_lightning.functional.distillation import cosine_distillation
-from lis_lightning.functional.item_vectors import cooccurrence_vectors
+from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors
 from lis_lightning.scoring.preference import PairTable, Preference
 
 

@@ -17,8 +17,8 @@ from lis_lightning.align.data.pairs import mixed
 from lis_lightning.align.data.vectors import read_vectors
 from lis_lightning.align.objectives.base import Objective, Temperature
 from lis_lightning.errors import ConfigError
+from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.distillation import contrastive_distillation, cosine_distillation, gram_distillation
-from lis_lightning.functional.item_vectors import id_vectors
 from lis_lightning.scoring.preference import Preference
 
 Form = Literal["gram", "cosine", "contrastive"]

@@ -19,7 +19,7 @@ from lis_lightning.align.data.examples import ExampleDataModule
 from lis_lightning.align.models.base import ItemEncoder
 from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.regularizers import matryoshka
+from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import Loaded
 from lis_lightning.monitor.snapshot import encode_items, undisturbed
 
@@ -128,7 +128,7 @@ class AlignmentModule(pl.LightningModule):
         """Return the loss of each objective and regulariser, and how many items were encoded."""
         rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
         losses = {
-            name: matryoshka(partial(self._objective(name).loss, batch=batches[name]), part, self.nested_dims)
+            name: matryoshka_loss(partial(self._objective(name).loss, batch=batches[name]), part, self.nested_dims)
             for name, part in rows.items()
         }
         everything = torch.cat(list(rows.values()))

@@ -28,7 +28,7 @@ from lis_lightning.align.data.items import ItemTable, image_paths
 from lis_lightning.align.world.physics import WorldParams, draw_events, draw_latents
 from lis_lightning.align.world.render import VOCABULARY, render_image, render_text
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.auroc import auroc
+from lis_lightning.functional.auc import auroc
 
 __all__ = ["World", "WorldParams", "generate_world", "simulate_world"]
 

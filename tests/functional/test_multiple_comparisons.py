@@ -6,15 +6,15 @@ from hypothesis import given, strategies as st
 from scipy.stats import ttest_rel
 
 from lis_lightning.functional.intervals import Estimate
-from lis_lightning.functional.ranking import Comparison, rank, ranking_in_words
+from lis_lightning.functional.multiple_comparisons import Comparison, compare_all_pairs, ranking_in_words
 
 NOTHING = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
 
 
-def comparisons(order, apart):
+def comparisons(order, significant):
     return [
-        Comparison(better=better, other=other, difference=NOTHING, apart=better + other in apart)
-        for better, other in itertools.combinations(order, 2)
+        Comparison(better=better, worse=worse, difference=NOTHING, significant=better + worse in significant)
+        for better, worse in itertools.combinations(order, 2)
     ]
 
 
@@ -22,11 +22,11 @@ def test_two_gains_are_compared_as_a_paired_t_test_does():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((2, 4000)) + np.array([[0.05], [0.0]])
     gains = {name: (row.mean(), (row - row.mean()) / row.size) for name, row in zip("ab", values, strict=True)}
-    (pair,) = rank(gains)
+    (pair,) = compare_all_pairs(gains)
     expected = ttest_rel(values[0], values[1])
-    assert (pair.better, pair.other) == ("a", "b")
+    assert (pair.better, pair.worse) == ("a", "b")
     assert pair.difference.z == pytest.approx(expected.statistic, rel=1e-6)
-    assert pair.apart == (expected.pvalue < 0.05)
+    assert pair.significant == (expected.pvalue < 0.05)
 
 
 def test_more_comparisons_need_more_evidence():
@@ -34,26 +34,26 @@ def test_more_comparisons_need_more_evidence():
     z = 2.2
     se = np.sqrt(1000 / 999 * (spread @ spread))
     alone = {"a": (z * se, spread), "b": (0.0, 0 * spread)}
-    assert rank(alone)[0].apart
+    assert compare_all_pairs(alone)[0].significant
     crowd = alone | {f"c{index}": (-1e-9 * index, 0 * spread) for index in range(8)}
-    assert not any(pair.apart for pair in rank(crowd) if pair.better == "a")
+    assert not any(pair.significant for pair in compare_all_pairs(crowd) if pair.better == "a")
 
 
-def test_equal_gains_are_not_apart():
+def test_equal_gains_are_not_significant():
     spread = np.array([0.001, -0.001, 0.0005])
-    assert not rank({"a": (0.01, spread), "b": (0.01, spread)})[0].apart
+    assert not compare_all_pairs({"a": (0.01, spread), "b": (0.01, spread)})[0].significant
 
 
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_the_order_of_the_names_changes_nothing(names):
     rng = np.random.default_rng(1)
     gains = {name: (index / 100, rng.standard_normal(50) / 1000) for index, name in enumerate("abcd")}
-    assert rank({name: gains[name] for name in names}) == rank(gains)
-    assert [pair.better for pair in rank(gains)] == ["d", "d", "d", "c", "c", "b"]
+    assert compare_all_pairs({name: gains[name] for name in names}) == compare_all_pairs(gains)
+    assert [pair.better for pair in compare_all_pairs(gains)] == ["d", "d", "d", "c", "c", "b"]
 
 
 @pytest.mark.parametrize(
-    ("apart", "expected"),
+    ("significant", "expected"),
     [
         ({"ab", "ac", "bc"}, "a > b > c"),
         (set(), "a ~ b ~ c: these cannot be told apart"),
@@ -61,10 +61,10 @@ def test_the_order_of_the_names_changes_nothing(names):
         ({"ac"}, "a ~ b ~ c; a is above c; ~: cannot be told apart"),
     ],
 )
-def test_the_ranking_in_words(apart, expected):
-    assert ranking_in_words(comparisons("abc", apart)) == expected
+def test_the_ranking_in_words(significant, expected):
+    assert ranking_in_words(comparisons("abc", significant)) == expected
 
 
 def test_nothing_to_rank_has_no_words():
-    assert rank({"a": (0.1, np.zeros(3))}) == ()
+    assert compare_all_pairs({"a": (0.1, np.zeros(3))}) == ()
     assert ranking_in_words(()) == ""

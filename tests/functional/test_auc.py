@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
-from lis_lightning.errors import ConfigError, LogError, NonFiniteError, ShapeError
-from lis_lightning.functional.auroc import auroc, auroc_influence, grouped_auroc, grouped_auroc_influence, placements
+from lis_lightning.errors import LogError, NonFiniteError, ShapeError
+from lis_lightning.functional.auc import auroc, auroc_influence
 
 
 def cases(min_size=2):
@@ -130,14 +130,15 @@ def test_swapped_labels_and_negated_scores_mirror_the_auc(case):
 
 
 @given(weighted)
-def test_placements_equal_shares_of_pairs(case):
+def test_influence_is_the_centred_share_of_pairs_in_order(case):
     scores, labels, weights = case
-    values = placements(scores, labels, weights)
+    auc, influence = auroc_influence(scores, labels, weights)
     for event, label in enumerate(labels):
-        others = labels != label
-        wins = (scores[event] > scores[others]) + 0.5 * (scores[event] == scores[others])
-        expected = np.average(wins if label else 1 - wins, weights=weights[others])
-        assert values[event] == pytest.approx(expected, abs=1e-12)
+        opposite = labels != label
+        wins = (scores[event] > scores[opposite]) + 0.5 * (scores[event] == scores[opposite])
+        placement = np.average(wins if label else 1 - wins, weights=weights[opposite])
+        expected = weights[event] * (placement - auc) / weights[~opposite].sum()
+        assert influence[event] == pytest.approx(expected, abs=1e-12)
 
 
 @given(weighted)
@@ -162,78 +163,6 @@ def test_influence_is_the_derivative_by_the_weight_of_an_event(case):
         down[event] *= 1 - step
         slope = (auroc(scores, labels, up) - auroc(scores, labels, down)) / (2 * step)
         assert influence[event] == pytest.approx(slope, abs=1e-7)
-
-
-# --- per group ------------------------------------------------------------------------------------------------------
-
-
-def grouped_case(seed, size=90, num_groups=8):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 5, size).astype(float), rng.random(size) < 0.4, rng.integers(0, num_groups, size)
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["impressions", "positives"]))
-def test_grouped_auroc_equals_a_loop_of_sklearn(seed, weight):
-    scores, labels, groups = grouped_case(seed)
-    total, expected = 0.0, 0.0
-    for group in np.unique(groups):
-        inside = groups == group
-        if 0 < labels[inside].sum() < inside.sum():
-            mass = inside.sum() if weight == "impressions" else labels[inside].sum()
-            total += mass
-            expected += mass * roc_auc_score(labels[inside], scores[inside])
-    assert grouped_auroc(scores, labels, groups, weight=weight) == pytest.approx(expected / total, abs=1e-12)
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1))
-def test_grouped_auroc_ignores_the_order_of_events_the_names_of_groups_and_shifts_within_them(seed):
-    scores, labels, groups = grouped_case(seed)
-    expected = grouped_auroc(scores, labels, groups)
-    order = np.random.default_rng(seed).permutation(scores.size)
-    assert grouped_auroc(scores[order], labels[order], groups[order]) == pytest.approx(expected, abs=1e-14)
-    assert grouped_auroc(scores, labels, 1000 - 7 * groups) == pytest.approx(expected, abs=1e-14)
-    assert grouped_auroc(scores + 2.5 * groups, labels, groups) == expected
-
-
-def test_one_group_is_the_plain_auc():
-    scores, labels, groups = grouped_case(0)
-    assert grouped_auroc(scores, labels, np.zeros_like(groups)) == auroc(scores, labels)
-
-
-@pytest.mark.parametrize("weight", ["impressions", "positives"])
-def test_grouped_influence_is_a_bootstrap_over_groups(weight):
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(200), rng.integers(2, 30, 200))
-    labels = rng.random(groups.size) < 0.3
-    scores = rng.standard_normal(groups.size) + labels * rng.standard_normal(200)[groups]
-    gauc, influence = grouped_auroc_influence(scores, labels, groups, 200, weight=weight)
-    assert gauc == grouped_auroc(scores, labels, groups, weight=weight)
-    rows = [np.flatnonzero(groups == group) for group in range(200)]
-    draws = []
-    for _ in range(400):
-        chosen = [rows[group] for group in rng.integers(0, 200, 200)]
-        fresh = np.repeat(np.arange(200), [part.size for part in chosen])
-        every = np.concatenate(chosen)
-        draws.append(grouped_auroc(scores[every], labels[every], fresh, weight=weight))
-    assert np.sqrt(influence @ influence) == pytest.approx(np.std(draws), rel=0.12)
-
-
-def test_groups_without_an_auc_have_no_influence():
-    _, influence = grouped_auroc_influence(
-        np.array([1.0, 2, 5, 4, 3]), np.array([0, 1, 0, 1, 1]), np.array([1, 1, 2, 2, 4]), 6
-    )
-    np.testing.assert_allclose(influence, [0, 0.25, -0.25, 0, 0, 0])
-
-
-def test_grouped_auroc_is_nan_when_no_group_has_both_classes():
-    scores, labels, groups = np.array([1.0, 2.0]), np.array([0, 1]), np.array([1, 2])
-    assert np.isnan(grouped_auroc(scores, labels, groups))
-    gauc, influence = grouped_auroc_influence(scores, labels, groups, 3)
-    assert np.isnan(gauc)
-    assert np.isnan(influence).all()
-    assert np.isnan(grouped_auroc(scores[:0], labels[:0], groups[:0]))
 
 
 # --- many events ----------------------------------------------------------------------------------------------------
@@ -275,7 +204,7 @@ def test_a_million_events_equal_sklearn():
 
 
 def test_one_class_is_refused_with_its_counts():
-    for function in (auroc, auroc_influence, placements):
+    for function in (auroc, auroc_influence):
         with pytest.raises(LogError, match="3 positives among 3 events"):
             function(np.zeros(3), np.ones(3, int))
     with pytest.raises(LogError, match="0 positives among 0 events"):
@@ -284,7 +213,7 @@ def test_one_class_is_refused_with_its_counts():
 
 @pytest.mark.parametrize("values", [[0, 1, 2, 5], [0.0, 1.0, 2.0, 5.0]], ids=["int", "float"])
 def test_labels_of_other_values_are_refused_by_name(values):
-    for function in (auroc, auroc_influence, lambda s, y: grouped_auroc(s, y, np.zeros(4, int))):
+    for function in (auroc, auroc_influence):
         with pytest.raises(LogError, match=r"got \[2(\.0)?, 5(\.0)?\] in 2 of 4 events, the first at index 2"):
             function(np.zeros(4), np.array(values))
     with pytest.raises(LogError, match=r"got \[nan\] in 1 of 2"):
@@ -295,7 +224,7 @@ def test_labels_of_other_values_are_refused_by_name(values):
 
 def test_nan_scores_are_refused_with_the_first_index():
     scores, labels = np.array([0.0, np.nan, 1.0]), np.array([0, 1, 1])
-    for function in (auroc, auroc_influence, placements, lambda s, y: grouped_auroc(s, y, y)):
+    for function in (auroc, auroc_influence):
         with pytest.raises(NonFiniteError, match="1 of 3 scores are NaN, the first at index 1"):
             function(scores, labels)
         with pytest.raises(NonFiniteError, match="1 of 3 scores are NaN, the first at index 1"):
@@ -312,7 +241,7 @@ def test_nan_scores_are_refused_with_the_first_index():
     ids=["infinite", "negative", "one class"],
 )
 def test_weights_that_weigh_nothing_are_refused(weights, error, message):
-    for function in (auroc, auroc_influence, placements):
+    for function in (auroc, auroc_influence):
         with pytest.raises(error, match=message):
             function(np.zeros(3), np.array([0, 1, 1]), np.array(weights))
 
@@ -321,14 +250,5 @@ def test_lengths_that_differ_are_refused():
     # The tests check shapes before the functions do; users' calls do not.
     with pytest.raises(ShapeError, match=r"scores \(2,\) and labels \(3,\)"):
         inspect.unwrap(auroc)(np.zeros(2), np.zeros(3, int))
-    with pytest.raises(ShapeError, match=r"one weight an event, shape \(2,\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"one weight per event, shape \(2,\), got \(3,\)"):
         inspect.unwrap(auroc)(np.zeros(2), np.array([0, 1]), np.ones(3))
-    with pytest.raises(ShapeError, match=r"one group an event, shape \(2,\), got \(3,\)"):
-        inspect.unwrap(grouped_auroc)(np.zeros(2), np.array([0, 1]), np.ones(3, int))
-
-
-def test_groups_out_of_range_and_unknown_weightings_are_refused():
-    with pytest.raises(ShapeError, match=r"in \[0, 2\), got 0 to 2"):
-        grouped_auroc_influence(np.zeros(2), np.array([0, 1]), np.array([0, 2]), 2)
-    with pytest.raises(ConfigError, match="'impressions' or 'positives', got 'clicks'"):
-        inspect.unwrap(grouped_auroc)(np.zeros(2), np.array([0, 1]), np.zeros(2, int), weight="clicks")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lis_lightning.functional.companions import linear_cka, pair_auc, rankme
-from lis_lightning.functional.features import place
+from lis_lightning.functional.item_coordinates import principal_coordinates
+from lis_lightning.functional.representation_metrics import linear_cka, pair_auc, rankme
 
 
 def test_rankme_of_equal_directions_is_their_number():
@@ -43,6 +43,6 @@ def test_pair_auc_tells_true_pairs_from_shuffled_ones():
     group = rng.integers(0, 20, 500)
     pairs = np.stack([5 * group + rng.integers(0, 5, 500), 5 * group + rng.integers(0, 5, 500)], 1)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    assert pair_auc(place(vectors), pairs, np.random.default_rng(1)) > 0.95
+    assert pair_auc(principal_coordinates(vectors), pairs, np.random.default_rng(1)) > 0.95
     noise = torch.from_numpy(rng.standard_normal((100, 8)))
-    assert pair_auc(place(noise), pairs, np.random.default_rng(1)) == pytest.approx(0.5, abs=0.1)
+    assert pair_auc(principal_coordinates(noise), pairs, np.random.default_rng(1)) == pytest.approx(0.5, abs=0.1)

@@ -1,4 +1,4 @@
-"""What all losses share: full precision under autocast, and a clear word about rows that cannot be used."""
+"""Inputs of losses: full precision under autocast, and checks of shapes and values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[list[Tensor]]:
-    """Give floating-point tensors in their common type, float32 at least, with autocast off."""
+    """Yield floating-point tensors in their common type, at least float32, with autocast off.
+
+    Args:
+        *tensors: One or more, all on one device.
+    """
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -23,17 +27,22 @@ def full_precision(*tensors: Tensor) -> Iterator[list[Tensor]]:
 
 
 def check_rows(**matrices: Tensor) -> None:
-    """Raise unless all are [rows, dim] with one number of rows, at least one, and finite.
+    """Raise unless all matrices are [rows, dim], finite, and have the same number of rows, at least one.
+
+    Args:
+        **matrices: Matrices by the name that messages use.
 
     Raises:
-        ShapeError: If shapes do not fit.
+        ShapeError: If the shapes do not fit.
         NonFiniteError: If a row holds NaN or infinity.
     """
     shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
     sizes = {shape[0] if len(shape) == 2 else 0 for shape in shapes.values()}
     if len(sizes) != 1 or sizes == {0}:
-        told = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
-        raise ShapeError(f"Expected [rows, dim] with one row or more, as many in each, but got {told}.")
+        described = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
+        raise ShapeError(
+            f"Expected [rows, dim] with at least one row and the same number of rows in each, but got {described}."
+        )
     for name, matrix in matrices.items():
         finite = torch.isfinite(matrix.detach()).all(dim=-1)
         if not finite.all():
@@ -44,15 +53,24 @@ def check_rows(**matrices: Tensor) -> None:
             )
 
 
-def check_same_shape(**matrices: Tensor) -> None:
-    """Raise a ShapeError unless all have one shape."""
-    if len({tuple(matrix.shape) for matrix in matrices.values()}) > 1:
-        told = ", ".join(f"`{name}` {tuple(matrix.shape)}" for name, matrix in matrices.items())
-        raise ShapeError(f"Expected one shape, but got {told}.")
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise a ShapeError unless all tensors have one shape.
+
+    Args:
+        **tensors: Tensors by the name that messages use.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        described = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
+        raise ShapeError(f"Expected one shape, but got {described}.")
 
 
 def check_above_zero(**values: float | Tensor) -> None:
-    """Raise a ConfigError for a number that is not finite and above 0; tensors are learned and not looked at."""
+    """Raise a ConfigError for a number that is not finite and above 0; tensors are learned and are not checked.
+
+    Args:
+        **values: Numbers by the name that messages use.
+    """
     for name, value in values.items():
         if not isinstance(value, Tensor) and not 0.0 < value < math.inf:
             raise ConfigError(f"`{name}` must be a finite number above 0, but got {value}.")

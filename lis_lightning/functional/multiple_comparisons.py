@@ -1,0 +1,110 @@
+"""All pairwise comparisons of gains on the same users, with Holm's correction for multiple testing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from lis_lightning.functional.intervals import Estimate, effective_users, paired_difference
+
+LEVEL = 0.05  # family-wise error rate of all comparisons of one ranking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The paired difference of two gains on the same users.
+
+    Attributes:
+        better: Name of the larger gain.
+        worse: Name of the smaller gain.
+        difference: Larger less smaller gain with its interval, in AUC units.
+        significant: Whether the difference is significant at 5 %, corrected for all pairs compared (Holm 1979).
+    """
+
+    better: str
+    worse: str
+    difference: Estimate
+    significant: bool
+
+
+def compare_all_pairs(gains: Mapping[str, tuple[float, NDArray[np.float64]]]) -> tuple[Comparison, ...]:
+    """Compare all pairs of gains on the same users.
+
+    Each pair has a two-sided t test of its paired difference, with :func:`effective_users` degrees of freedom.
+
+    Args:
+        gains: Each gain by name, with its influence values as in :class:`~lis_lightning.results.result.LISResult`.
+
+    Returns:
+        One comparison per pair, by the rank of the better gain, then of the worse.
+
+    Example:
+        >>> import numpy as np
+        >>> spread = np.array([0.001, -0.001, 0.002, -0.002])
+        >>> pairs = compare_all_pairs({"a": (0.01, spread), "b": (0.09, -spread), "c": (0.011, spread)})
+        >>> [(pair.better, pair.worse, pair.significant) for pair in pairs]
+        [('b', 'c', True), ('b', 'a', True), ('c', 'a', True)]
+    """
+    order = sorted(gains, key=lambda name: -gains[name][0])
+    pairs = list(itertools.combinations(order, 2))
+    differences = [paired_difference(*gains[better], *gains[worse]) for better, worse in pairs]
+    p_values = []
+    for (better, worse), difference in zip(pairs, differences, strict=True):
+        freedom = effective_users(gains[better][1] - gains[worse][1])
+        p_values.append(2 * float(stdtr(freedom, -abs(difference.z))))
+    return tuple(
+        Comparison(better=better, worse=worse, difference=difference, significant=rejected)
+        for (better, worse), difference, rejected in zip(pairs, differences, _holm(p_values), strict=True)
+    )
+
+
+def _holm(p_values: Sequence[float]) -> list[bool]:
+    """Return which hypotheses are rejected by Holm's step-down procedure (Holm 1979)."""
+    rejected = [False] * len(p_values)
+    for done, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        # Written so that a p-value of NaN is not rejected.
+        if not p_values[index] <= LEVEL / (len(p_values) - done):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def ranking_in_words(comparisons: Sequence[Comparison]) -> str:
+    """Return the ranking as text: ``>`` between neighbours with a significant difference, ``~`` between others.
+
+    A significant pair further apart is listed too where none of the steps between its ends is significant.
+
+    Args:
+        comparisons: All pairs, as :func:`compare_all_pairs` returns them.
+
+    Returns:
+        One line; empty for no comparisons.
+
+    Example:
+        >>> zero = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
+        >>> ranking_in_words([Comparison(better="a", worse="b", difference=zero, significant=False)])
+        'a ~ b: these cannot be told apart'
+    """
+    if not comparisons:
+        return ""
+    significant = {(pair.better, pair.worse): pair.significant for pair in comparisons}
+    order = list(dict.fromkeys(name for pair in comparisons for name in (pair.better, pair.worse)))
+    chain = order[0]
+    for step in itertools.pairwise(order):
+        sign = ">" if significant[step] else "~"
+        chain += f" {sign} {step[1]}"
+    if not any(significant.values()):
+        return f"{chain}: these cannot be told apart"
+    clauses = [chain]
+    for low, high in itertools.combinations(range(len(order)), 2):
+        steps = itertools.pairwise(order[low : high + 1])
+        if significant[order[low], order[high]] and not any(significant[step] for step in steps):
+            clauses.append(f"{order[low]} is above {order[high]}")
+    if "~" in chain:
+        clauses.append("~: cannot be told apart")
+    return "; ".join(clauses)

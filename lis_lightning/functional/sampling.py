@@ -1,0 +1,108 @@
+"""Random samples of a log: whole users within a budget, and negatives that could have been shown."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int, Int64
+from numpy import ndarray
+
+
+def take_whole_users(
+    users: Int[ndarray, " n"],
+    items: Int[ndarray, " n"],
+    counted: Bool[ndarray, " n"],
+    *,
+    max_events: int | None,
+    max_items: int | None,
+    rng: np.random.Generator,
+) -> Bool[ndarray, " users"]:
+    """Choose users at random until their events or items reach a budget; the events of a user are never divided.
+
+    Args:
+        users: User of each event, in ``[0, num_users)``.
+        items: Its item.
+        counted: Which events count toward `max_events`; users without a counted event are never chosen.
+        max_events: Stop before the counted events exceed this; None for no limit.
+        max_items: Stop before the distinct items of all their events exceed this; None for no limit.
+        rng: Source of the order in which users are taken.
+
+    Returns:
+        True for the chosen users, [num_users]; at least one user.
+    """
+    num_users = int(users.max(initial=-1)) + 1
+    sizes = np.bincount(users[counted], minlength=num_users)
+    order = rng.permutation(num_users)
+    order = order[sizes[order] > 0]
+    rank = np.full(num_users, num_users, np.int64)
+    rank[order] = np.arange(order.size)
+    ranked = rank[users]
+    taken = ranked < num_users
+    first = np.full(int(items.max(initial=-1)) + 1, num_users, np.int64)
+    np.minimum.at(first, items[taken], ranked[taken])
+    distinct = np.cumsum(np.bincount(first[first < num_users], minlength=order.size))
+    within = np.ones(order.size, bool)
+    if max_events is not None:
+        within &= np.cumsum(sizes[order]) <= max_events
+    if max_items is not None:
+        within &= distinct <= max_items
+    within[:1] = True
+    chosen = np.zeros(num_users, bool)
+    chosen[order[within]] = True
+    return chosen
+
+
+def sample_shown_negatives(
+    users: Int[ndarray, " n"],
+    items: Int[ndarray, " n"],
+    periods: Int[ndarray, " n"],
+    num_negatives: int,
+    rng: np.random.Generator,
+    rounds: int = 8,
+) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " m"]]:
+    """Draw, for each positive event, items that others engaged with in the same period.
+
+    Negatives must look like what could have been shown. Drawn from all items they would be told apart by popularity
+    and age alone; drawn from the period's own positives they follow its exposure.
+
+    Args:
+        users: User of each positive event.
+        items: Its item.
+        periods: Its period, as an integer (a day, say).
+        num_negatives: Negatives for each positive.
+        rng: Source of the draws.
+        rounds: How often a draw that the user engaged with in that period is repeated before it is given up.
+
+    Returns:
+        ``source`` (index of the positive that a negative belongs to) and ``negative`` (its item), [m] each with
+        m <= n * num_negatives: fewer where a period holds nothing but the user's own items.
+    """
+    order = np.argsort(periods, kind="stable")
+    ordered_periods = periods[order]
+    low = np.searchsorted(ordered_periods, periods, side="left")
+    size = np.searchsorted(ordered_periods, periods, side="right") - low
+    key = _joint_key(users, periods, items)
+    engaged = np.sort(key)
+    source = np.repeat(np.arange(users.size), num_negatives)
+    negative = np.full(source.size, -1, np.int64)
+    todo = np.arange(source.size)
+    for _ in range(rounds):
+        if not todo.size:
+            break
+        owner = source[todo]
+        draw = items[order[low[owner] + (rng.random(todo.size) * size[owner]).astype(np.int64)]]
+        candidate = key[owner] - items[owner] + draw
+        at = np.minimum(np.searchsorted(engaged, candidate), engaged.size - 1)
+        fine = engaged[at] != candidate
+        negative[todo[fine]] = draw[fine]
+        todo = todo[~fine]
+    kept = negative >= 0
+    return source[kept], negative[kept]
+
+
+def _joint_key(users: ndarray, periods: ndarray, items: ndarray) -> Int64[ndarray, " n"]:
+    """Return one integer for (user, period, item); the item is its last digit."""
+    num_items = int(items.max(initial=0)) + 1
+    first = periods.min(initial=0)
+    num_periods = int(periods.max(initial=0) - first) + 1
+    key: ndarray = (users.astype(np.int64) * num_periods + (periods - first)) * num_items + items
+    return key

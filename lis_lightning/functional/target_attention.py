@@ -1,0 +1,135 @@
+"""Target attention: the cosines of an event's target with its user's history, and attention features of them.
+
+Shapes: E events, L rows of the longest history, N items, D dimensions of their vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.linalg import vecdot
+
+from lis_lightning.functional.histories import BLOCK, Histories
+from lis_lightning.functional.item_coordinates import ItemCoordinates, take
+
+TEMPERATURES = (0.5, 1.0, 2.0)
+_MAX_LOGIT = 8.0  # of attention
+_GATHER = 2**21  # floats gathered for a batch of products: 8 MB
+_RUN = 48  # history rows whose events share one product of targets and histories
+
+
+def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float[Tensor, "E L"]:
+    """Return the cosine of each event's target with each item of its history; NaN where either has no vector.
+
+    Histories of neighbouring events overlap. Events whose histories end in the same stretch of rows are processed
+    together, as one product of their targets with all of their rows, from which each event takes its own range.
+
+    Args:
+        coordinates: Items in their frame.
+        histories: The events.
+
+    Returns:
+        Cosines, right-padded with NaN.
+    """
+    vectors, center = coordinates.vectors, coordinates.axes.center
+    inverse_norm = torch.where(coordinates.present, coordinates.inverse_norm, torch.nan)
+    cosines = center.new_full((histories.start.numel(), histories.length), torch.nan)
+    offsets = torch.arange(histories.length, device=cosines.device)
+    for run in _runs(histories, vectors.shape[1]):
+        items, targets = histories.item[run.rows], histories.target[run.events]
+        # (t - c) . (h - c) = (t - c) . h - (t - c) . c: it is enough to centre the targets.
+        products = torch.bmm(take(vectors, targets).sub_(center), take(vectors, items).mT)
+        products.sub_(coordinates.center_product[targets][:, :, None])
+        products.mul_(inverse_norm[targets][:, :, None]).mul_(inverse_norm[items][:, None, :])
+        # Each event takes the columns of its own history.
+        start, stop = histories.start[run.events][:, :, None], histories.stop[run.events][:, :, None]
+        columns = start - run.rows[:, :1, None] + offsets
+        own = products.gather(2, columns.clamp_max_(run.rows.shape[1] - 1))
+        cosines[run.events] = own.masked_fill_(offsets >= stop - start, torch.nan)
+    return cosines
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """A batch of runs of neighbouring events, padded to one size.
+
+    Attributes:
+        events: Events of each run, [runs, events]; padded with the run's last event.
+        rows: History rows that cover the histories of each run's events, [runs, rows], consecutive.
+    """
+
+    events: Int[Tensor, "runs events"]
+    rows: Int[Tensor, "runs rows"]
+
+
+def _runs(histories: Histories, dim: int) -> Iterator[_Runs]:
+    """Yield all events in batches of runs: at most `_RUN` events each, whose histories end within `_RUN` rows."""
+    order = histories.stop.argsort(stable=True)
+    stop, index = histories.stop[order], torch.arange(order.numel(), device=order.device)
+    # A run begins at each new stretch of `_RUN` rows, and after every `_RUN` events within a stretch.
+    _, sizes = torch.unique_consecutive(stop // _RUN, return_counts=True)
+    position = index - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    begin = (position % _RUN == 0).nonzero()[:, 0]
+    size = torch.diff(begin, append=begin.new_tensor([order.numel()]))
+    # The rows of a run reach from the first start of its events to the last stop.
+    run = torch.arange(begin.numel(), device=order.device).repeat_interleave(size)
+    low = stop.new_full(begin.shape, histories.item.numel()).scatter_reduce(0, run, histories.start[order], "amin")
+    width = (stop[begin + size - 1] - low).clamp_min(1)
+    # Batches hold runs of similar size, so that padding is short, and up to `_GATHER` floats each.
+    ranked = (size * (_RUN + histories.length + 1) + width).argsort()
+    cost = ((size + width) * max(dim, histories.length))[ranked].cumsum(0)
+    batch_sizes = torch.unique_consecutive(cost // _GATHER, return_counts=True)[1].tolist()
+    for batch in torch.split(ranked, batch_sizes):
+        most, widest = int(size[batch].max()), int(width[batch].max())
+        within = torch.minimum(index[:most], size[batch, None] - 1)
+        rows = low[batch, None] + torch.arange(widest, device=order.device)
+        yield _Runs(order[begin[batch, None] + within], rows.clamp_max_(histories.item.numel() - 1))
+
+
+def attention_features(
+    cosines: Float[Tensor, "E L"], histories: Histories, train: Bool[Tensor, " E"]
+) -> Float[Tensor, "E 4"]:
+    """Return residual attention over the history at three temperatures, and the mean residual cosine.
+
+    ``att_tau = sum_j r_j K_j / (3 e^tau + sum_j K_j)`` with ``K_j = exp(min(tau c_j, 8))``, ``r_j = y_j - rate_e``, and
+    c the cosines standardised over the pairs of the training events.
+
+    Args:
+        cosines: As :func:`history_cosines` returns them.
+        histories: The events.
+        train: Events of w1, whose pairs give mean and spread of the cosines.
+
+    Returns:
+        [E, 4]; zeros for an event without a usable history.
+    """
+    features = cosines.new_zeros(cosines.shape[0], len(TEMPERATURES) + 1)
+    mean, spread = _mean_and_spread(cosines, train)
+    if not spread > (1e-9 if cosines.dtype == torch.float64 else 1e-6):
+        return features
+    rate, label = histories.user_rate.to(cosines.dtype), histories.label.to(cosines.dtype)
+    for block, rows, valid in histories.padded():
+        usable = ~cosines[block].isnan()
+        # So negative that the exponential is exactly 0, yet finite: times a residual of 0 it stays 0.
+        z = torch.where(usable, (cosines[block] - mean) / spread, -1e4)
+        residual = (label[rows] - rate[block, None]).mul_(usable)
+        weight = torch.exp((TEMPERATURES[0] * z).clamp_max_(_MAX_LOGIT))
+        for column, tau in enumerate(TEMPERATURES):
+            if column:  # temperatures double: exp(min(2 t, 8)) is the square of exp(min(t, 8)), capped at e^8
+                weight = weight.square().clamp_max_(math.exp(_MAX_LOGIT))
+            features[block, column] = vecdot(residual, weight) / (3.0 * math.exp(tau) + weight.sum(1))
+        features[block, -1] = vecdot(residual, z) / valid.sum(1).clamp_min(1)
+    return features
+
+
+def _mean_and_spread(cosines: Tensor, train: Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation of the training events' cosines; zeros if there are none."""
+    blocks = torch.split(train.nonzero()[:, 0], BLOCK)
+    count = max(1, sum(int((~cosines[block].isnan()).sum()) for block in blocks))
+    mean = sum(float(cosines[block].nansum(dtype=torch.float64)) for block in blocks) / count
+    square = sum(float((cosines[block] - mean).square_().nansum(dtype=torch.float64)) for block in blocks) / count
+    return mean, math.sqrt(square)
