@@ -12,9 +12,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
-from lis_lightning.cli import hydra_plugins as _hydra
+from lis_lightning.cli import hydra_plugins as _hydra, resource_dir
 from lis_lightning.cli.report import _parser, _workspace_parser
-from lis_lightning.cli.resources import resource_dir
 from lis_lightning.results.stopping import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()

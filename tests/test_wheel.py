@@ -40,7 +40,7 @@ def test_the_installed_wheel_aligns_by_a_recipe_and_an_objective_of_the_users(wh
     lab = tmp_path / "lab"
     (lab / "recipe").mkdir(parents=True)
     (lab / "mylosses.py").write_text(
-        "from lis_lightning.align.objectives.pairs import PairContrastive\n\n\nclass Mine(PairContrastive):\n    pass\n"
+        "from lis_lightning.align.objectives import PairContrastive\n\n\nclass Mine(PairContrastive):\n    pass\n"
     )
     (lab / "recipe" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - infonce\nobjectives:\n  pairs:\n    _target_: mylosses.Mine\n"

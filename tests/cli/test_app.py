@@ -11,9 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from lis_lightning.cli import hydra_plugins as _hydra
+from lis_lightning.cli import hydra_plugins as _hydra, resource_dir
 from lis_lightning.cli.app import _in_words, _loggers, _settle_cache
-from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.results.record import Record
 

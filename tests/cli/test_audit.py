@@ -13,8 +13,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 
+from lis_lightning.cli import resource_dir
 from lis_lightning.cli.app import _in_words, audit_config
-from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError, ItemError, LisError, LogError
 
 CONF = resource_dir("conf")

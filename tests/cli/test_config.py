@@ -8,10 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
-from lis_lightning.align.objectives.pairs import PairContrastive
-from lis_lightning.cli import hydra_plugins as _hydra
+from lis_lightning.align.objectives import PairContrastive
+from lis_lightning.cli import hydra_plugins as _hydra, resource_dir
 from lis_lightning.cli.config import check_config, unknown_key
-from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError
 
 CONF = resource_dir("conf")

@@ -14,7 +14,7 @@ LOSSES = """
 import os
 from pathlib import Path
 
-from lis_lightning.align.objectives.pairs import PairContrastive
+from lis_lightning.align.objectives import PairContrastive
 
 
 class Seen(PairContrastive):

@@ -1,4 +1,4 @@
-"""An interaction log and its items, ready to fine-tune on or to audit: generated, MovieLens, or any log and items."""
+"""An interaction log and its items, ready to fine-tune on or to audit: MovieLens, or any log and item table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -23,10 +23,12 @@ from lis_lightning.align.data.item_tables import (
     read_titles,
 )
 from lis_lightning.align.data.items import ItemTable, OnBadImage, check_images, image_paths
-from lis_lightning.align.world.world import World, generate_world
 from lis_lightning.data.columns import Label, task_labels
 from lis_lightning.data.tables import id_codes, read_table, require_columns
 from lis_lightning.errors import ConfigError, ItemError, LogError
+
+if TYPE_CHECKING:
+    from lis_lightning.align.world.world import World
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _ML100K_GENRES = (
@@ -53,22 +55,6 @@ class AlignmentData:
     columns: dict[str, Any]
     items: ItemTable | None
     truth: World | None = None
-
-
-def load_world(cache_dir: str | Path, *, content: bool = True, **parameters: Any) -> AlignmentData:
-    """Return a generated world, made on first use, and again where its files were damaged since.
-
-    Args:
-        cache_dir: Where generated worlds are kept.
-        content: Whether items have images and texts; without them the world is drawn in memory, and nothing is kept.
-        parameters: Fields of :class:`~lis_lightning.align.world.world.WorldParams`.
-
-    Raises:
-        ConfigError: If a parameter is unknown or out of range.
-    """
-    world = generate_world(cache_dir if content else None, **parameters)
-    columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "clicked"}
-    return AlignmentData("world", world.log, columns, world.items, world)
 
 
 def load_movielens(

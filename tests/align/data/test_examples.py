@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lis_lightning.align.data.examples import ExampleCollator, ExampleDataModule, Examples, WeightedSampler, hold_out
+from lis_lightning.align.data import ExampleDataModule, Examples, hold_out
+from lis_lightning.align.data.examples import ExampleCollator, WeightedSampler
 from lis_lightning.align.data.pairs import mixed
 from lis_lightning.errors import ConfigError, ShapeError
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lis_lightning.align.data import items as module
-from lis_lightning.align.data.items import ItemTable, check_images, image_paths, load_image
+from lis_lightning.align.data import ItemTable, items as module, load_image
+from lis_lightning.align.data.items import check_images, image_paths
 from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, ShapeError
 
 GREY = (128, 128, 128)

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from lis_lightning.align.data.sources import load_log, load_movielens, load_world
+from lis_lightning.align.data import load_log, load_movielens
+from lis_lightning.align.world import load_world
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ItemError, LisWarning, LogError, ShapeError
 

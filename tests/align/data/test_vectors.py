@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lis_lightning.align.data.vectors import read_vectors
+from lis_lightning.align.data import read_vectors
 from lis_lightning.errors import ConfigError, ItemError, NonFiniteError, ShapeError
 
 IDS = np.array([30, 10, 20])

@@ -8,13 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder, VisionLanguageEncoder
 from lis_lightning.align.models.tiny import quiet_transformers
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 
 KINDS = {"vlm": VisionLanguageEncoder, "dual": DualEncoder, "text": TextEncoder, "vision": VisionEncoder}
 every_kind = pytest.mark.parametrize("kind", KINDS)

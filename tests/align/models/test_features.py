@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.models.features import FeatureEncoder
+from lis_lightning.align.data import ItemTable
+from lis_lightning.align.models import FeatureEncoder, ItemEncoder
 from lis_lightning.errors import ConfigError, ItemError, ShapeError
 
 

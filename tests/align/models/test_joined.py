@@ -10,10 +10,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from lis_lightning.align.models import TextEncoder
 from lis_lightning.align.models.joined import JoinedFeatures, WithFeatures
-from lis_lightning.align.models.text import TextEncoder
 from lis_lightning.align.models.tiny import quiet_transformers
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ItemError, ShapeError
 from lis_lightning.monitor.batches import make_batches
 

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
+from lis_lightning.align.models import DualEncoder, TextEncoder, VisionEncoder, VisionLanguageEncoder
 from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
-from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
 from lis_lightning.errors import ConfigError, LisWarning
 
 

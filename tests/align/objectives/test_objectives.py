@@ -9,22 +9,23 @@ import pytorch_lightning
 import torch
 
 from lis_lightning import PairTable, PreferenceSplit
-from lis_lightning.align.data.events import AlignmentEvents
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.features import FeatureEncoder
-from lis_lightning.align.objectives.histories import ClickPreference, ClickRanking, NextItemContrastive, past_clicks
-from lis_lightning.align.objectives.pairs import (
+from lis_lightning.align.data import AlignmentEvents, ExampleDataModule, ItemTable
+from lis_lightning.align.models import FeatureEncoder
+from lis_lightning.align.objectives import (
+    ClickPreference,
+    ClickRanking,
     CoEngagement,
+    Distillation,
+    NextItemContrastive,
     PairAttraction,
     PairContrastive,
-    skipped_items,
-    table_pairs,
+    TaxonomyContrastive,
+    Uniformity,
+    VarianceCovariance,
 )
-from lis_lightning.align.objectives.spread import Uniformity, VarianceCovariance
-from lis_lightning.align.objectives.taxonomy import TaxonomyContrastive
-from lis_lightning.align.objectives.teachers import Distillation
-from lis_lightning.align.training.module import AlignmentModule
+from lis_lightning.align.objectives.histories import past_clicks
+from lis_lightning.align.objectives.pairs import skipped_items, table_pairs
+from lis_lightning.align.training import AlignmentModule
 from lis_lightning.errors import ConfigError, ItemError, LogError
 from lis_lightning.scoring.ceiling import ceiling
 

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from lis_lightning.align.training.best import BestSnapshot
+from lis_lightning.align.training import BestSnapshot
 from lis_lightning.errors import LisWarning
 from lis_lightning.monitor.schedule import AtSteps
 from tests._helpers import small_run

@@ -10,12 +10,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lis_lightning.align.data.examples import ExampleDataModule, Examples
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.features import FeatureEncoder
-from lis_lightning.align.objectives.pairs import PairContrastive
-from lis_lightning.align.training import rate
-from lis_lightning.align.training.module import AlignmentModule
+from lis_lightning.align.data import ExampleDataModule, Examples, ItemTable
+from lis_lightning.align.models import FeatureEncoder
+from lis_lightning.align.objectives import PairContrastive
+from lis_lightning.align.training import AlignmentModule, rate
 from lis_lightning.align.training.rate import ItemRate, RangeTest, find_learning_rate, halfway
 from lis_lightning.errors import ConfigError
 

@@ -11,9 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
-from lis_lightning.align.world import world as module
-from lis_lightning.align.world.render import VOCABULARY
-from lis_lightning.align.world.world import World, WorldParams, generate_world, simulate_world
+from lis_lightning.align.world import VOCABULARY, World, WorldParams, generate_world, simulate_world, world as module
 from lis_lightning.errors import ConfigError, LogError
 
 SMALL = {"num_users": 60, "num_items": 12, "num_events": 600, "image_size": 16}
