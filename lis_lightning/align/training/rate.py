@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from typing_extensions import override
 
 from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.training.messages import say
+from lis_lightning.align.training.console import rank_zero_print
 from lis_lightning.align.training.module import AlignmentModule
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
@@ -163,7 +163,9 @@ def find_learning_rate(
     trainer.fit(copy.deepcopy(module), datamodule=copy.copy(batches))
     found = halfway(test.rates, test.losses)
     if found is None:
-        say(f"learning rate: the loss falls nowhere from 1e-6 to 1; {module.learning_rate:.2g} is kept")
+        rank_zero_print(f"learning rate: the loss falls nowhere from 1e-6 to 1; {module.learning_rate:.2g} is kept")
     else:
-        say(f"learning rate: the loss is half-way down at {found:.2g}, which replaces {module.learning_rate:.2g}")
+        rank_zero_print(
+            f"learning rate: the loss is half-way down at {found:.2g}, which replaces {module.learning_rate:.2g}"
+        )
     return found

@@ -19,7 +19,7 @@ from lis_lightning.align.data.sources import AlignmentData
 from lis_lightning.align.models.base import ItemEncoder
 from lis_lightning.align.objectives.base import Objective, Regulariser
 from lis_lightning.align.training.best import BestSnapshot
-from lis_lightning.align.training.messages import announcement, say, summary
+from lis_lightning.align.training.console import announcement, rank_zero_print, summary
 from lis_lightning.align.training.module import AlignmentModule
 from lis_lightning.align.training.pausing import Pause
 from lis_lightning.align.training.pruning import Pruning, Rival
@@ -108,11 +108,11 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> Preference
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
     """
     split = PreferenceSplit.from_log(data.log, **data.columns, **options)
-    say(f"{data.name}: the validation preference split\n{split}")
+    rank_zero_print(f"{data.name}: the validation preference split\n{split}")
     if data.truth is not None:
         tested = split.log.time[split.log.window == 2]
         bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
-        say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
+        rank_zero_print(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
     return split
 
 
@@ -172,7 +172,7 @@ def align(
     batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
     batches = _batches(data.items, encoder, split, objectives, batch_size, cache_dir, seed)
     module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
-    say(announcement(encoder, batches))
+    rank_zero_print(announcement(encoder, batches))
     # Not prepared anew: with a large processor the images are the long part of the start.
     scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
@@ -202,7 +202,7 @@ def align(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
         page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
     )  # fmt: skip
-    say(summary(run, time.perf_counter() - began))
+    rank_zero_print(summary(run, time.perf_counter() - began))
     return run
 
 
@@ -257,5 +257,5 @@ def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> di
             found[aligned_to] = own
     for name, preference in found.items():
         limit = ceiling(split, preference)
-        say(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
+        rank_zero_print(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
     return {"ceilings": found, "aligned_to": aligned_to}

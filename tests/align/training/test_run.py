@@ -6,8 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lis_lightning.align.training import Monitoring
-from lis_lightning.cli import app, resource_dir
-from lis_lightning.cli.config import check_config
+from lis_lightning.cli import resource_dir
+from lis_lightning.cli.align import _monitoring
+from lis_lightning.cli.config_check import check_config
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.schedule import LogSpaced, OnFile
 
@@ -18,7 +19,7 @@ def told(*overrides):
     with initialize_config_dir(str(resource_dir("conf")), version_base="1.3"):
         config = compose("align", overrides=list(overrides))
     check_config(config, "align")
-    return app._monitoring(config)
+    return _monitoring(config)
 
 
 def test_the_defaults_of_the_option_are_those_of_the_class():

@@ -8,12 +8,9 @@ import sys
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
 
-from lis_lightning.cli import hydra_plugins as _hydra, resource_dir
-from lis_lightning.cli.app import _in_words, _loggers, _settle_cache
-from lis_lightning.errors import ConfigError, LogError
+from lis_lightning.cli import hydra_plugins, resource_dir
+from lis_lightning.cli.align import _loggers, _settle_cache
 from lis_lightning.results.record import Record
 
 CONF = resource_dir("conf")
@@ -25,7 +22,7 @@ SMALL = [
 
 
 def lis_align(*arguments, folder, **environment):
-    command = [sys.executable, "-c", "from lis_lightning.cli.app import main; main()", *arguments]
+    command = [sys.executable, "-c", "from lis_lightning.cli.align import main; main()", *arguments]
     env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
 
@@ -36,7 +33,7 @@ def test_there_are_options():
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_composes(path):
-    _hydra.register()
+    hydra_plugins.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("align", overrides=[f"{path.parent.name}={path.stem}"])
     assert config.seed == 0
@@ -145,25 +142,6 @@ def test_movielens_without_a_folder_says_what_to_do(finished):
     assert "data.folder=" in done.stderr
 
 
-def test_names_are_checked_before_hydra_runs(tmp_path, monkeypatch):
-    for group in ("logger", "recipe", "objective", "debug"):
-        with pytest.raises(ConfigError, match=rf"There is no {group} 'null'; there are "):
-            _hydra.check_choices([f"{group}=null"])
-    with pytest.raises(ConfigError, match="'=3' says no name; write name=value, as in seed=3"):
-        _hydra.check_choices(["=3"])
-    with pytest.raises(ConfigError, match=r"no model 'vml'; there are dual, .* vision, vlm\. Did you mean 'vlm'"):
-        _hydra.check_choices(["model=vml"])
-    _hydra.check_choices(["data.folder=x", "logger=none", "recipe=infonce", "-m"])
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe/mine.yaml").write_text("# @package _global_\nseed: 3\n")
-    _hydra.check_choices(["recipe=mine", "--config-dir", str(tmp_path)])
-    monkeypatch.setenv("LIS_RECIPES", str(tmp_path))
-    _hydra.check_choices(["recipe=mine"])
-    monkeypatch.setenv("LIS_RECIPES", str(tmp_path / "absent"))
-    with pytest.raises(ConfigError, match="is not a folder"):
-        _hydra.check_choices(["recipe=mine"])
-
-
 @pytest.mark.slow
 def test_help_and_a_dry_look_at_the_configuration(tmp_path):
     told = lis_align("--help", folder=tmp_path)
@@ -183,31 +161,7 @@ def test_a_users_own_recipe(finished, tmp_path):
     assert yaml.safe_load(shown.stdout)["seed"] == 11, shown.stderr
 
 
-def test_resources_name_both_places():
-    with pytest.raises(FileNotFoundError, match=r"`absent/` was found in neither .*absent nor .*absent"):
-        resource_dir("absent")
-
-
 def test_without_loggers_there_are_none_and_one_set_to_null_is_left_out(tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert _loggers(compose("align", overrides=["logger=none"]), tmp_path) == []
         assert _loggers(compose("align", overrides=["logger.wandb=null"]), tmp_path) == []
-
-
-@pytest.mark.parametrize("error", [NotADirectoryError(20, "Not a directory", "a/file"), LogError("no column")])
-def test_what_hydra_wraps_is_told_by_itself(error):
-    wrapped = InstantiationException("Error in call to target 'load_world'")
-    wrapped.__cause__ = error
-    assert _in_words(wrapped) == f"{type(error).__name__}: {error}"
-
-
-@pytest.mark.parametrize(("given", "used"), [(None, "300"), ("7", "7")])
-def test_a_job_does_not_wait_for_a_dead_wandb_for_ever(tmp_path, monkeypatch, given, used):
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", given or "")
-    if given is None:
-        monkeypatch.delenv("WANDB_FINISH_TIMEOUT")
-    stands_in = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
-    _loggers(OmegaConf.create({"logger": {"csv": stands_in}}), tmp_path)
-    assert os.environ.get("WANDB_FINISH_TIMEOUT") == given
-    _loggers(OmegaConf.create({"logger": {"wandb": stands_in}}), tmp_path)
-    assert os.environ["WANDB_FINISH_TIMEOUT"] == used

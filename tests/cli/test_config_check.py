@@ -1,4 +1,4 @@
-"""Settings that nobody reads are refused, on the command line and in a user's own files."""
+"""Unknown settings are refused, on the command line and in a user's own files."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from lis_lightning.align.objectives import PairContrastive
-from lis_lightning.cli import hydra_plugins as _hydra, resource_dir
-from lis_lightning.cli.config import check_config, unknown_key
+from lis_lightning.cli import hydra_plugins, resource_dir
+from lis_lightning.cli.config_check import check_config, unknown_key
 from lis_lightning.errors import ConfigError
 
 CONF = resource_dir("conf")
@@ -18,7 +18,7 @@ GROUPS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF and
 
 
 def composed(*overrides, name="align"):
-    _hydra.register()
+    hydra_plugins.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=list(overrides))
 
@@ -113,7 +113,7 @@ def test_a_users_recipe_with_a_typo_is_refused_before_anything_is_loaded(tmp_pat
         "# @package _global_\ndefaults:\n  - infonce\nobjectives:\n  pairs:\n    pairs:\n      windw: 3\n"
     )
     env = os.environ | {"LIS_RECIPES": str(tmp_path), "LIS_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", "from lis_lightning.cli.app import main; main()", "recipe=mine"]
+    command = [sys.executable, "-c", "from lis_lightning.cli.align import main; main()", "recipe=mine"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 1
     assert "ConfigError: There is no 'windw' in objectives.pairs.pairs (CoEngagement)" in done.stderr

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @rank_zero_only
-def say(text: str) -> None:
+def rank_zero_print(text: str) -> None:
     """Print for people, on the first process: unwrapped, so that paths and tables survive a narrow or piped output."""
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -1,8 +1,10 @@
-"""What the Trainer refuses, and what a sweep cannot run, before anything is loaded."""
+"""Check the settings of the Trainer before anything is loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,38 +16,46 @@ from lis_lightning.errors import ConfigError
 
 
 def trial_trainer(config: DictConfig) -> pl.Trainer:
-    """Return a Trainer as the settings say, which trains nothing.
+    """Return a Trainer built from the settings, which is not used for training.
 
     Args:
         config: With the node ``trainer``.
 
     Raises:
-        ConfigError: In Lightning's words, if it refuses a value.
+        ConfigError: With Lightning's message, if it refuses a value.
     """
     build: Any = instantiate(config.trainer)
-    # The one that trains says it all again; under which name depends on what was imported first.
-    said = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("pytorch_lightning", "lightning.pytorch")]
-    before = [logger.disabled for logger in said]
-    for logger in said:
-        logger.disabled = True
     try:
-        trainer: pl.Trainer = build(logger=False, enable_checkpointing=False)
+        with _silent_lightning():
+            trainer: pl.Trainer = build(logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"Lightning's Trainer refuses what `trainer` says: {error}") from error
-    finally:
-        for logger, disabled in zip(said, before, strict=True):
-            logger.disabled = disabled
     return trainer
 
 
+@contextlib.contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """Silence Lightning's notes on devices; the Trainer that trains prints them again."""
+    # Which of the two names Lightning logs under depends on what was imported first.
+    loggers = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("pytorch_lightning", "lightning.pytorch")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
 def refuse_own_processes(config: DictConfig) -> None:
-    """Raise where a job of a sweep would start processes itself: each would begin the whole sweep anew.
+    """Raise if a job of a sweep would start further processes, each of which would run the whole sweep again.
 
     Args:
-        config: With the node ``trainer``. What the Trainer refuses is left for the job to fail with.
+        config: With the node ``trainer``. Settings that the Trainer refuses are left for the job to report.
 
     Raises:
-        ConfigError: With the ways there are to train on several devices.
+        ConfigError: With the ways to train on several devices.
     """
     try:
         trainer = trial_trainer(config)

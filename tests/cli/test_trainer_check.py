@@ -5,7 +5,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from lis_lightning.cli.trainer import refuse_own_processes, trial_trainer
+from lis_lightning.cli.trainer_check import refuse_own_processes, trial_trainer
 from lis_lightning.errors import ConfigError
 
 
