@@ -24,7 +24,7 @@ from lis_lightning.errors import ConfigError, LisError
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from lis_lightning.align.data.sources import AlignmentData
+    from lis_lightning.align.data.alignment_data import AlignmentData
     from lis_lightning.data.split import PreferenceSplit
     from lis_lightning.scoring.audit import Audit
 
@@ -138,7 +138,7 @@ def _vectors_of_files(
     row_ids: str | Path | None,
     id_column: str,
 ) -> dict[str, Any]:
-    from lis_lightning.align.data.vectors import read_vectors
+    from lis_lightning.align.data.vector_files import read_vectors
 
     ids = row_ids if row_ids is not None or data.items is None else data.items.ids
     vectors = {}

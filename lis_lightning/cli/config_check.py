@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError
 
+_KEYWORDS = inspect.Parameter.VAR_KEYWORD
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 _NULLABLE = {"lis.every_n_steps", "lis.split.max_events"}  # numbers by default that null switches off
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
@@ -56,14 +57,14 @@ def unknown_key(error: BaseException) -> str | None:
     return _no_key(key, path, [str(name) for name in parent])
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, names: Collection[str]) -> str:
     """Return the question whether the nearest known name was meant, with a leading space; empty without a near one.
 
     Example:
         >>> nearest("temprature", ["temperature", "window"])
         " Did you mean 'temperature'?"
     """
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
@@ -117,8 +118,8 @@ def _check_has_target(value: Any, siblings: Mapping[str, Any], path: str) -> Non
     """Raise for an objective or regulariser without a class: a misspelt name makes such a node."""
     if isinstance(value, dict) and "_target_" not in value:
         group, _, key = path.partition(".")
-        known = [name for name, node in siblings.items() if isinstance(node, dict) and "_target_" in node]
-        raise ConfigError(f"{path} has no _target_, so it is no {group[:-1]}: {_no_key(key, group, known)}")
+        objects = [name for name, node in siblings.items() if isinstance(node, dict) and "_target_" in node]
+        raise ConfigError(f"{path} has no _target_, so it is no {group[:-1]}: {_no_key(key, group, objects)}")
 
 
 def _check_call(node: Mapping[str, Any], path: str) -> None:
@@ -174,13 +175,13 @@ def _parameters(target: Any) -> dict[str, Any]:
             signature = _signature(maker)
         except (ValueError, TypeError):
             return {}  # written in C
-        kinds = [parameter.kind for parameter in signature.parameters.values()]
-        own = {name: one.annotation for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD}
-        parameters = own | parameters
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        named = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
+        keywords = [parameter.name for parameter in signature.parameters.values() if parameter.kind is _KEYWORDS]
+        parameters = {name: annotation for name, annotation in named.items() if name not in keywords} | parameters
+        if not keywords:
             ours = number == 0 or maker.__module__.startswith("lis_lightning.")
-            named = {name: annotation for name, annotation in parameters.items() if name not in {"self", "cls"}}
-            return named if ours else {}
+            parameters = {name: parameters[name] for name in parameters if name not in {"self", "cls"}}
+            return parameters if ours else {}
     return {}
 
 
@@ -217,6 +218,6 @@ def _check_leaf(value: Any, default: Any, path: str) -> None:
             raise ConfigError(f"{path} is a {kind}, such as {default}, but got {value!r}.")
 
 
-def _no_key(key: str, path: str, known: Collection[str]) -> str:
-    names = ", ".join(sorted(known))
-    return f"There is no {key!r} in {path or 'the configuration'}; there are {names}.{nearest(key, known)}"
+def _no_key(key: str, path: str, keys: Collection[str]) -> str:
+    section = path or "the configuration"
+    return f"There is no {key!r} in {section}; there are {', '.join(sorted(keys))}.{nearest(key, keys)}"

@@ -23,4 +23,5 @@ def lists_as_tuples(section: Mapping[str, Any]) -> dict[str, Any]:
         >>> lists_as_tuples({"windows": [0.5, 0.25, 0.25], "history": 50})
         {'windows': (0.5, 0.25, 0.25), 'history': 50}
     """
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    tuples = {name: tuple(value) for name, value in section.items() if isinstance(value, list)}
+    return {**section, **tuples}

@@ -68,14 +68,11 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
 def _ended(job: Job, run: Run, folder: Path, seconds: float) -> Job:
     """Return the description of a job that ran to its end, was paused, or was pruned."""
     status = "paused" if run.paused else "finished"
+    if run.pruned:
+        status = "pruned"
+    record = None if run.record is None else os.path.relpath(run.record, folder)
     return replace(
-        job,
-        status="pruned" if run.pruned else status,
-        error=run.pruned,
-        steps=run.steps,
-        best_ais=run.best.ais,
-        record=None if run.record is None else os.path.relpath(run.record, folder),
-        seconds=seconds,
+        job, status=status, error=run.pruned, steps=run.steps, best_ais=run.best.ais, record=record, seconds=seconds
     )
 
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from typing_extensions import override
 from worlds import Study, cache_dir
 
-from lis_lightning.align.data import AlignmentEvents, ExampleDataModule
+from lis_lightning.align.data import AlignmentEvents, CoEngagement, ExampleDataModule
 from lis_lightning.align.objectives import (
     ClickRanking,
-    CoEngagement,
     Distillation,
     NextItemContrastive,
     Objective,

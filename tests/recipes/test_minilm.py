@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lis_lightning.align.models.tiny_towers import make_tiny_text
+from lis_lightning.align.models.tiny import make_tiny_text
 from lis_lightning.align.world import generate_world
 from lis_lightning.cli import resource_dir
 

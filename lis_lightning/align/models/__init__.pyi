@@ -1,6 +1,6 @@
-from .base import ItemEncoder as ItemEncoder
 from .dual import DualEncoder as DualEncoder
 from .features import FeatureEncoder as FeatureEncoder
+from .item_encoder import ItemEncoder as ItemEncoder
 from .loading import load_pretrained as load_pretrained
 from .pretrained import PretrainedEncoder as PretrainedEncoder
 from .text import TextEncoder as TextEncoder

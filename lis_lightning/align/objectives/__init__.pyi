@@ -1,10 +1,14 @@
-from .base import Objective as Objective, Regulariser as Regulariser, Temperature as Temperature
+from .distillation import Distillation as Distillation
 from .histories import (
     ClickPreference as ClickPreference,
     ClickRanking as ClickRanking,
     NextItemContrastive as NextItemContrastive,
 )
-from .pairs import CoEngagement as CoEngagement, PairAttraction as PairAttraction, PairContrastive as PairContrastive
-from .spread import Uniformity as Uniformity, VarianceCovariance as VarianceCovariance
+from .objective import Objective as Objective, Temperature as Temperature
+from .pairs import PairAttraction as PairAttraction, PairContrastive as PairContrastive
+from .regularisers import (
+    Regulariser as Regulariser,
+    Uniformity as Uniformity,
+    VarianceCovariance as VarianceCovariance,
+)
 from .taxonomy import TaxonomyContrastive as TaxonomyContrastive
-from .teachers import Distillation as Distillation

@@ -1,3 +1,3 @@
-from .best import BestSnapshot as BestSnapshot
+from .best_checkpoint import BestSnapshot as BestSnapshot
 from .module import AlignmentModule as AlignmentModule
 from .run import Monitoring as Monitoring, Run as Run, align as align

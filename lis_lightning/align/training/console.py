@@ -1,4 +1,4 @@
-"""What a fine-tuning run says of itself."""
+"""What a fine-tuning run prints."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.models.base import ItemEncoder
+from lis_lightning.align.data.data_module import ExampleDataModule
+from lis_lightning.align.models.item_encoder import ItemEncoder
 
 if TYPE_CHECKING:
     from lis_lightning.align.training.run import Run
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
 @rank_zero_only
 def rank_zero_print(text: str) -> None:
-    """Print for people, on the first process: unwrapped, so that paths and tables survive a narrow or piped output."""
+    """Print on the first process, without wrapping, so that paths and tables survive a narrow or piped output."""
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def announcement(encoder: ItemEncoder, batches: ExampleDataModule) -> str:
-    """Return what is about to be trained, on what."""
+    """Return what is about to be trained, and on how many examples."""
     trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
-    told = ", ".join(
-        f"{name} ({int((~given.held_out).sum()):,} examples, {int(given.held_out.sum()):,} more held out)"
-        for name, given in batches.examples.items()
+    objectives = ", ".join(
+        f"{name} ({int((~own.held_out).sum()):,} examples, {int(own.held_out.sum()):,} more held out)"
+        for name, own in batches.examples.items()
     )
     return (
-        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) by {told}"
+        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) by "
+        f"{objectives}"
     )
 
 
 def summary(run: Run, seconds: float) -> str:
-    """Return the end of a run's output: best step, what it means, and where everything is."""
+    """Return the end of a run's output: the best step, what it means, and where the files are."""
     best = run.best
     lines = [f"best step {best.step}: AIS {best.ais:+.4f} [{best.ais_low:+.4f}, {best.ais_high:+.4f}]"]
     if not math.isnan(run.revealed_gain) and run.revealed_gain > 0:
@@ -63,4 +64,4 @@ def summary(run: Run, seconds: float) -> str:
 def _no_checkpoint(run: Run) -> str:
     if run.best.step == 0:
         return "none, the model was best before it was trained"
-    return "none of the best step, which was scored when its weights were gone; lis.save=best keeps representations"
+    return "none of the best step, whose weights were gone when it was scored; lis.save=best keeps representations"

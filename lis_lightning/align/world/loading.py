@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lis_lightning.align.data.sources import AlignmentData
+from lis_lightning.align.data.alignment_data import AlignmentData
 from lis_lightning.align.world.world import generate_world
 
 
 def load_world(cache_dir: str | Path, *, content: bool = True, **parameters: Any) -> AlignmentData:
     """Return a generated world with its log, items and known truth.
 
-    The world is generated on first use, and again if its files have been damaged since.
+    The world is generated on first use, and again if its files are damaged.
 
     Args:
         cache_dir: Folder that holds the generated worlds.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lis_lightning.align.models import DualEncoder, TextEncoder, VisionEncoder, VisionLanguageEncoder
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, LisWarning
 
 
@@ -109,7 +109,7 @@ def test_error_on_model_of_another_kind_names_the_right_one(kind, family, match,
 
 def test_error_on_model_of_no_kind(tmp_path):
     hugging_face().WhisperConfig().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"No encoder here can use it; .* vlm, dual, text, vision"):
+    with pytest.raises(ConfigError, match=r"No encoder here can use it; .* dual, text, vision, vlm"):
         TextEncoder(tmp_path)
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from lis_lightning.align.data import ItemTable
 from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, ItemError, LisWarning
 
 

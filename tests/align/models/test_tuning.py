@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder, VisionLanguageEncoder
-from lis_lightning.align.models.tiny import quiet_transformers
+from lis_lightning.align.models.hugging_face import quiet_transformers
 from lis_lightning.errors import ConfigError
 
 

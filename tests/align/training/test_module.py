@@ -215,7 +215,7 @@ def test_error_on_a_run_without_an_end():
     encoder = FeatureEncoder.from_items(items)
     objectives = {"pairs": PairContrastive()}
     batches = _batches(encoder, objectives, items, group)
-    with pytest.raises(ConfigError, match="which has no end: max_steps and max_epochs"):
+    with pytest.raises(ConfigError, match="the run has no end: max_steps and max_epochs"):
         _fit(AlignmentModule(encoder, objectives), batches, max_steps=-1, limit_val_batches=0)
 
 

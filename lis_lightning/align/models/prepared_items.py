@@ -1,13 +1,12 @@
-"""Items as a processor leaves them, on disk: epochs read what was processed once, and memory holds only a batch."""
+"""Processed items on disk: they are processed once, read in every epoch, and only one batch is in memory."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +16,18 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lis_lightning.align.data.folders import build_once
+from lis_lightning.align.data.progress import with_progress
 from lis_lightning.errors import ItemError
 
 _INDEX = "index.json"
-_PATIENCE = 1.0  # seconds without a progress bar
-_Element = TypeVar("_Element")
 
 
 class PreparedItems(Dataset[dict[str, Any]]):
-    """Map-style items: a dict of unpadded tensors and ``item_id``, in the order of the item table.
+    """A map-style data set of items: each is a dict of unpadded tensors and ``item_id``.
 
     Args:
         folder: Written by `prepare_items`.
-        ids: [num_items] original ids.
+        ids: Original ids in the order of the item table, [num_items].
     """
 
     def __init__(self, folder: Path, ids: NDArray[Any]) -> None:
@@ -56,7 +54,7 @@ class PreparedItems(Dataset[dict[str, Any]]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Numbers that each item takes: [num_items], for batches of items alike."""
+        """How many numbers each item has, [num_items]; for batches of items of similar size."""
         lengths: NDArray[np.int64] = np.stack([shapes.prod(axis=1) for shapes in self._shapes.values()]).sum(axis=0)
         return lengths
 
@@ -75,27 +73,32 @@ class PreparedItems(Dataset[dict[str, Any]]):
 
 
 def prepare_items(
-    folder: Path, ids: NDArray[Any], processed: Iterable[Mapping[str, NDArray[Any]]], *, what: str = "Preparing items"
+    folder: Path,
+    ids: NDArray[Any],
+    processed: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    description: str = "Preparing items",
 ) -> PreparedItems:
-    """Return the prepared items in `folder`, written now unless they lie there intact.
+    """Return the prepared items in `folder`, which are written now unless the folder is intact.
 
     Args:
-        folder: Named after a hash of all that they depend on.
-        ids: [num_items] original ids.
-        processed: For each item the arrays that the processor gave; not touched where the folder is intact.
-        what: What the progress bar says, shown once it takes more than a second.
+        folder: Named after a hash of everything that they depend on.
+        ids: Original ids, [num_items].
+        processed: The arrays of each item from the processor; not consumed if the folder is intact.
+        description: Of the progress bar.
 
     Raises:
         ItemError: If items do not all have the same fields, types and numbers of axes.
     """
-    build_once(folder, lambda draft: _write(draft, _with_progress(processed, len(ids), what), ids))
+    build_once(folder, lambda draft: _write(draft, with_progress(processed, len(ids), description), ids))
     return PreparedItems(folder, ids)
 
 
 def pad_and_stack(rows: list[Tensor], fill: float = 0) -> Tensor:
-    """Return tensors joined along their first axis, the other axes padded at the end to the largest."""
-    sizes = [max(row.shape[axis] for row in rows) for axis in range(1, rows[0].ndim)]
-    if all(list(row.shape[1:]) == sizes for row in rows):
+    """Return tensors concatenated along the first axis, with the other axes padded at the end to the largest size."""
+    shapes = [row.shape[1:] for row in rows]
+    sizes = [max(lengths) for lengths in zip(*shapes, strict=True)]
+    if all(list(shape) == sizes for shape in shapes):
         return torch.cat(rows)
     out = rows[0].new_full((sum(len(row) for row in rows), *sizes), fill)
     start = 0
@@ -106,58 +109,41 @@ def pad_and_stack(rows: list[Tensor], fill: float = 0) -> Tensor:
 
 
 def _write(folder: Path, processed: Iterable[Mapping[str, NDArray[Any]]], ids: NDArray[Any]) -> None:
+    """Write the arrays of all items, one file for each field, and their shapes."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
     dtypes: dict[str, str] = {}
+    axes: dict[str, int] = {}
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for row, item in enumerate(processed):
             arrays = {name: compact(array) for name, array in item.items()}
-            kinds = {name: array.dtype.str for name, array in arrays.items()}
+            own_dtypes = {name: array.dtype.str for name, array in arrays.items()}
+            own_axes = {name: array.ndim for name, array in arrays.items()}
             if row == 0:
-                dtypes, shapes = kinds, {name: [] for name in kinds}
-                files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in kinds}
-            axes = {name: array.ndim for name, array in arrays.items()}
-            if kinds != dtypes or (row and axes != {name: len(shapes[name][0]) for name in shapes}):
+                dtypes, axes = own_dtypes, own_axes
+                shapes = {name: [] for name in dtypes}
+                files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in dtypes}
+            if own_dtypes != dtypes or own_axes != axes:
                 raise ItemError(
-                    f"The processor gave item {ids[row]!s} the fields {kinds} with {axes} axes, but the first item "
-                    f"({ids[0]!s}) the fields {dtypes}; give every item one image and one text."
+                    f"The processor gave item {ids[row]!s} the fields {own_dtypes} with {own_axes} axes, but the first "
+                    f"item ({ids[0]!s}) the fields {dtypes}; give every item one image and one text."
                 )
             for name, array in arrays.items():
                 array.tofile(files[name])
                 shapes[name].append(array.shape)
-    for name, of_items in shapes.items():
-        np.save(folder / f"{name}.shapes.npy", np.array(of_items, dtype=np.int64))
+    for name, item_shapes in shapes.items():
+        np.save(folder / f"{name}.shapes.npy", np.array(item_shapes, dtype=np.int64))
     (folder / _INDEX).write_text(json.dumps(dtypes))
 
 
 def compact(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the same numbers in fewer bytes: half of int64, and of the float64 that no model takes."""
+    """Return the array with int64 as int32, where its numbers fit, and float64 as float32."""
     if array.dtype == np.int64 and np.abs(array).max(initial=0) < 2**31:
         return array.astype(np.int32)
-    return np.ascontiguousarray(array, dtype=np.float32 if array.dtype == np.float64 else array.dtype)
+    dtype = np.float32 if array.dtype == np.float64 else array.dtype
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """Return a compact array as the tensor that a model takes."""
+    """Return a compact array as the tensor that a model takes: integers as int64."""
     return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
-
-
-def _with_progress(elements: Iterable[_Element], total: int, what: str) -> Iterator[_Element]:
-    """Yield the elements, with a progress bar on the terminal once a second has passed."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    started = time.monotonic()
-    with ExitStack() as stack:
-        progress: Progress | None = None
-        for done, element in enumerate(elements):
-            yield element
-            if progress is None and time.monotonic() - started > _PATIENCE:
-                console = Console(stderr=True)
-                columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-                progress = stack.enter_context(
-                    Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-                )
-                task = progress.add_task(what, total=total)
-            if progress is not None:
-                progress.update(task, completed=done + 1)

@@ -7,70 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lis_lightning.align.data.item_tables import (
-    feature_block,
-    joined_features,
-    load_array,
-    read_ids,
-    read_items,
-    read_texts,
-)
-from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, ShapeError
+from lis_lightning.align.data.feature_files import concatenated_features, feature_block, load_array
+from lis_lightning.align.data.item_columns import read_items
+from lis_lightning.errors import ConfigError, ItemError, NonFiniteError, ShapeError
 
 IDS = np.array([1, 2, 3])
-
-
-def test_missing_column_lists_those_there_are_and_the_nearest():
-    with pytest.raises(ItemError, match=r"item table has no column 'txet'; it has \['item', 'text'\].*mean 'text'\?"):
-        read_items(pl.DataFrame({"item": [1], "text": ["a"]}), ["item", "txet"])
-
-
-def test_an_empty_or_absent_table_is_refused(tmp_path):
-    with pytest.raises(ItemError, match="item table has no rows"):
-        read_items(pl.DataFrame({"item": []}), ["item"])
-    with pytest.raises(ItemError, match=r"item table '.*gone\.parquet' does not exist"):
-        read_items(tmp_path / "gone.parquet", ["item"])
-    with pytest.raises(ItemError, match=r"item table .* got int"):
-        read_items(3, ["item"])
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (pl.Series([30, 10, 20], dtype=pl.Int32), [30, 10, 20]),
-        (pl.Series(["b", "a", "c"]), ["b", "a", "c"]),
-    ],
-    ids=["int", "str"],
-)
-def test_ids_keep_the_order_of_the_table(values, expected):
-    ids = read_ids(pl.DataFrame({"item": values}), "item")
-    assert ids.tolist() == expected
-    assert ids.dtype.kind in "iO"
-
-
-def test_missing_or_odd_ids_are_refused():
-    with pytest.raises(ItemError, match=r"Item table: Column 'item' has 2 missing ids, the first in row 1"):
-        read_ids(pl.DataFrame({"item": [1, None, None]}), "item")
-    with pytest.raises(ItemError, match=r"Column 'item' must hold integer or string ids, got Float64"):
-        read_ids(pl.DataFrame({"item": [1.0, 2.0]}), "item")
-
-
-def test_the_title_stands_in_for_a_missing_text():
-    table = pl.DataFrame({"text": ["a", None, "  "]})
-    with pytest.warns(LisWarning, match=r"2 of 3 items have no text in column 'text'.* used: item ids 2, 3\."):
-        assert read_texts(table, "text", IDS, ["A", "B", "C"]) == ("a", "B", "C")
-
-
-def test_an_item_without_text_and_title_is_refused():
-    table = pl.DataFrame({"text": ["a", None, ""]})
-    with pytest.raises(ItemError, match=r"1 of 3 items have neither a text .*'text' nor a title: item ids 3\. "):
-        read_texts(table, "text", IDS, ["A", "B", ""])
-    with pytest.raises(ItemError, match=r"'text' of the item table must hold texts, got Int64"):
-        read_texts(pl.DataFrame({"text": [1, 2, 3]}), "text", IDS, ["", "", ""])
-
-
-def test_items_may_have_no_texts_at_all():
-    assert read_texts(pl.DataFrame({"item": IDS}), None, IDS, ["A", "B", "C"]) == ("", "", "")
 
 
 def test_features_come_from_npy_safetensors_or_a_column(tmp_path):
@@ -115,10 +56,10 @@ def test_feature_columns_that_cannot_be_used_say_why():
 
 
 def test_blocks_are_scaled_by_row_and_joined():
-    joined = joined_features([np.array([[3, 4], [0, 0], [5, 0]]), np.full((3, 1), 7.0, np.float16)], IDS)
+    joined = concatenated_features([np.array([[3, 4], [0, 0], [5, 0]]), np.full((3, 1), 7.0, np.float16)], IDS)
     assert joined.dtype == np.float32
     np.testing.assert_allclose(joined, [[0.6, 0.8, 1], [0, 0, 1], [1, 0, 1]], rtol=1e-6)
-    assert joined_features([], IDS) is None
+    assert concatenated_features([], IDS) is None
 
 
 @pytest.mark.parametrize(
@@ -133,4 +74,4 @@ def test_blocks_are_scaled_by_row_and_joined():
 )
 def test_blocks_that_do_not_fit_are_refused(block, error, message):
     with pytest.raises(error, match=message):
-        joined_features([block], IDS)
+        concatenated_features([block], IDS)

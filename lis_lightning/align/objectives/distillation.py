@@ -1,4 +1,4 @@
-"""Objectives that reproduce the item vectors of a teacher, such as the ID embeddings of a ranker."""
+"""Distillation of the item vectors of a teacher, such as the ID embeddings of a ranker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing_extensions import override
 
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.examples import Examples, hold_out
-from lis_lightning.align.data.pairs import mixed
-from lis_lightning.align.data.vectors import read_vectors
-from lis_lightning.align.objectives.base import Objective, Temperature
+from lis_lightning.align.data.hashing import mix_bits
+from lis_lightning.align.data.vector_files import read_vectors
+from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.distillation import contrastive_distillation, cosine_distillation, gram_distillation
 from lis_lightning.functional.item_vectors import id_vectors
@@ -25,20 +25,24 @@ Form = Literal["gram", "cosine", "contrastive"]
 
 
 class Distillation(Objective):
-    """Reproduces a teacher's item vectors.
+    """Distils a teacher's item vectors into the representations.
 
     Args:
         teacher: ``"ids"``: ID embeddings learned from the alignment window by alternating least squares; or a file of
             vectors by item id, learned from nothing later than the window (see
-            :func:`~lis_lightning.align.data.vectors.read_vectors`).
+            :func:`~lis_lightning.align.data.read_vectors`).
         form: ``"gram"`` reproduces the cosines between items, ``"cosine"`` the vectors after a learned projection, and
-            ``"contrastive"`` tells them from those of the batch.
-        min_events: Events of an item from which its ID vector is worth reproducing.
-        temperature: Of the contrastive form, at the start. It is learned, and never falls below 0.01.
-        **options: As of :class:`~lis_lightning.align.objectives.base.Objective`.
+            ``"contrastive"`` identifies each item's vector among those of the batch.
+        min_events: Least number of events of an item for its ID vector to be used.
+        temperature: Initial value for the contrastive form; it is learned, and stays at 0.01 or above.
+        **options: As of :class:`~lis_lightning.align.objectives.Objective`.
 
     Raises:
         ConfigError: If the form is unknown.
+
+    Example:
+        >>> Distillation(form="gram").preference
+        'ids'
     """
 
     vectors: Tensor
@@ -68,33 +72,32 @@ class Distillation(Objective):
 
     @override
     def examples(self, events: AlignmentEvents, dim: int) -> Examples:
-        vectors, present = self._teach(events)
-        rows = np.flatnonzero(present & ~np.isin(np.arange(len(events.items)), events.withheld))
+        vectors, present = self._teacher_vectors(events)
+        rows = np.flatnonzero(present & ~np.isin(np.arange(len(events.items)), events.withheld)).astype(np.int64)
         if not rows.size:
             raise ConfigError(f"No item has a teacher's vector: none has {self.min_events} events (`min_events`).")
         self.register_buffer("vectors", torch.from_numpy(vectors.astype(np.float32)), persistent=False)
         if self.form != "gram":
             self.projection = nn.Linear(dim, vectors.shape[1], bias=False)
-        held_out = hold_out(mixed(rows.astype(np.int64), events.seed), self.held_out)
-        return Examples({"item": rows[:, None].astype(np.int64)}, held_out)
+        return Examples({"item": rows[:, None]}, hold_out(mix_bits(rows, events.seed), self.held_out))
 
     @override
     def loss(self, rows: Tensor, batch: dict[str, Any]) -> Tensor:
-        # An item that was drawn twice stands in the batch once.
-        teacher = self.vectors[batch["rows"]]
+        teacher = self.vectors[batch["rows"]]  # by item: one that was drawn twice occurs once
         if self.projection is None:
             return gram_distillation(rows, teacher)
-        own = nn.functional.linear(rows, self.projection.weight[:, : rows.shape[1]])
+        # Nested representations have fewer dimensions than the projection.
+        student = nn.functional.linear(rows, self.projection.weight[:, : rows.shape[1]])
         if self.temperature is None:
-            return cosine_distillation(own, teacher)
-        return contrastive_distillation(own, teacher, self.temperature.value)
+            return cosine_distillation(student, teacher)
+        return contrastive_distillation(student, teacher, self.temperature.value)
 
-    def _teach(self, events: AlignmentEvents) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the teacher's vectors, rows as the item table, and which items have one."""
+    def _teacher_vectors(self, events: AlignmentEvents) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the teacher's vectors, one for each row of the item table, and which items have one."""
         if self.teacher == "ids":
             labels = events.label.astype(np.float64)
-            found = id_vectors(events.user, events.item, labels, len(events.items))
+            ids = id_vectors(events.user, events.item, labels, len(events.items))
             counts = np.bincount(events.item, minlength=len(events.items))
-            return found.vectors, found.present & (counts >= self.min_events)
+            return ids.vectors, ids.present & (counts >= self.min_events)
         vectors = read_vectors(self.teacher, events.items.ids).astype(np.float64)
         return vectors, (vectors != 0).any(axis=1)

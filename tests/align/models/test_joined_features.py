@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from lis_lightning.align.models import TextEncoder
-from lis_lightning.align.models.joined import JoinedFeatures, WithFeatures
-from lis_lightning.align.models.tiny import quiet_transformers
+from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures
 from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ItemError, ShapeError
 from lis_lightning.monitor.batches import make_batches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from lis_lightning.align.data.pairs import KnownPairs, co_engagement_pairs, pair_keys, pointwise_information
+from lis_lightning.align.data.co_engagement import co_engagement_pairs, pointwise_mutual_information
 from lis_lightning.errors import ConfigError, LogError, ShapeError
 
 
@@ -96,20 +96,6 @@ def test_error_on_rows_that_are_no_rows():
         co_engagement_pairs([1, 1], [-3, 1], [0, 1])
 
 
-def test_known_pairs_equal_a_set():
-    rng = np.random.default_rng(2)
-    pairs = rng.integers(0, 30, (80, 2))
-    rows, columns = rng.integers(0, 30, 25), rng.integers(0, 30, 35)
-    truth = {frozenset(pair) for pair in pairs.tolist()}
-    expected = [[i == j or frozenset((i, j)) in truth for j in columns.tolist()] for i in rows.tolist()]
-    assert KnownPairs(pairs).mask(rows, columns).tolist() == expected
-
-
-def test_no_known_pairs_leaves_only_same_items():
-    mask = KnownPairs(np.empty((0, 2), dtype=np.int64)).mask(np.array([1, 2]), np.array([2, 3]))
-    assert mask.tolist() == [[False, False], [True, False]]
-
-
 def test_a_gap_in_time_ends_a_session_and_datetimes_count_in_seconds():
     users, items, times = np.zeros(4, int), np.arange(4), np.array([0, 60, 4000, 4010])
     pairs, _ = co_engagement_pairs(users, items, times, max_gap=100)
@@ -138,8 +124,4 @@ def test_information_against_the_definition():
     pairs = np.argwhere(counts)
     whole = counts + counts.T
     expected = np.log((whole * whole.sum() / np.outer(whole.sum(0), whole.sum(0)))[pairs[:, 0], pairs[:, 1]])
-    np.testing.assert_allclose(pointwise_information(pairs, counts[pairs[:, 0], pairs[:, 1]]), expected)
-
-
-def test_keys_forget_the_order():
-    assert pair_keys(np.array([[3, 9]])) == pair_keys(np.array([[9, 3]])) != pair_keys(np.array([[3, 8]]))
+    np.testing.assert_allclose(pointwise_mutual_information(pairs, counts[pairs[:, 0], pairs[:, 1]]), expected)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lis_lightning.align.models.prepare import pad_and_stack, prepare_items
+from lis_lightning.align.models.prepared_items import pad_and_stack, prepare_items
 from lis_lightning.errors import ItemError
 
 IDS = np.array([5, 7, 9])
@@ -99,10 +99,10 @@ def test_error_when_axes_differ(tmp_path):
 
 @pytest.mark.parametrize(("patience", "terminal", "shown"), [(0, "1", True), (60, "1", False), (0, "", False)])
 def test_progress_shows_on_a_terminal_when_it_takes_long(tmp_path, capsys, monkeypatch, patience, terminal, shown):
-    monkeypatch.setattr("lis_lightning.align.models.prepare._PATIENCE", patience)
+    monkeypatch.setattr("lis_lightning.align.data.progress.PATIENCE", patience)
     monkeypatch.setenv("FORCE_COLOR", terminal)
     monkeypatch.setenv("COLUMNS", "100")
-    prepare_items(tmp_path / "items", IDS, _rows(), what="Cooking items")
+    prepare_items(tmp_path / "items", IDS, _rows(), description="Cooking items")
     assert ("Cooking items" in capsys.readouterr().err) is shown
 
 

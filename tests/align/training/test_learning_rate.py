@@ -13,8 +13,8 @@ import torch
 from lis_lightning.align.data import ExampleDataModule, Examples, ItemTable
 from lis_lightning.align.models import FeatureEncoder
 from lis_lightning.align.objectives import PairContrastive
-from lis_lightning.align.training import AlignmentModule, rate
-from lis_lightning.align.training.rate import ItemRate, RangeTest, find_learning_rate, halfway
+from lis_lightning.align.training import AlignmentModule, learning_rate
+from lis_lightning.align.training.learning_rate import RangeTest, find_learning_rate, halfway
 from lis_lightning.errors import ConfigError
 
 RATES = np.geomspace(1e-6, 1.0, 100)
@@ -94,9 +94,9 @@ def test_a_rate_is_found_and_said_and_the_module_is_as_it_was(parts, tmp_path, c
 
 
 def test_where_no_rate_is_found_that_is_said(parts, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rate, "halfway", lambda rates, losses: None)
+    monkeypatch.setattr(learning_rate, "halfway", lambda rates, losses: None)
     assert find_learning_rate(make_trainer, *parts, tmp_path) is None
-    assert "the loss falls nowhere from 1e-6 to 1; 0.001 is kept" in capsys.readouterr().out
+    assert "the loss falls at no rate from 1e-6 to 1; 0.001 is used" in capsys.readouterr().out
 
 
 def test_the_rates_are_those_that_are_trained_at(parts, tmp_path):
@@ -129,25 +129,3 @@ def test_error_with_several_processes(parts, tmp_path):
     several = partial(make_trainer, devices=2, strategy="ddp")
     with pytest.raises(ConfigError, match=r"in one process, but there are 2: look with trainer.devices=1"):
         find_learning_rate(several, *parts, tmp_path)
-
-
-def test_items_per_second_leaves_out_snapshots_and_validations(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(rate, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    logged = []
-    module = SimpleNamespace(log=lambda name, value, **_: logged.append((name, value)))
-    monitor, trainer = SimpleNamespace(listeners=[]), SimpleNamespace(world_size=2)
-    given = ItemRate(monitor)
-    given.setup(trainer, module, "fit")
-    given.on_train_epoch_start(trainer, module)
-    batch = {"pairs": {"rows": torch.arange(30)}, "bpr": {"rows": torch.arange(10)}}
-    for _ in range(3):
-        now[0] += 0.5
-        given.on_train_batch_end(trainer, module, None, batch, 0)
-        now[0] += 100
-        monitor.listeners[0](trainer, None)
-        now[0] += 100
-        given.on_validation_end(trainer, module)
-    assert logged == [("train/items_per_second", 160.0)] * 3
-    given.teardown(trainer, module, "fit")
-    assert monitor.listeners == []

@@ -1,4 +1,4 @@
-"""Keep the weights of the best snapshot, whenever snapshots are taken."""
+"""A checkpoint of the weights at the best snapshot."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from lis_lightning.results.result import LISResult
 
 
 class BestSnapshot(ModelCheckpoint):
-    """A ModelCheckpoint that looks where a monitor has just scored the weights at hand, and nowhere else.
+    """A ModelCheckpoint that checks the score only when a monitor has just scored the current weights.
 
-    So it follows any schedule, and the last snapshot too. Scores that come later, from the background, are of weights
-    that are gone: they are passed over.
+    So it works with any schedule of snapshots, and for the snapshot at the end of training. Scores from the background
+    arrive when training has moved on; they are skipped, since the weights that were scored no longer exist.
 
     Args:
         folder: Of the checkpoint, ``best-step=<step>.ckpt``.
-        monitor: Whose snapshots it follows.
+        monitor: Its snapshots decide.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoint = BestSnapshot(Path(tempfile.mkdtemp()), monitor=None)
+        >>> checkpoint.monitor, checkpoint.mode
+        ('lis/ais', 'max')
     """
 
-    at_snapshots = True  # the monitor need not warn of scores of other steps
+    at_snapshots = True  # the monitor then does not warn about stale scores
 
     def __init__(self, folder: Path, monitor: LISMonitor) -> None:
         super().__init__(
@@ -49,9 +55,10 @@ class BestSnapshot(ModelCheckpoint):
         newest = self._snapshots.results[-1:]
         if newest and newest[0].step == trainer.global_step > 0:
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
-            super().on_validation_end(trainer, pl_module)  # before a validation Lightning would wait for its metrics
+            # Saves now; before the first validation Lightning would wait for its metrics.
+            super().on_validation_end(trainer, pl_module)
 
     def path_of(self, best: LISResult) -> Path | None:
-        """Return the checkpoint of the best snapshot; None where that one is raw, or was scored in the background."""
+        """Return the checkpoint of the best snapshot; None if it is the raw model or was scored in the background."""
         path = Path(self.best_model_path)
         return path if path.stem == f"best-step={best.step}" else None

@@ -1,4 +1,4 @@
-"""Precomputed item features: their statistics, and how they are joined to what a pretrained model makes of an item."""
+"""Precomputed item features: standardised, and joined to the vector that a pretrained model makes of an item."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.errors import ItemError, ShapeError
 
 
 class JoinedFeatures(nn.Module):
-    """Puts features beside the states of a model, so that neither drowns the other.
+    """Concatenates the states of a model and precomputed features, so that both blocks have the same total variance.
 
-    Every dimension is standardised, features by statistics of all items and states, which move in training, by running
-    ones. Then the features are scaled as a whole: whatever the numbers of dimensions, both blocks vary equally much.
+    Every dimension is standardised: features by the statistics of all items, states by running statistics, since they
+    change in training. Then the features are scaled as a whole to the total variance of the states.
 
     Args:
         state_dim: Dimension of the states.
         feature_dim: Dimension of the features.
-        momentum: Of the running statistics.
+        momentum: Of the running statistics of the states.
 
     Example:
         >>> joined = JoinedFeatures(4, 100, momentum=0.3)
@@ -39,21 +39,21 @@ class JoinedFeatures(nn.Module):
         super().__init__()
         self.states = nn.BatchNorm1d(state_dim, eps=1e-10, affine=False, momentum=momentum)
         self.features = Standardised(feature_dim)
-        self.share = math.sqrt(state_dim / feature_dim)
+        self.scale = math.sqrt(state_dim / feature_dim)
 
     @override
     def forward(self, states: Tensor, features: Tensor) -> Tensor:
-        return torch.cat([self.states(states), self.share * self.features(features)], dim=1)
+        return torch.cat([self.states(states), self.scale * self.features(features)], dim=1)
 
     @torch.no_grad()
     def fit_states(self, states: Tensor) -> None:
-        """Take the first running statistics from states [n, state_dim], n of at least 2."""
+        """Set the initial running statistics from states [n, state_dim], n of 2 or more."""
         self.states.running_mean.copy_(states.mean(dim=0))  # type: ignore[union-attr]  # tracked by default
         self.states.running_var.copy_(states.var(dim=0))  # type: ignore[union-attr]
 
 
 class Standardised(nn.Module):
-    """Features less their mean, in units of their standard deviation; as they come until it is fitted.
+    """Subtracts the mean of features and divides by their standard deviation; the identity until it is fitted.
 
     Args:
         dim: Dimension of the features.
@@ -69,7 +69,7 @@ class Standardised(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
-        """Take mean and scale from features [num_items, dim]; a constant one becomes 0."""
+        """Set mean and scale from features [num_items, dim]; a constant dimension becomes 0."""
         self.mean.copy_(features.mean(dim=0))
         deviation = features.std(dim=0, correction=0)
         self.scale.copy_(deviation.clamp(min=1e-6 * float(deviation.max()) or 1.0))
@@ -80,11 +80,11 @@ class Standardised(nn.Module):
 
 
 class WithFeatures(Dataset[dict[str, Any]]):
-    """Prepared items with their features, which stay in memory: they are no part of what is kept on disk.
+    """Prepared items with their features, which stay in memory and are not written to disk.
 
     Args:
-        items: A row an item.
-        features: [num_items, dim].
+        items: The prepared items.
+        features: Of the same items, [num_items, dim].
     """
 
     def __init__(self, items: Any, features: NDArray[np.float32]) -> None:
@@ -93,7 +93,7 @@ class WithFeatures(Dataset[dict[str, Any]]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Numbers that each item takes besides its features, [num_items]."""
+        """How many numbers each item has besides its features, [num_items]."""
         lengths: NDArray[np.int64] = self.items.lengths
         return lengths
 
@@ -105,22 +105,22 @@ class WithFeatures(Dataset[dict[str, Any]]):
         return {**self.items[row], "features": torch.from_numpy(self.features[row])}
 
 
-def features_of(items: ItemTable, who: str, dim: int | None = None) -> NDArray[np.float32]:
-    """Return the features of items, [num_items, dim].
+def features_of(items: ItemTable, needed_by: str, dim: int | None = None) -> NDArray[np.float32]:
+    """Return the precomputed features of the items, [num_items, dim].
 
     Args:
         items: The item table.
-        who: What needs them, for messages.
-        dim: How many there must be; None for any number.
+        needed_by: Setting that needs them, for the error message.
+        dim: Expected dimension; None for any.
 
     Raises:
         ItemError: If the items have no features.
-        ShapeError: If there are more or fewer.
+        ShapeError: If they have another dimension.
     """
     if items.features is None:
         raise ItemError(
-            f"The {len(items)} items have no precomputed features, which {who} needs. Give the data a feature matrix "
-            "(data.features), or use model=vlm, dual, text or vision alone, which read images and texts."
+            f"The {len(items)} items have no precomputed features, which {needed_by} needs. Give the data a feature "
+            "matrix (data.features), or use a model that reads images or texts, without features."
         )
     if dim is not None and items.features.shape[1] != dim:
         raise ShapeError(f"The encoder reads {dim} features an item, but got {items.features.shape[1]}.")
