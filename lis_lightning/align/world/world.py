@@ -92,11 +92,6 @@ class World:
             chosen = chosen & (time < end)
         return auroc(self.click_probability[chosen], self.log["clicked"].to_numpy()[chosen])
 
-    def attribute_values(self, name: str) -> list[str]:
-        """Return each item's value of one attribute of ``VOCABULARY``, in the order of ``items``."""
-        values = list(VOCABULARY[name])
-        return [values[code] for code in self.attributes[:, list(VOCABULARY).index(name)]]
-
 
 def generate_world(folder: str | Path | None, **parameters: Any) -> World:
     """Return the world with these parameters; generate it unless ``folder`` has it.

@@ -182,8 +182,8 @@ def test_content_is_a_sum_over_attributes_and_the_rest_is_not(world):
     assert unexplained(world.item_latents - world.content_latents) > 0.75
 
 
-def test_attribute_values_are_those_of_the_text(world):
-    for value, text in zip(world.attribute_values("material"), world.items.texts, strict=True):
+def test_categories_are_the_attributes_in_the_text(world):
+    for value, text in zip(world.items.categories["material"], world.items.texts, strict=True):
         assert any(word in text for word in VOCABULARY["material"][value])
 
 
