@@ -77,6 +77,7 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
     from lis_lightning.align.training.run import align
     from lis_lightning.cli.trainer_check import trial_trainer
 
+    # Mistakes in the settings are reported before a model or data is loaded.
     import_from_user_folder()
     check_config(config, "align")
     trial_trainer(config)

@@ -105,6 +105,7 @@ def audit_data(
     chosen = BUILT_IN if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)
+    # Progress goes to standard error, so that standard output holds the result alone.
     with Console(stderr=True).status("reading") as status:
         result = audit(split, chosen, vectors, aligned_to=aligned_to, progress=_progress(status))
     rank_zero_print(render(result))

@@ -93,6 +93,7 @@ def _check_node(node: Any, default: Any, path: str) -> None:
     if isinstance(node, list):
         for number, element in enumerate(node):
             _check_node(element, None, f"{path}[{number}]")
+    # Only a section of the defaults says which keys there are; below a `_target_` its parameters do.
     section = default if _is_section(default) else {}
     if not isinstance(node, dict):
         _check_leaf(node, default, path)

@@ -74,6 +74,7 @@ class RaceSweeper(Sweeper):
             recipes = by_recipe(rung)
             decision = cut({name: runs_of(members, until=step) for name, members in recipes.items()}, len(steps))
             rank_zero_print(described(decision, step))
+            # Jobs are identified by their folders, overrides by their position.
             going_on = {folder for name in decision.kept for folder in recipes[name]}
             remaining = [overrides for overrides, folder in zip(remaining, folders, strict=True) if folder in going_on]
             if len(decision.kept) <= 1:

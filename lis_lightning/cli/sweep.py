@@ -37,6 +37,7 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
         retry: Whether a job that failed before is run again.
         survive: Whether a failure is recorded instead of raised, so that other jobs go on.
     """
+    # The digest identifies the configuration: a job of another one that ran in this folder does not count.
     before = Job.read(folder)
     if before is None or before.digest != job.digest:
         (folder / PAUSED).unlink(missing_ok=True)  # of another configuration
@@ -47,6 +48,7 @@ def run_once(folder: Path, job: Job, action: Callable[[], Run], *, retry: bool, 
         if before.status == "failed" and not retry:
             rank_zero_print(f"{folder} failed before ({before.error}); retry=true runs it again")
             return math.nan
+    # A paused job continues with the steps and seconds that it has spent.
     resumed = before if before is not None and (folder / PAUSED).is_file() else job
     spent = 0.0 if math.isnan(resumed.seconds) else resumed.seconds
     job = replace(job, steps=resumed.steps, seconds=spent)

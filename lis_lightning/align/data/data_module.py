@@ -61,6 +61,7 @@ class WeightedSampler(Sampler[int]):
 
     @override
     def __iter__(self) -> Iterator[int]:
+        # Inverse transform sampling from the cumulative weights.
         cumulative = np.cumsum(self.weights)
         points = np.random.default_rng((self.seed, self.epoch)).random(self.num_samples) * cumulative[-1]
         skipped, self.skip = self.skip, 0
@@ -92,9 +93,10 @@ class ExampleCollator:
         ``items`` is one item batch of U and ``rows`` their rows in the item table, [U]. Each role is int64 [B], or [B,
         slots] if it has several: positions among the U, -1 for an empty slot.
         """
+        # Encode each item once; examples refer to it by its position among the distinct rows.
         rows = {name: values[indices] for name, values in self.examples.items.items()}
         distinct = np.unique(np.concatenate([values.ravel() for values in rows.values()]))
-        distinct = distinct[distinct >= 0]
+        distinct = distinct[distinct >= 0]  # without the empty slots
         batch: dict[str, Any] = {
             "items": self.collate([self.items[int(row)] for row in distinct]),
             "rows": torch.from_numpy(distinct),
@@ -177,6 +179,7 @@ class ExampleDataModule(pl.LightningDataModule):
         indices = (examples.held_out == held_out).nonzero()[0]
         sampler = None
         if not held_out:
+            # A resumed run skips the draws of the batches that it has trained.
             weights = np.ones(len(indices)) if examples.weights is None else examples.weights[indices]
             skip = self._batches_done() % (len(indices) // size) * size
             sampler = WeightedSampler(weights, len(indices), seed=self.seed, skip=skip)

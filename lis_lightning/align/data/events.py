@@ -62,6 +62,7 @@ class AlignmentEvents:
         user = np.unique(table["user"].to_numpy(), return_inverse=True)[1].astype(np.int64)
         time = table["time"].to_numpy()
         order = np.lexsort((time, user))  # stable: events at one time keep the order of the split
+        # Unseen items of the evaluation windows are withheld from alignment.
         withheld = items.rows(split.item_ids[np.unique(split.events.item[split.events.unseen])])
         return cls(
             user=user[order],

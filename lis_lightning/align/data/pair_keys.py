@@ -75,6 +75,7 @@ class PairSet:
         same = first == second
         if not len(self._keys):
             return np.asarray(same, dtype=np.bool_)
+        # Binary search in the sorted keys.
         keys = pack(np.minimum(first, second), np.maximum(first, second))
         position = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.asarray((self._keys[position] == keys) | same, dtype=np.bool_)

@@ -44,6 +44,7 @@ def table_pairs(table: PairTable, events: AlignmentEvents) -> tuple[NDArray[np.i
             f"None of the {usable.size} rows of the pair table pairs two items that alignment may see, before the "
             "evaluation windows begin."
         )
+    # Rows for one pair, in either order of the items, are summed.
     weight = np.ones(usable.size) if given.weight is None else given.weight
     low, high = np.minimum(first, second)[usable], np.maximum(first, second)[usable]
     pairs, pair = np.unique(np.stack([low, high], axis=1), axis=0, return_inverse=True)

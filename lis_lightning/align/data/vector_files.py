@@ -62,6 +62,7 @@ def read_vectors(
             )
         if len(row_ids) != len(values):
             raise ShapeError(f"there are {len(values)} rows for {len(row_ids)} ids; one row is needed for each id.")
+        # An id that occurs twice has no single vector.
         distinct, counts = np.unique(row_ids, return_counts=True)
         if (counts > 1).any():
             raise ItemError(f"item ids occur more than once: {first_ids(distinct[counts > 1])}. Keep one row an item.")

@@ -93,6 +93,7 @@ class FeatureEncoder(ItemEncoder):
         """Set mean, scale and principal components from features [num_items, input_dim]."""
         self.standardised.fit(features)
         rows = self.standardised(features)
+        # Eigenvectors of the covariance, largest eigenvalue first.
         axes = torch.linalg.eigh(rows.T.double() @ rows.double()).eigenvectors.flip(1).T[: self.output_dim]
         self.linear.weight.copy_(axes)
 

@@ -48,6 +48,7 @@ def load_pretrained(
         config = hf.AutoConfig.from_pretrained(name)
         _check_kind(encoder, name, config)
         processor = getattr(hf, encoder.processor_class).from_pretrained(name)
+        # An unused pooling layer would be initialised at random, and be reported as missing.
         options = {} if pooler or not _can_leave_out_pooler(config) else {"add_pooling_layer": False}
         with no_load_report():
             network, report = getattr(hf, encoder.auto_class_for(config)).from_pretrained(

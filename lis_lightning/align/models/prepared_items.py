@@ -67,6 +67,7 @@ class PreparedItems(Dataset[dict[str, Any]]):
             raise IndexError(f"Row {row} of {len(self)} items.")
         item: dict[str, Any] = {"item_id": self.ids[row].item()}
         for name, array in self._arrays.items():
+            # Items are concatenated in one file; a copy, since a memory map is read-only.
             shape, end = self._shapes[name][row], self._ends[name][row]
             item[name] = as_tensor(np.array(array[end - shape.prod() : end]).reshape(shape))
         return item

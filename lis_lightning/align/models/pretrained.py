@@ -183,6 +183,7 @@ class PretrainedEncoder(ItemEncoder):
         joined.features.fit(features)
         spread = np.unique(np.linspace(0, len(items) - 1, _NUM_STATISTICS_ITEMS).round().astype(int))
         sample = items.select(items.ids[spread])
+        # Prepared in memory, as `prepare` would write them to disk.
         batch = self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
         training = self.training
         self.eval()
@@ -244,6 +245,7 @@ class PretrainedEncoder(ItemEncoder):
             if values[0].ndim == 1:  # a field of tokens, stored without the axis of one item
                 values = [value[None] for value in values]
             batch[name] = pad_and_stack(values, self._pad_id if name == "input_ids" else 0)
+        # Items are stored without padding, so their lengths give the mask.
         if "input_ids" in batch:
             lengths = torch.tensor([len(row["input_ids"]) for row in rows])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
@@ -272,6 +274,7 @@ class PretrainedEncoder(ItemEncoder):
         """Return a hash of everything that the processed items depend on."""
         settings = [type(self).__name__, processor_fingerprint(self.processor), *self.settings()]
         digest = hashlib.sha256(json.dumps(settings).encode())
+        # Hashes of fixed length, so that the boundaries between items are part of the digest.
         for text, path in zip(items.texts, items.images, strict=True):
             if self.reads_texts:
                 digest.update(hashlib.sha256(text.encode()).digest())

@@ -178,6 +178,7 @@ def past_clicks(users: NDArray[np.int64], items: NDArray[np.int64], length: int)
         >>> past_clicks(np.array([0, 0, 0, 1]), np.array([5, 6, 7, 8]), 2).tolist()
         [[-1, -1], [5, -1], [6, 5], [-1, -1]]
     """
+    # Position t - 1 - lag for each click t; it counts if it exists and is of the same user.
     position = np.arange(users.size)[:, None] - 1 - np.arange(length)
     exists = position >= 0
     position = np.maximum(position, 0)

@@ -114,6 +114,7 @@ class PairContrastive(_OnPairs):
             return pairs
         anchors, positives = pairs.items["anchor"], pairs.items["positive"]
         skipped = skipped_items(events, anchors[:, 0], self.hard_negatives)
+        # A partner is no negative; held-out partners stay possible, since training must not know them.
         partners = PairSet(np.concatenate([anchors, positives], axis=1)[~pairs.held_out])
         skipped = np.where(partners.has(anchors, np.maximum(skipped, 0)), -1, skipped)
         return Examples({**pairs.items, "negative": skipped}, pairs.held_out, pairs.weights, pairs.extras)

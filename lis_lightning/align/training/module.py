@@ -115,6 +115,7 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        # Objectives have different numbers of held-out batches; one that has none left is None here.
         losses, size = self._losses({name: part for name, part in batch.items() if part is not None})
         if losses.keys() >= set(self.objectives):  # objectives with fewer held-out examples end earlier
             self.log("val/loss", self._sum(losses), prog_bar=True, batch_size=size, sync_dist=True)

@@ -186,7 +186,7 @@ def align(
     began = time.perf_counter()
     items = _checked_items(data, seed, stop_at)
     split = prepare_split(data, split_options)
-    pl.seed_everything(seed, verbose=False)
+    pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
     encoder, options = build_encoder(items), dict(training)
     batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
     batches = _batches(items, encoder, split, objectives, batch_size, cache_dir, seed)
@@ -208,6 +208,7 @@ def align(
     callbacks = [callback for callback in optional if callback is not None]
     fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
     fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
+    # A paused run keeps its checkpoint; any other end removes it.
     pruned = "" if pruning is None else pruning.reason
     pausing = pause is not None and pause.reached and not pruned
     if not pausing and fit.is_global_zero:
