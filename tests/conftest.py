@@ -102,7 +102,7 @@ def sweep():
     ]  # fmt: skip
 
     def run(folder, *overrides):
-        code = "from lis_lightning.cli.app import main; main()"
+        code = "from lis_lightning.cli.align import main; main()"
         env = os.environ | {"LIS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         command = [sys.executable, "-c", code, "-m", *small, *overrides]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)

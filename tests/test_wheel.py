@@ -29,7 +29,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_at_the_top(wheel):
     assert "lis_lightning/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {"lis_lightning", names[-1].partition("/")[0]}
     (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert b"lis-audit = lis_lightning.cli.app:audit" in zipfile.ZipFile(wheel).read(scripts)
+    assert b"lis-audit = lis_lightning.cli.audit:main" in zipfile.ZipFile(wheel).read(scripts)
     assert not any("__pycache__" in name for name in names)
 
 
@@ -40,14 +40,14 @@ def test_the_installed_wheel_aligns_by_a_recipe_and_an_objective_of_the_users(wh
     lab = tmp_path / "lab"
     (lab / "recipe").mkdir(parents=True)
     (lab / "mylosses.py").write_text(
-        "from lis_lightning.align.objectives.pairs import PairContrastive\n\n\nclass Mine(PairContrastive):\n    pass\n"
+        "from lis_lightning.align.objectives import PairContrastive\n\n\nclass Mine(PairContrastive):\n    pass\n"
     )
     (lab / "recipe" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - infonce\nobjectives:\n  pairs:\n    _target_: mylosses.Mine\n"
     )
     own = {"LIS_RECIPES": str(lab), "LIS_CACHE": str(tmp_path / "cache")}
     env = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"} | own
-    code = "import lis_lightning.cli.app as app; print(app.__file__); app.main()"
+    code = "import lis_lightning.cli.align as app; print(app.__file__); app.main()"
     arguments = ["debug=fast", "trainer.max_steps=20", "recipe=mine"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False,

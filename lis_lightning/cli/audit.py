@@ -1,25 +1,64 @@
-"""One audit from its parts: data, preference data, files of item vectors; tables, files and a picture."""
+"""The command ``lis-audit``: score preference data and files of item vectors before any training.
+
+Modules that load torch are imported inside the functions that need them, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.status import Status
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
-from lis_lightning.align.data.sources import AlignmentData
-from lis_lightning.align.data.vectors import read_vectors
-from lis_lightning.align.training.messages import say
-from lis_lightning.align.training.run import prepare_split
-from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.cli.config_check import check_config
+from lis_lightning.cli.config_values import drop_null, lists_as_tuples
+from lis_lightning.cli.hydra_command import run_hydra_command
+from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.report.audit_page import write_audit
-from lis_lightning.report.audit_report import render, write_numbers
-from lis_lightning.scoring.audit import Audit, audit
-from lis_lightning.scoring.preference import BUILT_IN
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from lis_lightning.align.data.alignment_data import AlignmentData
+    from lis_lightning.data.split import PreferenceSplit
+    from lis_lightning.scoring.audit import Audit
+
+
+def main() -> None:
+    """Run ``lis-audit``."""
+    run_hydra_command("lis-audit", _audit)
+
+
+@hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="audit")
+def _audit(config: DictConfig) -> None:
+    """Run one audit."""
+    audit_config(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def audit_config(config: DictConfig, folder: Path) -> Audit:
+    """Audit what a configuration names.
+
+    Args:
+        config: As composed from ``conf/audit.yaml``.
+        folder: Where the files go.
+    """
+    check_config(config, "audit")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return audit_data(
+        instantiate(config.data),
+        split_options=lists_as_tuples(plain["lis"]["split"]),
+        preferences=instantiate(config.preferences, _convert_="all"),
+        embeddings=plain["embeddings"],
+        row_ids=config.row_ids,
+        id_column=config.id_column,
+        aligned_to=config.aligned_to,
+        folder=folder,
+    )
 
 
 def audit_data(
@@ -33,77 +72,99 @@ def audit_data(
     id_column: str = "item_id",
     aligned_to: str | None = None,
 ) -> Audit:
-    """Audit a log, say what was found, and write it.
+    """Audit a log, print the result, and write it to files.
 
     Args:
-        data: The log; of the items no more than their ids.
+        data: The log; of the items, only the ids are needed.
         split_options: Further arguments of the split.
         folder: Where ``audit.csv``, ``audit.json`` and ``audit.html`` go.
         preferences: Preference data, as :func:`lis_lightning.scoring.audit.audit` takes them; None for pairs and ids.
-        embeddings: Files of item vectors by name, as :func:`lis_lightning.align.data.vectors.read_vectors` reads them.
-        row_ids: The ids of rows that have none; None for those of the item table, in its order.
-        id_column: Name of the column of ids in tables.
+        embeddings: Files of item vectors by name, as :func:`~lis_lightning.align.data.read_vectors` reads them.
+        row_ids: Item ids for files without ids; None for those of the item table, in its order.
+        id_column: Name of the id column in tables.
         aligned_to: The preference data that `realised` refers to; None for the first.
 
     Returns:
         The audit.
 
     Raises:
-        LisError: If anything cannot be read or scored.
+        LisError: If a file cannot be read or its content cannot be scored.
     """
+    from rich.console import Console
+
+    from lis_lightning.align.training.console import rank_zero_print
+    from lis_lightning.align.training.run import prepare_split
+    from lis_lightning.report.audit_report import render
+    from lis_lightning.scoring.audit import audit
+    from lis_lightning.scoring.preference import BUILT_IN
+
     began = time.perf_counter()
     files = _files(embeddings)
     split = prepare_split(data, split_options)
-    vectors = _known_vectors(data, split)
-    ids = row_ids if row_ids is not None or data.items is None else data.items.ids
-    for name, path in files.items():
-        try:
-            vectors[name] = read_vectors(path, split.item_ids, ids=ids, id_column=id_column)
-        except LisError as error:
-            raise type(error)(f"embeddings {name!r}: {error}") from error
+    vectors = _true_vectors(data, split) | _vectors_of_files(files, data, split, row_ids, id_column)
     chosen = BUILT_IN if preferences is None else preferences
+    if isinstance(chosen, Mapping):
+        chosen = drop_null(chosen)
+    # Progress goes to standard error, so that standard output holds the result alone.
     with Console(stderr=True).status("reading") as status:
-        found = audit(split, _without_none(chosen), vectors, aligned_to=aligned_to, progress=_teller(status))
-    say(render(found))
-    say(f"\n{_write(found, folder, f'Audit of {data.name}')}\ntook {time.perf_counter() - began:.0f} s")
-    return found
+        result = audit(split, chosen, vectors, aligned_to=aligned_to, progress=_progress(status))
+    rank_zero_print(render(result))
+    written = _write(result, folder, f"Audit of {data.name}")
+    rank_zero_print(f"\n{written}\ntook {time.perf_counter() - began:.0f} s")
+    return result
 
 
 def _files(embeddings: Any) -> dict[str, str | Path]:
-    """Return the file of each representation, or say how to name them."""
-    given = {} if embeddings is None else embeddings
-    if not isinstance(given, Mapping) or not all(isinstance(path, str | Path) for path in given.values()):
+    """Return the file of each representation."""
+    files = {} if embeddings is None else embeddings
+    if not isinstance(files, Mapping) or not all(isinstance(path, str | Path) for path in files.values()):
         raise ConfigError(
             f"Expected embeddings={{name: file}}, as in embeddings={{text: text.parquet}}, got {embeddings!r}."
         )
-    return {str(name): path for name, path in given.items()}
+    return {str(name): path for name, path in files.items()}
 
 
-def _known_vectors(data: AlignmentData, split: PreferenceSplit) -> dict[str, Any]:
-    """Return what is true of the items of a generated world: what content reveals, and all that users respond to."""
+def _true_vectors(data: AlignmentData, split: PreferenceSplit) -> dict[str, Any]:
+    """Return the known item latents of a generated world: the part that content reveals, and the whole."""
     if data.truth is None or data.items is None:
         return {}
     rows = data.items.rows(split.item_ids)
     return {"content (truth)": data.truth.content_latents[rows], "items (truth)": data.truth.item_latents[rows]}
 
 
-def _without_none(preferences: Sequence[str] | Mapping[str, Any]) -> Sequence[str] | Mapping[str, Any]:
-    if not isinstance(preferences, Mapping):
-        return preferences
-    return {name: preference for name, preference in preferences.items() if preference is not None}
+def _vectors_of_files(
+    files: Mapping[str, str | Path],
+    data: AlignmentData,
+    split: PreferenceSplit,
+    row_ids: str | Path | None,
+    id_column: str,
+) -> dict[str, Any]:
+    from lis_lightning.align.data.vector_files import read_vectors
+
+    ids = row_ids if row_ids is not None or data.items is None else data.items.ids
+    vectors = {}
+    for name, path in files.items():
+        try:
+            vectors[name] = read_vectors(path, split.item_ids, ids=ids, id_column=id_column)
+        except LisError as error:
+            raise type(error)(f"embeddings {name!r}: {error}") from error
+    return vectors
 
 
-def _teller(status: Status) -> Any:
-    def tell(step: str, number: int, total: int) -> None:
+def _progress(status: Status) -> Any:
+    def show(step: str, number: int, total: int) -> None:
         status.update(f"{step} ({number + 1} of {total})")
 
-    return tell
+    return show
 
 
-def _write(found: Audit, folder: Path, title: str) -> str:
+def _write(result: Audit, folder: Path, title: str) -> str:
     """Write the files; return where they are."""
-    numbers = ", ".join(str(path) for path in write_numbers(found, folder))
+    from lis_lightning.report.audit_page import write_audit
+    from lis_lightning.report.audit_report import write_numbers
+
+    numbers = ", ".join(str(path) for path in write_numbers(result, folder))
     try:
-        return f"numbers: {numbers}\npicture: {write_audit(found, folder / 'audit.html', title=title)}"
+        return f"numbers: {numbers}\npicture: {write_audit(result, folder / 'audit.html', title=title)}"
     except ConfigError as error:
         return f"numbers: {numbers}\nno picture: {error}"

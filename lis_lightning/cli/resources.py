@@ -1,4 +1,4 @@
-"""Where the files that travel with the package are: inside the wheel, or beside it in a checkout."""
+"""Folders that travel with the package: inside the wheel, or beside the package in a checkout."""
 
 from pathlib import Path
 
@@ -6,17 +6,22 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def resource_dir(name: str) -> Path:
-    """Return the folder `name` ("conf" or "recipes"), installed or in a checkout.
+    """Return the folder ``conf`` or ``recipes``, installed or in a checkout.
+
+    Args:
+        name: Of the folder.
 
     Raises:
-        FileNotFoundError: If neither place has it, with both places named.
+        FileNotFoundError: If there is no such folder; the message names both candidates.
 
     Example:
         >>> (resource_dir("conf") / "align.yaml").is_file()
         True
     """
-    places = (_PACKAGE / name, _PACKAGE.parent / name)
-    for place in places:
-        if place.is_dir():
-            return place
-    raise FileNotFoundError(f"`{name}/` was found in neither {places[0]} nor {places[1]}; reinstall lis-lightning.")
+    candidates = (_PACKAGE / name, _PACKAGE.parent / name)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"`{name}/` was found in neither {candidates[0]} nor {candidates[1]}; reinstall lis-lightning."
+    )

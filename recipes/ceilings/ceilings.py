@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lis_lightning import Completed, PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.functional import (
     ItemVectors,
     complete_vectors,

@@ -24,7 +24,7 @@ RAW = "raw"  # a control that needs no run of its own: the encoder before its fi
 
 def sweep(name: str, *overrides: str) -> None:
     """Run a sweep in a process of its own; one of the same name goes on where it stopped."""
-    command = [sys.executable, "-c", "from lis_lightning.cli.app import main; main()", "-m", f"sweep_name={name}"]
+    command = [sys.executable, "-c", "from lis_lightning.cli.align import main; main()", "-m", f"sweep_name={name}"]
     done = subprocess.run([*command, *overrides], check=False)  # noqa: S603  # our own command
     if done.returncode:
         raise ConfigError(f"The sweep {name!r} ended with code {done.returncode}; what it said stands above.")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.functional import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.stopping import judge

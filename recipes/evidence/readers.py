@@ -9,12 +9,8 @@ from pathlib import Path
 
 from worlds import cache_dir
 
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.models.features import FeatureEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.align.data import ItemTable
+from lis_lightning.align.models import FeatureEncoder, ItemEncoder, TextEncoder, Tuning, VisionLanguageEncoder
 
 DIM = 32
 

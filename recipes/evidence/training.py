@@ -17,13 +17,16 @@ from torch import Tensor
 from typing_extensions import override
 from worlds import Study, cache_dir
 
-from lis_lightning.align.data.events import AlignmentEvents
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.objectives.base import Objective
-from lis_lightning.align.objectives.histories import ClickRanking, NextItemContrastive
-from lis_lightning.align.objectives.pairs import CoEngagement, PairAttraction, PairContrastive
-from lis_lightning.align.objectives.teachers import Distillation
-from lis_lightning.align.training.module import AlignmentModule
+from lis_lightning.align.data import AlignmentEvents, CoEngagement, ExampleDataModule
+from lis_lightning.align.objectives import (
+    ClickRanking,
+    Distillation,
+    NextItemContrastive,
+    Objective,
+    PairAttraction,
+    PairContrastive,
+)
+from lis_lightning.align.training import AlignmentModule
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.data.sources import AlignmentData, load_movielens, load_world
-from lis_lightning.align.world.world import VOCABULARY, generate_world
+from lis_lightning.align.data import AlignmentData, ItemTable, load_movielens
+from lis_lightning.align.world import VOCABULARY, generate_world, load_world
 
 SIZE: dict[str, Any] = {"num_users": 3000, "num_items": 300, "num_events": 120_000}
 KINDS: dict[str, dict[str, Any]] = {

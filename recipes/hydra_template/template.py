@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 
 # What is yours already, in the layout of https://github.com/ashleve/lightning-hydra-template.
 YOURS = {

@@ -14,11 +14,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 
-from lis_lightning.align.data.sources import load_movielens
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.objectives.pairs import PairContrastive
-from lis_lightning.align.training.run import Monitoring, Run, align
+from lis_lightning.align.data import load_movielens
+from lis_lightning.align.models import TextEncoder, Tuning
+from lis_lightning.align.objectives import PairContrastive
+from lis_lightning.align.training import Monitoring, Run, align
 from lis_lightning.errors import LisError
 
 IMAGES = "image_efficientnet_lite0"  # a .npy file in the folder, one row an item

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from typing_extensions import override
 
 from lis_lightning import LISEarlyStopping, LISMonitor, PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.results.stopping import StopRule
 
 NUM = 31

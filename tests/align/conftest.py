@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.data import ItemTable
 
 _WORDS = ("red lamp", "blue wooden chair", "a tall green vase with a long description of its many uses", "cup", "rug")
 _COLOURS = ((220, 30, 30), (30, 30, 220), (30, 200, 60), (240, 240, 90), (120, 60, 30))

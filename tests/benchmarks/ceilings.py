@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.ceiling import _measure
 from lis_lightning.scoring.cross_fit import source

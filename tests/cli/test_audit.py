@@ -13,8 +13,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 
-from lis_lightning.cli.app import _in_words, audit_config
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
+from lis_lightning.cli.audit import audit_config
+from lis_lightning.cli.hydra_command import describe_hydra_error
 from lis_lightning.errors import ConfigError, ItemError, LisError, LogError
 
 CONF = resource_dir("conf")
@@ -123,12 +124,12 @@ def test_bad_words_get_one_clear_message(argument, files):
     error, words = BAD[argument]
     with pytest.raises((LisError, InstantiationException)) as caught:
         run(files, "data=log", f"data.log={files}/events.parquet", argument.replace("FOLDER", str(files)))
-    assert re.match(f"{error.__name__}: .*{words}", _in_words(caught.value))
+    assert re.match(f"{error.__name__}: .*{words}", describe_hydra_error(caught.value))
     assert not (files / "out").exists(), "no partial output is mistaken for a result"
 
 
 def lis_audit(*arguments, folder, **environment):
-    command = [sys.executable, "-c", "from lis_lightning.cli.app import audit; audit()", *arguments]
+    command = [sys.executable, "-c", "from lis_lightning.cli.audit import main; main()", *arguments]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
 

@@ -13,8 +13,8 @@ from omegaconf.errors import MissingMandatoryValue
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from lis_lightning import LISEarlyStopping, LISMonitor
-from lis_lightning.cli.config import check_config
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
+from lis_lightning.cli.config_check import check_config
 from lis_lightning.results.record import Record
 
 

@@ -1,20 +1,16 @@
 """Sweeps by the plugins that users install: in processes, by submitit, and by optuna's choice."""
 
-import importlib.metadata
-
 import polars as pl
 import pytest
 import yaml
 
-from lis_lightning.cli import hydra_plugins as _hydra
-from lis_lightning.errors import ConfigError
 from lis_lightning.results.jobs import jobs_in
 
 LOSSES = """
 import os
 from pathlib import Path
 
-from lis_lightning.align.objectives.pairs import PairContrastive
+from lis_lightning.align.objectives import PairContrastive
 
 
 class Seen(PairContrastive):
@@ -65,11 +61,3 @@ def test_optuna_keeps_the_best_ais(sweep, tmp_path):
     assert best["best_value"] == max(job.best_ais for _, job in jobs_in(folder))
     assert 1e-4 <= best["best_params"]["training.learning_rate"] <= 2e-2
     assert pl.read_csv(folder / "leaderboard.csv").height == 2
-
-
-def test_a_plugin_that_is_missing_is_named_before_hydra_runs(monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [])
-    for name, plugin in _hydra._PLUGINS.items():
-        with pytest.raises(ConfigError, match=rf"sweep={name} needs {plugin}; pip install 'lis-lightning\[sweep"):
-            _hydra.check_choices([f"sweep={name}"])
-    _hydra.check_choices(["sweep=race", "recipe=infonce"])

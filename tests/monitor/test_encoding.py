@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ShapeError
 from lis_lightning.monitor.callback import LISMonitor

@@ -129,9 +129,9 @@ def test_bad_input_is_refused_with_its_value(make, message):
 
 def test_hydra_makes_them():
     configs = [
-        {"_target_": "lis_lightning.monitor.schedule.LogSpaced", "first": 10, "per_decade": 4},
-        {"_target_": "lis_lightning.monitor.schedule.AtSteps", "steps": [1, 5]},
-        {"_target_": "lis_lightning.monitor.schedule.OnFile", "path": "now"},
+        {"_target_": "lis_lightning.monitor.LogSpaced", "first": 10, "per_decade": 4},
+        {"_target_": "lis_lightning.monitor.AtSteps", "steps": [1, 5]},
+        {"_target_": "lis_lightning.monitor.OnFile", "path": "now"},
     ]
     assert hydra.utils.instantiate(configs) == [LogSpaced(10, 4), AtSteps([1, 5]), OnFile("now")]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.align.world import simulate_world
+from lis_lightning.cli import resource_dir
 from lis_lightning.functional.intervals import paired_difference
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.jobs import Job, jobs_in
 from lis_lightning.results.record import Record

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 
 
 @pytest.fixture

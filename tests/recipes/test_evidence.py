@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
 
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 from lis_lightning.results import Snapshot
 from lis_lightning.results.record import Record
 from lis_lightning.results.result import Ceiling

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lis_lightning.align.models.tiny_towers import make_tiny_text
-from lis_lightning.align.world.world import generate_world
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.align.models.tiny import make_tiny_text
+from lis_lightning.align.world import generate_world
+from lis_lightning.cli import resource_dir
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.align.world import simulate_world
+from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ConfigError
 
 SCRIPTS = ("costs", "cost_tables", "contender", "prepare", "gold", "worlds", "arithmetic")

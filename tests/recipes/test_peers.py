@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 
 
 @pytest.fixture(scope="module")

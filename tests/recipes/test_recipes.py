@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.cli import resource_dir
 
 FOLDERS = sorted(path for path in resource_dir("recipes").iterdir() if path.is_dir() and path.name != "__pycache__")
 SCRIPTS = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lis_lightning.cli.racer import RaceConf
+from lis_lightning.cli.race_sweeper import RaceConf
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.jobs import Job, jobs_in
 from lis_lightning.results.leaderboard import Runs

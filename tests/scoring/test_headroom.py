@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lis_lightning import Completed, PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.item_coordinates import principal_coordinates

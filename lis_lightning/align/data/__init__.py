@@ -1,4 +1,4 @@
-"""Items, events and pairs that a fine-tuning run learns from."""
+"""Items, events and training examples of a fine-tuning run."""
 
 import lazy_loader
 

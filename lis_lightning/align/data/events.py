@@ -1,4 +1,4 @@
-"""What alignment may learn from: the events of the alignment window, as rows of the item table."""
+"""The events that alignment may learn from: those of the alignment window, as rows of the item table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.data.split import PreferenceSplit
 
 
 @dataclass(frozen=True, eq=False)
 class AlignmentEvents:
-    """Events of w0 without the withheld items, sorted by user, then time.
+    """Events of the alignment window, without withheld items, sorted by user and then by time.
 
-    An event of a later window would let a run see what it is scored on.
+    Later events are left out, since they would let a run train on what it is scored on.
 
     Attributes:
         user: User of each event, from 0, [n].
@@ -24,9 +24,16 @@ class AlignmentEvents:
         label: 0 or 1, [n].
         time: When, [n].
         items: The item table.
-        withheld: Rows of the items that alignment must not see, whose scored events show memorising.
-        units_per_day: How many time units make a day, if known.
-        seed: Of whatever is drawn.
+        withheld: Rows of the items that alignment must not see: scored events of these items reveal memorisation.
+        units_per_day: Time units in a day, if known.
+        seed: Of everything that is drawn at random.
+
+    Example:
+        >>> items = ItemTable(np.array([7, 8]), ("red cup", "blue mug"), (None, None))
+        >>> zeros = np.zeros(2, int)
+        >>> events = AlignmentEvents(zeros, np.array([0, 1]), np.array([1, 0]), np.arange(2), items, zeros[:0], None, 0)
+        >>> events.positives.item.tolist()
+        [0]
     """
 
     user: NDArray[np.int64]
@@ -40,12 +47,12 @@ class AlignmentEvents:
 
     @classmethod
     def from_split(cls, split: PreferenceSplit, items: ItemTable, *, seed: int = 0) -> AlignmentEvents:
-        """Return the events that ``split.alignment`` holds.
+        """Return the events of ``split.alignment``.
 
         Args:
-            split: Its alignment window is used, and nothing else.
+            split: Only its alignment window is used.
             items: All items.
-            seed: Of whatever is drawn.
+            seed: Of everything that is drawn at random.
 
         Raises:
             ItemError: If items of the window have no row in the table.
@@ -55,6 +62,7 @@ class AlignmentEvents:
         user = np.unique(table["user"].to_numpy(), return_inverse=True)[1].astype(np.int64)
         time = table["time"].to_numpy()
         order = np.lexsort((time, user))  # stable: events at one time keep the order of the split
+        # Unseen items of the evaluation windows are withheld from alignment.
         withheld = items.rows(split.item_ids[np.unique(split.events.item[split.events.unseen])])
         return cls(
             user=user[order],
@@ -72,13 +80,13 @@ class AlignmentEvents:
 
     @property
     def positives(self) -> AlignmentEvents:
-        """The clicks."""
+        """The clicks: events with label 1."""
         keep = self.label == 1
         return replace(self, user=self.user[keep], item=self.item[keep], label=self.label[keep], time=self.time[keep])
 
     def shuffled(self) -> AlignmentEvents:
-        """Return the same events with items traded between them: users and popularity stay, preferences go.
+        """Return the events with their items permuted: a negative control without preferences.
 
-        A negative control: what a run learns from these is not preference.
+        The activity of users and the popularity of items stay the same.
         """
         return replace(self, item=np.random.default_rng([self.seed, 11]).permutation(self.item))

@@ -1,4 +1,4 @@
-"""Folders that are made once, whole or not at all, and checked whenever they are used again."""
+"""Folders that are built once and atomically, and verified by checksums before they are used again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
-_CHUNK = 2**24
+_CHUNK = 2**24  # bytes read at a time
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Return `folder`, made by `build` unless it is there and every file is as it was written.
+    """Return `folder`; build it unless it exists and none of its files has changed.
 
-    The files are written to a folder beside it that is renamed at the end: an interrupted build leaves nothing that
-    could be mistaken for a result, and of two processes that build at once, one keeps the other's.
+    The files are written to a temporary folder that is renamed at the end. So an interrupted build leaves nothing that
+    could be mistaken for a result, and if two processes build at once, both use the folder of the faster one.
 
     Args:
-        folder: Named after its content (a hash), since an intact one is never rebuilt.
+        folder: Named after its content (a hash), since an intact folder is never rebuilt.
         build: Writes the files into the folder that it is given.
     """
     if is_intact(folder):
@@ -42,21 +42,18 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
 
 def is_intact(folder: Path) -> bool:
-    """Tell whether the folder was finished and none of its files has changed since."""
+    """Return whether the folder was built completely and none of its files has changed since."""
     try:
-        written = json.loads((folder / _MANIFEST).read_text())
-        return bool(written == _checksums(folder))
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        return bool(manifest == _checksums(folder))
     except (OSError, ValueError):
         return False
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Return the CRC-32 of every file: it finds damage, and reads a gigabyte a second."""
-    return {
-        path.relative_to(folder).as_posix(): _crc32(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _MANIFEST
-    }
+    """Return the CRC-32 of every file by its relative path; it finds damage, at a gigabyte a second."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST)
+    return {path.relative_to(folder).as_posix(): _crc32(path) for path in paths}
 
 
 def _crc32(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Encoders of items."""
+"""Item encoders: heads over precomputed features, and pretrained text, image and multimodal models."""
 
 import lazy_loader
 

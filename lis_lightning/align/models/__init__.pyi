@@ -1,1 +1,9 @@
-
+from .dual import DualEncoder as DualEncoder
+from .features import FeatureEncoder as FeatureEncoder
+from .item_encoder import ItemEncoder as ItemEncoder
+from .loading import load_pretrained as load_pretrained
+from .pretrained import PretrainedEncoder as PretrainedEncoder
+from .text import TextEncoder as TextEncoder
+from .tuning import Tuning as Tuning
+from .vision import VisionEncoder as VisionEncoder
+from .vlm import VisionLanguageEncoder as VisionLanguageEncoder

@@ -1,4 +1,4 @@
-"""Encoders with a tower for images and one for texts."""
+"""Encoders with one tower for images and one for texts."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable, OnBadImage, load_image
+from lis_lightning.align.data.images import OnBadImage, load_image
+from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.loading import load_pretrained
-from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
-from lis_lightning.align.models.tiny_towers import make_tiny_dual
-from lis_lightning.align.models.tuning import Tuning
+from lis_lightning.align.models.tiny import make_tiny_dual
 from lis_lightning.errors import ConfigError
 
 Fusion = Literal["mean", "concat"]
 
 
 class DualEncoder(PretrainedEncoder):
-    """A model with an image tower and a text tower, and a head over their embeddings, fused.
+    """A model with an image tower and a text tower, and a head over their fused embeddings.
 
-    Any model that `AutoModel` loads with `get_image_features` and `get_text_features`: CLIP, SigLIP, ALIGN. The
-    embeddings are scaled to unit length before they are fused. An item without an image is shown plain grey.
+    Reads any model that `AutoModel` loads with `get_image_features` and `get_text_features`: CLIP, SigLIP, ALIGN. The
+    embeddings are scaled to unit length before they are fused. An item without an image is shown as plain grey.
 
     Args:
-        model: A hub id, or a folder written by `save_pretrained` with the processor beside it.
+        model: A hub id, or a folder written by `save_pretrained` that also has the processor.
         prompt: ``{text}`` is the item's text, as in ``"a photo of {text}"``.
-        fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weigh them.
-        output_dim: Dimension of the projection, whose outputs are standardised; None for the fused embedding itself.
-        max_text_tokens: Longer texts are cut, before they are put into the prompt; CLIP reads 77 tokens at most, SigLIP
-            64, and what is longer with its prompt is cut to that.
-        tuning: What is trained; default: all. Projections into the shared space belong to no tower.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
+        fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weight them.
+        max_text_tokens: Longer texts are cut, before they are put into the prompt; the prompt is then cut to the length
+            that the model reads (CLIP 77 tokens, SigLIP 64).
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
-        on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
-        features: How many precomputed features of each item are joined, before the head; 0 for none.
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+            :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no
+            tower.
 
     Raises:
-        ConfigError: If the model cannot be loaded or has not both towers, or an option is unknown.
+        ConfigError: If the model cannot be loaded or lacks a tower, or an option is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> folder = DualEncoder.make_tiny(Path(tempfile.mkdtemp()), texts=("red cup", "blue mug"))
+        >>> DualEncoder(folder, fusion="concat", output_dim=None).output_dim  # two embeddings of 64
+        128
     """
+
+    kind = "dual"
+    accepts = "images and texts apart"
 
     def __init__(
         self,
@@ -51,38 +59,38 @@ class DualEncoder(PretrainedEncoder):
         *,
         prompt: str = "{text}",
         fusion: Fusion = "concat",
-        output_dim: int | None = 64,
         max_text_tokens: int = 64,
-        tuning: Tuning | None = None,
-        gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
-        features: int = 0,
+        **options: Any,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if fusion not in get_args(Fusion):
             raise ConfigError(f"`fusion` must be one of {', '.join(get_args(Fusion))}, but got {fusion!r}.")
-        network, processor = load_pretrained("dual", model, torch_dtype)
+        network, processor = load_pretrained(type(self), model, torch_dtype)
         config = network.config
-        width = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
-        used_elsewhere = [getattr(network, name, None) for name in ("logit_scale", "logit_bias", "temperature")]
+        embedding_dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
+        of_the_loss = [getattr(network, name, None) for name in ("logit_scale", "logit_bias", "temperature")]
+        num_embeddings = {"mean": 1, "concat": 2}[fusion]
         super().__init__(
             network,
             processor,
             towers={"language": network.text_model, "vision": network.vision_model},
-            unused=[parameter for parameter in used_elsewhere if parameter is not None],
-            hidden_dim=2 * width if fusion == "concat" else width,
-            output_dim=output_dim,
-            tuning=tuning or Tuning(),
-            gradient_checkpointing=gradient_checkpointing,
-            on_bad_image=on_bad_image,
-            features=features,
+            hidden_dim=num_embeddings * embedding_dim,
+            unused=[parameter for parameter in of_the_loss if parameter is not None],
+            **options,
         )
         self.prompt = prompt
         self.fusion: Fusion = fusion
         self.max_text_tokens = max_text_tokens
-        # SigLIP has learned texts padded to one length and without a mask, and reads the last position.
+        self.on_bad_image = on_bad_image
+        # SigLIP was trained with texts padded to one length and without a mask, and reads the last position.
         self._padded = "attention_mask" not in processor.tokenizer.model_input_names or "siglip" in config.model_type
+
+    @override
+    @classmethod
+    def can_read(cls, config: Any, network: Any) -> bool:
+        return has_two_towers(network)
 
     @override
     @staticmethod
@@ -91,7 +99,7 @@ class DualEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        return [*super().settings(), self.prompt, self.max_text_tokens]
+        return [self.on_bad_image, self.prompt, self.max_text_tokens]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
@@ -116,5 +124,5 @@ class DualEncoder(PretrainedEncoder):
         images = {name: value for name, value in inputs.items() if name not in {*texts, "attention_mask"}}
         image = self.model.get_image_features(**images).pooler_output
         text = self.model.get_text_features(**texts).pooler_output
-        both = [normalize(part.float(), dim=-1) for part in (image, text)]
-        return torch.cat(both, dim=-1) if self.fusion == "concat" else (both[0] + both[1]) / 2
+        image, text = normalize(image.float(), dim=-1), normalize(text.float(), dim=-1)
+        return torch.cat([image, text], dim=-1) if self.fusion == "concat" else (image + text) / 2

@@ -1,4 +1,4 @@
-"""A head over precomputed item features."""
+"""An encoder of precomputed item features."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.base import ItemEncoder, item_ids
-from lis_lightning.align.models.joined import Standardised, features_of
+from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
+from lis_lightning.align.models.joined_features import Standardised, features_of
 from lis_lightning.errors import ConfigError
 
 
@@ -34,13 +34,13 @@ class _FeatureRows(Dataset[dict[str, Any]]):
 class FeatureEncoder(ItemEncoder):
     r"""A head over precomputed item features: :math:`W z + V\,\mathrm{gelu}(U z)` of the standardised features z.
 
-    W begins as the principal components of the items and V as zero, so that the first snapshot shows what the
-    features are worth as they come, and training departs from there.
+    W is initialised with the principal components of the items and V with zeros. So the first snapshot scores the
+    features as they are, and training starts from there.
 
     Args:
         input_dim: Dimension of the features.
         output_dim: Dimension of the representation, at most `input_dim`.
-        hidden_dim: Width of the non-linear branch; 0 for a linear head.
+        hidden_dim: Width of the non-linear branch; 0 leaves it out.
 
     Raises:
         ConfigError: If a dimension is out of range.
@@ -72,11 +72,11 @@ class FeatureEncoder(ItemEncoder):
 
     @classmethod
     def from_items(cls, items: ItemTable, *, cache_dir: Path | str = "", **options: Any) -> FeatureEncoder:
-        """Return an encoder whose statistics and first weights come from the items' features.
+        """Return an encoder with statistics and initial weights from the features of the items.
 
         Args:
             items: With features.
-            cache_dir: Not used; features need no processing.
+            cache_dir: Not used, since features need no processing.
             options: `output_dim` and `hidden_dim`.
 
         Raises:
@@ -90,9 +90,10 @@ class FeatureEncoder(ItemEncoder):
 
     @torch.no_grad()
     def fit_statistics(self, features: Tensor) -> None:
-        """Take the mean, the scale and the principal components from features [num_items, input_dim]."""
+        """Set mean, scale and principal components from features [num_items, input_dim]."""
         self.standardised.fit(features)
         rows = self.standardised(features)
+        # Eigenvectors of the covariance, largest eigenvalue first.
         axes = torch.linalg.eigh(rows.T.double() @ rows.double()).eigenvectors.flip(1).T[: self.output_dim]
         self.linear.weight.copy_(axes)
 

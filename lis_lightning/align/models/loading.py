@@ -1,48 +1,44 @@
-"""Pretrained models and their processors, from a folder or the hub, checked to be of the kind that was asked for."""
+"""Load a pretrained model and its processor from a folder or the hub, and check that an encoder can use them."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from lis_lightning.align.models.tiny import hugging_face
+from lis_lightning.align.models.hugging_face import hugging_face, no_load_report
+from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.errors import ConfigError, LisWarning
 
-Kind = Literal["vlm", "dual", "text", "vision"]
-
 _DTYPES = ("float32", "bfloat16", "float16")
-_TAKES = {
-    "vlm": "images and texts as one sequence",
-    "dual": "images and texts apart",
-    "text": "texts",
-    "vision": "images",
-}
-_PROCESSORS = {
-    "vlm": "AutoProcessor",
-    "dual": "AutoProcessor",
-    "text": "AutoTokenizer",
-    "vision": "AutoImageProcessor",
-}
 
 
-def load_pretrained(kind: Kind, model: str | Path, torch_dtype: str, *, pooler: bool = True) -> tuple[Any, Any]:
-    """Return a model and its processor.
+def load_pretrained(
+    encoder: type[PretrainedEncoder], model: str | Path, torch_dtype: str, *, pooler: bool = True
+) -> tuple[Any, Any]:
+    """Return a model and its processor, loaded as an encoder class says.
 
     Args:
-        kind: What it must be.
+        encoder: Says by its attributes which classes of transformers load the two, and which models it can read.
         model: A folder, or an id on the Hugging Face hub.
-        torch_dtype: Of the weights.
-        pooler: Whether the model's own pooling layer is used; else it is left out where the model knows how.
+        torch_dtype: Of the weights: "float32", "bfloat16" or "float16".
+        pooler: Whether the model's own pooling layer is used. If not, it is left out where the model can do without.
 
     Raises:
-        ConfigError: If there is no such model, or it is of another kind, or its processor needs a package.
+        ConfigError: If there is no such model, the encoder cannot read it, or its processor needs another package.
 
     Warns:
-        LisWarning: If weights are missing and were drawn at random.
+        LisWarning: If weights are missing and were initialised at random.
+
+    Example:
+        >>> import tempfile
+        >>> from lis_lightning.align.models import VisionEncoder
+        >>> folder = VisionEncoder.make_tiny(Path(tempfile.mkdtemp()), texts=())
+        >>> network, processor = load_pretrained(VisionEncoder, folder, "float32", pooler=False)
+        >>> type(network).__name__, type(processor).__name__
+        ('ViTModel', 'ViTImageProcessorPil')
     """
     if torch_dtype not in _DTYPES:
         raise ConfigError(f"`torch_dtype` must be one of {', '.join(_DTYPES)}, but got {torch_dtype!r}.")
@@ -50,18 +46,19 @@ def load_pretrained(kind: Kind, model: str | Path, torch_dtype: str, *, pooler: 
     try:
         hf = hugging_face()
         config = hf.AutoConfig.from_pretrained(name)
-        _check_kind(name, config, kind)
-        processor = getattr(hf, _PROCESSORS[kind]).from_pretrained(name)
-        without = {} if pooler or not _can_leave_out_pooler(config) else {"add_pooling_layer": False}
-        with _no_load_report():
-            network, report = _auto_class(config, kind).from_pretrained(
-                name, dtype=torch_dtype, output_loading_info=True, **without
+        _check_kind(encoder, name, config)
+        processor = getattr(hf, encoder.processor_class).from_pretrained(name)
+        # An unused pooling layer would be initialised at random, and be reported as missing.
+        options = {} if pooler or not _can_leave_out_pooler(config) else {"add_pooling_layer": False}
+        with no_load_report():
+            network, report = getattr(hf, encoder.auto_class_for(config)).from_pretrained(
+                name, dtype=torch_dtype, output_loading_info=True, **options
             )
     except (OSError, ValueError, ImportError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"The model {name} cannot be loaded. {_advice(name, error)}") from error
-    _check_processor(name, processor, kind)
+    _check_processor(encoder, name, processor)
     missing = sorted(report["missing_keys"])
     if missing:
         warnings.warn(
@@ -72,84 +69,68 @@ def load_pretrained(kind: Kind, model: str | Path, torch_dtype: str, *, pooler: 
     return network, processor
 
 
-@contextmanager
-def _no_load_report() -> Iterator[None]:
-    """Keep transformers from listing weights that were left out on purpose; missing ones are warned about here."""
-    logging = hugging_face().utils.logging
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _kinds(config: Any) -> list[str]:
-    """Return the kinds that a model of this configuration can be loaded as."""
-    hf = hugging_face()
-    found = ["vlm"] if type(config) in hf.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else []
-    network = _model_class(config)
-    if network is not None:
-        inputs = network.input_modalities
-        takes = {inputs} if isinstance(inputs, str) else set(inputs)
-        if hasattr(network, "get_image_features") and hasattr(network, "get_text_features"):
-            found.append("dual")
-        elif takes in ({"text"}, {"image"}):
-            found.append("text" if takes == {"text"} else "vision")
-    return found
-
-
-def _model_class(config: Any) -> Any:
-    """Return the class that `AutoModel` gives; None where it knows none."""
-    mapping = hugging_face().MODEL_MAPPING
-    found = mapping.get(type(config), None)
-    return found[0] if isinstance(found, (tuple, list)) else found
+def encoder_kinds() -> list[type[PretrainedEncoder]]:
+    """Return all encoder classes: those of this package, then those defined elsewhere."""
+    face = importlib.import_module("lis_lightning.align.models")
+    for name in face.__all__:
+        getattr(face, name)  # imports the module that defines it
+    return PretrainedEncoder.kinds()
 
 
 def _can_leave_out_pooler(config: Any) -> bool:
-    return "add_pooling_layer" in inspect.signature(_model_class(config).__init__).parameters
+    return "add_pooling_layer" in inspect.signature(model_class(config).__init__).parameters
 
 
-def _check_kind(name: str, config: Any, kind: Kind) -> None:
-    kinds = _kinds(config)
-    if kind not in kinds:
-        said = f"model={kind} needs one that takes {_TAKES[kind]}, which {name} ({type(config).__name__}) does not. "
-        if not kinds:
-            raise ConfigError(f"{said}No encoder here can use it; models are of the kinds {', '.join(get_args(Kind))}.")
-        raise ConfigError(f"{said}It takes {_TAKES[kinds[0]]}: use model={kinds[0]} model.model={name}.")
+def model_class(config: Any) -> Any:
+    """Return the class that `AutoModel` loads for a configuration; None if it has none."""
+    classes = hugging_face().MODEL_MAPPING.get(type(config), None)
+    return classes[0] if isinstance(classes, tuple | list) else classes
 
 
-def _auto_class(config: Any, kind: Kind) -> Any:
-    hf = hugging_face()
-    if kind == "vlm":
-        return hf.AutoModelForImageTextToText
-    # Of an encoder-decoder (T5) only the encoder.
-    return hf.AutoModelForTextEncoding if kind == "text" and config.is_encoder_decoder else hf.AutoModel
+def _check_kind(encoder: type[PretrainedEncoder], name: str, config: Any) -> None:
+    """Raise if an encoder cannot read a model, and say which kind can."""
+    network = model_class(config)
+    if encoder.can_read(config, network):
+        return
+    problem = (
+        f"model={encoder.kind} needs one that takes {encoder.accepts}, which {name} ({type(config).__name__}) does not."
+    )
+    kinds = encoder_kinds()
+    for other in kinds:
+        if other.can_read(config, network):
+            raise ConfigError(f"{problem} It takes {other.accepts}: use model={other.kind} model.model={name}.")
+    names = ", ".join(other.kind for other in kinds)
+    raise ConfigError(f"{problem} No encoder here can use it; models are of the kinds {names}.")
 
 
-def _check_processor(name: str, processor: Any, kind: Kind) -> None:
-    parts = (getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None))
-    if kind in ("vlm", "dual") and None in parts:
-        raise ConfigError(
-            f"The model {name} comes without a processor for images and texts (got {type(processor).__name__}); "
-            "save the processor into the same folder: processor.save_pretrained(folder)."
-        )
-    tokenizer = parts[1] if kind in ("vlm", "dual") else processor if kind == "text" else None
+def _check_processor(encoder: type[PretrainedEncoder], name: str, processor: Any) -> None:
+    """Raise if a processor lacks the part for images, the part for texts, or its vocabulary."""
+    tokenizer = None
+    if encoder.reads_images and encoder.reads_texts:
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is None or getattr(processor, "image_processor", None) is None:
+            raise ConfigError(
+                f"The model {name} comes without a processor for images and texts (got {type(processor).__name__}); "
+                "save the processor into the same folder: processor.save_pretrained(folder)."
+            )
+    elif encoder.reads_texts:
+        tokenizer = processor
     if tokenizer is not None and len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ConfigError(  # transformers makes an empty one where it finds no file
+        raise ConfigError(  # transformers makes an empty tokenizer if there is no file
             f"The model {name} comes without the words of its tokenizer ({len(tokenizer)} tokens). Save both the model "
             "and its processor into that folder with save_pretrained."
         )
 
 
 def _checked_name(model: str | Path) -> str:
+    """Return the name that transformers takes, or raise if it names a folder that has no model."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+            files = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise ConfigError(
-                f"The model folder {folder} has no config.json (it holds {held}). Give a folder written by "
-                "save_pretrained of a model and its processor, a hub id, or model=tiny."
+                f"The model folder {folder} has no config.json (it holds {files or 'nothing'}). Give a folder written "
+                "by save_pretrained of a model and its processor, a hub id, or model=tiny."
             )
         return str(folder)
     if isinstance(model, Path) or model.startswith(("/", ".", "~")) or model.count("/") > 1:
@@ -158,14 +139,15 @@ def _checked_name(model: str | Path) -> str:
 
 
 def _advice(name: str, error: Exception) -> str:
-    said = " ".join(str(error).split())[:200]
+    """Return what an error of transformers says, on one line, and what to do about it."""
+    message = " ".join(str(error).split())[:200]
     if isinstance(error, ImportError):
         if "torchvision" in str(error).lower():
             return "Its processor needs torchvision: pip install torchvision, in the build that matches your torch."
-        return f"A package is missing: {said} Install the extra with pip install 'lis-lightning[align]'."
+        return f"A package is missing: {message} Install the extra with pip install 'lis-lightning[align]'."
     if Path(name).is_dir():
-        return f"{said} Save both the model and its processor into that folder with save_pretrained."
+        return f"{message} Save both the model and its processor into that folder with save_pretrained."
     return (
-        f"{said} Check the id on the Hugging Face hub, and log in if it is gated. Without a network, fetch it "
+        f"{message} Check the id on the Hugging Face hub, and log in if it is gated. Without a network, fetch it "
         f"elsewhere with `hf download {name}` and give the folder; model=tiny needs no download."
     )

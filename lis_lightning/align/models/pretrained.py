@@ -1,4 +1,4 @@
-"""What all encoders over pretrained models share: prepared items, batches, fine-tuning and the head."""
+"""The base class of encoders over a model of transformers: prepared items, batches, fine-tuning and the head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -15,40 +15,61 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable, OnBadImage
-from lis_lightning.align.models.base import ItemEncoder, item_ids
-from lis_lightning.align.models.joined import JoinedFeatures, WithFeatures, features_of
-from lis_lightning.align.models.prepare import as_tensor, compact, pad_and_stack, prepare_items
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
-from lis_lightning.align.models.tuning import Tuning, rest, tune
+from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
+from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
+from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
+from lis_lightning.align.models.prepared_items import as_tensor, compact, pad_and_stack, prepare_items
+from lis_lightning.align.models.tuning import Tuning, freeze_statistics, tune
 from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
-_MOMENTUM = 0.3  # states move fast at first; the usual 0.1 lags behind them, and a snapshot would be off centre
-_FEW = 32  # items whose states give the first statistics; training takes over
+_MOMENTUM = 0.3  # states move fast at first; with the usual 0.1 the statistics of a snapshot would lag behind
+_NUM_STATISTICS_ITEMS = 32  # items whose states give the first statistics, which training then updates
 
 
 class PretrainedEncoder(ItemEncoder):
-    """A pretrained model, its fine-tuning, and a head over the one vector that it makes of an item.
+    """A pretrained model, its fine-tuning, and a head over one vector that the model makes of an item.
+
+    A new kind of encoder is one subclass. Its class attributes say which models it reads and how transformers loads
+    them; its constructor calls :func:`~lis_lightning.align.models.load_pretrained` and this one; and it defines
+    `process` and `pooled`, `settings` if the processed items depend on options, and `make_tiny` for ``model=tiny``.
 
     Args:
         model: Of transformers.
-        processor: What makes its inputs: a processor, a tokenizer or an image processor.
-        towers: Its parts by name, "language" and "vision".
+        processor: Makes the inputs of the model: a processor, a tokenizer or an image processor.
+        towers: Parts of the model by name, "language" and "vision".
+        hidden_dim: Dimension of the vector that :meth:`pooled` returns.
         unused: Parameters that take no part in the representation; they are never trained.
-        hidden_dim: Dimension of the vector that :meth:`pooled` gives.
         output_dim: Of the head, whose outputs are standardised; None for no head.
-        tuning: What of the model is trained.
-        gradient_checkpointing: Recompute activations in the backward pass.
-        on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
-        features: How many precomputed features of each item are joined to that vector, before the head; 0 for none.
+        tuning: Which part of the model is trained; None trains all of it.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
+        features: Number of precomputed features of each item that are joined to the vector, before the head; 0 for
+            none.
+
+    Attributes:
+        kind: Name of the kind, as in ``model=text``.
+        accepts: What its models take, for messages.
+        auto_class: Class of transformers that loads the model.
+        processor_class: Class of transformers that loads the processor.
+        reads_images: Whether it reads the images of items.
+        reads_texts: Whether it reads the texts of items.
 
     Raises:
         ConfigError: If nothing would be trained, or the model cannot do what is asked.
+
+    Example:
+        >>> from lis_lightning.align.models import TextEncoder
+        >>> issubclass(TextEncoder, PretrainedEncoder), TextEncoder.accepts, TextEncoder.processor_class
+        (True, 'texts', 'AutoTokenizer')
     """
 
-    reads_images = True
-    reads_texts = True
+    kind: ClassVar[str]
+    accepts: ClassVar[str]
+    auto_class: ClassVar[str] = "AutoModel"
+    processor_class: ClassVar[str] = "AutoProcessor"
+    reads_images: ClassVar[bool] = True
+    reads_texts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,15 +77,15 @@ class PretrainedEncoder(ItemEncoder):
         processor: Any,
         *,
         towers: Mapping[str, nn.Module],
-        unused: Sequence[nn.Parameter],
         hidden_dim: int,
-        output_dim: int | None,
-        tuning: Tuning,
-        gradient_checkpointing: bool,
-        on_bad_image: OnBadImage = "raise",
+        unused: Sequence[nn.Parameter] = (),
+        output_dim: int | None = 64,
+        tuning: Tuning | None = None,
+        gradient_checkpointing: bool = False,
         features: int = 0,
     ) -> None:
         super().__init__()
+        tuning = tuning or Tuning()
         if output_dim is not None and output_dim < 1:
             raise ConfigError(f"`output_dim` must be 1 or more, or null for no head, but got {output_dim}.")
         if tuning.mode == "head" and not output_dim:
@@ -72,7 +93,6 @@ class PretrainedEncoder(ItemEncoder):
         self.model: Any = model
         self.processor = processor
         self.tuning = tuning
-        self.on_bad_image = on_bad_image
         self.num_features = int(features)
         self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
         self.output_dim = output_dim or hidden_dim + features
@@ -81,11 +101,40 @@ class PretrainedEncoder(ItemEncoder):
         tune(model, towers, tuning)
         for parameter in unused:
             parameter.requires_grad_(False)
-        names = {part: path for path, part in model.named_modules()}
-        self._towers = {name: names[tower] for name, tower in towers.items()}
+        paths = {part: path for path, part in model.named_modules()}
+        self._towers = {name: paths[tower] for name, tower in towers.items()}
         if gradient_checkpointing:
             _checkpoint(model)
         self.train()
+
+    @classmethod
+    def kinds(cls) -> list[type[PretrainedEncoder]]:
+        """Return the classes derived from this one that are a kind of their own, in the order of their definition."""
+        derived: list[type[PretrainedEncoder]] = []
+        for subclass in cls.__subclasses__():
+            derived += [subclass] if "kind" in vars(subclass) else []
+            derived += subclass.kinds()
+        return derived
+
+    @classmethod
+    def auto_class_for(cls, config: Any) -> str:
+        """Return the class of transformers that loads a model of this configuration."""
+        return cls.auto_class
+
+    @classmethod
+    def can_read(cls, config: Any, network: Any) -> bool:
+        """Return whether this kind can read a model; by default, whether it takes texts or images and nothing else.
+
+        Args:
+            config: The configuration of the model.
+            network: The class that `AutoModel` loads for it; None if there is none.
+        """
+        if network is None or has_two_towers(network):
+            return False
+        inputs = network.input_modalities
+        modalities = {inputs} if isinstance(inputs, str) else set(inputs)
+        read = {"text": cls.reads_texts, "image": cls.reads_images}
+        return modalities == {modality for modality, is_read in read.items() if is_read}
 
     @classmethod
     def from_items(
@@ -97,49 +146,45 @@ class PretrainedEncoder(ItemEncoder):
         features: bool = False,
         **options: Any,
     ) -> Self:
-        """Return an encoder for these items; ``model="tiny"`` makes a tiny model on this machine first.
+        """Return an encoder for these items; ``model="tiny"`` first makes a tiny model with random weights.
 
         Args:
-            items: Their texts train the tiny model's tokenizer.
-            cache_dir: Where the tiny model is kept.
+            items: Their texts train the tokenizer of the tiny model.
+            cache_dir: Folder for the tiny model.
             model: "tiny", a hub id, or a folder.
-            features: Whether the precomputed features of the items are joined to what the model makes of them.
+            features: Whether the precomputed features of the items are joined to the model's vector.
             options: As of the class.
 
         Raises:
             ItemError: If there are no features to join, or the items have nothing that the model reads.
         """
-        texts, images = any(items.texts), any(image is not None for image in items.images)
-        if not (features or (cls.reads_texts and texts) or (cls.reads_images and images)):
-            has = " and ".join(name for name, there in (("texts", texts), ("images", images)) if there) or "neither"
-            raise ItemError(
-                f"{cls.__name__} has nothing to read: of texts and images the {len(items)} items have {has}. Name "
-                "their column (data.text) or folder (data.image_folder), or take a model that reads what they have."
-            )
-        known = torch.from_numpy(features_of(items, "model.features=true")) if features else None
-        if known is not None:
-            options["features"] = known.shape[1]
+        _check_readable(cls, items, features)
+        matrix = torch.from_numpy(features_of(items, "model.features=true")) if features else None
+        if matrix is not None:
+            options["features"] = matrix.shape[1]
         if str(model) != TINY:
             encoder = cls(model, **options)
         else:
             with quiet_transformers():
                 encoder = cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
-        if known is not None:
-            encoder.fit_features(items, known)
+        if matrix is not None:
+            encoder.fit_features(items, matrix)
         return encoder
 
     @torch.no_grad()
     def fit_features(self, items: ItemTable, features: Tensor) -> None:
-        """Take the statistics of features [num_items, num_features] and, from a few items, the first ones of states."""
+        """Set the statistics of the features, and the initial ones of the model's vectors from a few items.
+
+        Args:
+            items: All items.
+            features: Their features, [num_items, num_features].
+        """
         joined = cast(JoinedFeatures, self.joined)
         joined.features.fit(features)
-        some = items.select(items.ids[np.unique(np.linspace(0, len(items) - 1, _FEW).round().astype(int))])
-        batch = self._stacked(
-            [
-                {name: as_tensor(compact(array)) for name, array in _one_item(fields).items()}
-                for fields in self.process(some)
-            ]
-        )
+        spread = np.unique(np.linspace(0, len(items) - 1, _NUM_STATISTICS_ITEMS).round().astype(int))
+        sample = items.select(items.ids[spread])
+        # Prepared in memory, as `prepare` would write them to disk.
+        batch = self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
         training = self.training
         self.eval()
         joined.fit_states(self.pooled(self._inputs(batch)).float())
@@ -147,33 +192,43 @@ class PretrainedEncoder(ItemEncoder):
 
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
-        """Return a folder with a tiny model of this kind."""
+        """Return a folder with a tiny model of this kind and its processor.
+
+        Args:
+            folder: Of all tiny models.
+            texts: Train the tokenizer.
+        """
         raise NotImplementedError
 
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return one vector [B, hidden_dim] for each item of a batch."""
+        """Return one vector for each item of a batch, [B, hidden_dim].
+
+        Args:
+            inputs: Of the model, as `process` makes them, stacked.
+        """
         raise NotImplementedError
 
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
-        """Yield what the processor makes of each item: arrays with a first axis of one item."""
+        """Yield the inputs of the model for each item: arrays with a first axis of one item."""
         raise NotImplementedError
 
     def settings(self) -> list[Any]:
-        """Return what the processed items depend on besides the processor and the items."""
-        return [self.on_bad_image]
+        """Return the options that the processed items depend on, as plain values."""
+        return []
 
     @override
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if mode:
-            rest(self.model, {name: self.model.get_submodule(path) for name, path in self._towers.items()})
+            towers = {name: self.model.get_submodule(path) for name, path in self._towers.items()}
+            freeze_statistics(self.model, towers)
         return self
 
     @override
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
         folder = Path(cache_dir).expanduser() / "items" / self._fingerprint(items)
         features = features_of(items, "model.features=true", self.num_features) if self.num_features else None
-        prepared = prepare_items(folder, items.ids, map(_one_item, self.process(items)), what="Processing items")
+        prepared = prepare_items(folder, items.ids, map(_one_item, self.process(items)), description="Processing items")
         return prepared if features is None else WithFeatures(prepared, features)
 
     @override
@@ -181,15 +236,16 @@ class PretrainedEncoder(ItemEncoder):
         return {"item_id": item_ids(rows), **self._stacked(rows)}
 
     def _stacked(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return the fields of items, padded to one shape, with the mask of those that are tokens."""
+        """Return the fields of items padded to one shape, and the attention mask."""
         batch: dict[str, Tensor] = {}
         for name in rows[0]:
             if name == "item_id":
                 continue
             values = [row[name] for row in rows]
-            of_tokens = values[0].ndim == 1
-            fill = self._pad_id if name == "input_ids" else 0
-            batch[name] = pad_and_stack([value[None] if of_tokens else value for value in values], fill)
+            if values[0].ndim == 1:  # a field of tokens, stored without the axis of one item
+                values = [value[None] for value in values]
+            batch[name] = pad_and_stack(values, self._pad_id if name == "input_ids" else 0)
+        # Items are stored without padding, so their lengths give the mask.
         if "input_ids" in batch:
             lengths = torch.tensor([len(row["input_ids"]) for row in rows])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
@@ -199,16 +255,15 @@ class PretrainedEncoder(ItemEncoder):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tuning.mode != "head"):
             pooled = self.pooled(self._inputs(batch)).float()
-        out: Tensor = self.head(pooled if self.joined is None else self.joined(pooled, batch["features"]))
-        return out
+        if self.joined is not None:
+            pooled = self.joined(pooled, batch["features"])
+        representations: Tensor = self.head(pooled)
+        return representations
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return what the model is given of a batch."""
-        return {
-            name: value.to(self.model.dtype) if value.is_floating_point() else value
-            for name, value in batch.items()
-            if name not in {"item_id", "features"}
-        }
+        """Return the inputs of the model in a batch, in the model's float type."""
+        inputs = {name: value for name, value in batch.items() if name not in {"item_id", "features"}}
+        return to_dtype(inputs, self.model.dtype)
 
     @property
     def _pad_id(self) -> int:
@@ -216,9 +271,10 @@ class PretrainedEncoder(ItemEncoder):
         return next(int(token) for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
     def _fingerprint(self, items: ItemTable) -> str:
-        """Return a hash of all that the processed items depend on."""
+        """Return a hash of everything that the processed items depend on."""
         settings = [type(self).__name__, processor_fingerprint(self.processor), *self.settings()]
         digest = hashlib.sha256(json.dumps(settings).encode())
+        # Hashes of fixed length, so that the boundaries between items are part of the digest.
         for text, path in zip(items.texts, items.images, strict=True):
             if self.reads_texts:
                 digest.update(hashlib.sha256(text.encode()).digest())
@@ -228,12 +284,28 @@ class PretrainedEncoder(ItemEncoder):
         return digest.hexdigest()[:16]
 
 
-def projection_head(input_dim: int, output_dim: int) -> nn.Module:
-    """Return a linear map whose outputs are standardised.
+def has_two_towers(network: Any) -> bool:
+    """Return whether a model class of transformers embeds images and texts separately, like CLIP."""
+    return hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
 
-    Measured: without it the representations of the generated world collapsed within 50 steps (mean cosine 1.000), at
-    several temperatures; with it, or with centring in the loss, they learn. Presumably because pooled states share most
-    of what they are, and where each pair says little the loss falls fastest by letting them become equal.
+
+def to_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return inputs with those of a float type converted to `dtype`."""
+    converted = {name: value.to(dtype) for name, value in inputs.items() if value.is_floating_point()}
+    return {**inputs, **converted}
+
+
+def projection_head(input_dim: int, output_dim: int) -> nn.Module:
+    """Return a linear map whose outputs are standardised by batch norm.
+
+    Measured: without standardisation the representations of the generated world collapsed within 50 steps (mean cosine
+    1.000), at several temperatures; with it, or with centring in the loss, they learn. A likely reason: pooled states
+    have a large common component, and while each pair carries little information, making all states equal reduces the
+    loss fastest.
+
+    Args:
+        input_dim: Dimension of the inputs.
+        output_dim: Dimension of the outputs.
     """
     linear = nn.Linear(input_dim, output_dim, bias=False)
     nn.init.orthogonal_(linear.weight)
@@ -241,24 +313,36 @@ def projection_head(input_dim: int, output_dim: int) -> nn.Module:
 
 
 def processor_fingerprint(processor: Any) -> str:
-    """Return all that the outputs of a processor, tokenizer or image processor depend on, as text."""
-    said = [hugging_face().__version__, getattr(processor, "chat_template", None)]
+    """Return everything that the outputs of a processor depend on, as text: version, template, vocabulary, options."""
+    described = [hugging_face().__version__, getattr(processor, "chat_template", None)]
     parts: list[Any] = [processor, getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)]
     for part in parts:
         if hasattr(part, "get_vocab"):
-            said.append(_vocabulary(part))
+            described.append(_vocabulary(part))
         elif part is not None:
-            said.append(f"{type(part).__name__} {part.to_json_string()}")
-    return json.dumps(said)
+            described.append(f"{type(part).__name__} {part.to_json_string()}")
+    return json.dumps(described)
 
 
 def _vocabulary(tokenizer: Any) -> str:
     if not tokenizer.is_fast:
         return json.dumps(sorted(tokenizer.get_vocab().items()))
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    return json.dumps(
-        {**parts, "truncation": None, "padding": None}
-    )  # left behind by the last call, unused by the next
+    # Truncation and padding are left behind by the last call and do not affect the next one.
+    return json.dumps({**parts, "truncation": None, "padding": None})
+
+
+def _check_readable(encoder: type[PretrainedEncoder], items: ItemTable, features: bool) -> None:
+    """Raise if the items have nothing that an encoder reads: no texts, no images and no features."""
+    texts, images = any(items.texts), any(image is not None for image in items.images)
+    if features or (encoder.reads_texts and texts) or (encoder.reads_images and images):
+        return
+    available = [name for name, there in (("texts", texts), ("images", images)) if there]
+    raise ItemError(
+        f"{encoder.__name__} has nothing to read: of texts and images the {len(items)} items have "
+        f"{' and '.join(available) or 'neither'}. Name their column (data.text) or folder (data.image_folder), or take "
+        "a model that reads what they have."
+    )
 
 
 def _checkpoint(model: Any) -> None:
@@ -271,7 +355,13 @@ def _checkpoint(model: Any) -> None:
 
 
 def _one_item(fields: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return an item's fields: those of tokens without the axis of one item, and no mask, which batches make."""
+    """Return the fields of an item; those of tokens lose the axis of one item, and the mask is left to `_stacked`."""
     arrays = {name: np.asarray(value) for name, value in fields.items() if name != "attention_mask"}
-    tokens = arrays["input_ids"].shape if "input_ids" in arrays else None
-    return {name: array[0] if array.shape == tokens else array for name, array in arrays.items()}
+    if "input_ids" in arrays:
+        tokens = arrays["input_ids"].shape
+        arrays |= {name: array[0] for name, array in arrays.items() if array.shape == tokens}
+    return arrays
+
+
+def _as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: as_tensor(compact(array)) for name, array in arrays.items()}

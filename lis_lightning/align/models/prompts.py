@@ -1,4 +1,4 @@
-"""Texts as a model is given them: cut, freed of words with a meaning of their own, and put into the prompt."""
+"""Item texts as input of a model: cut to length, freed of special tokens, and put into the prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lis_lightning.errors import ConfigError
 
 
 def check_prompt(prompt: str, max_text_tokens: int) -> None:
-    """Raise for a prompt without a place for the text, and for texts of no length."""
+    """Raise ConfigError for a prompt without ``{text}``, and for a text length below 1."""
     if "{text}" not in prompt:
         raise ConfigError(f"`prompt` must contain {{text}}, where the item's text goes, but got {prompt!r}.")
     if max_text_tokens < 1:
@@ -17,25 +17,32 @@ def check_prompt(prompt: str, max_text_tokens: int) -> None:
 
 
 def shorten(tokenizer: Any, text: str, max_tokens: int, forbidden: Iterable[str] = ()) -> str:
-    """Return the text cut to a number of tokens, and without the words that a model would not take for text."""
+    """Return the text cut to a number of tokens, without special tokens.
+
+    Args:
+        tokenizer: Of the model.
+        text: Of an item.
+        max_tokens: Longest length.
+        forbidden: Further words that the model would not take for text, such as the image token.
+    """
     for token in {*forbidden, *tokenizer.all_special_tokens}:
         text = text.replace(token, " ")
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
-    if len(found["input_ids"]) <= max_tokens:
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
+    if len(encoding["input_ids"]) <= max_tokens:
         return text
-    if tokenizer.is_fast:  # the text itself; decoding might lower its case and change its spaces
-        return text[: found["offset_mapping"][max_tokens - 1][1]]
-    return str(tokenizer.decode(found["input_ids"][:max_tokens]))
+    if tokenizer.is_fast:  # cut the text itself; decoding might lower its case and change its spaces
+        return text[: encoding["offset_mapping"][max_tokens - 1][1]]
+    return str(tokenizer.decode(encoding["input_ids"][:max_tokens]))
 
 
 def longest_sequence(tokenizer: Any, config: Any) -> int | None:
-    """Return how many tokens a text model takes; None where nothing limits it."""
-    known = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or -1)
-    return min((length for length in known if 0 < length < 10**9), default=None)
+    """Return the number of tokens that a text model reads; None if there is no limit."""
+    limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or -1)
+    return min((length for length in limits if 0 < length < 10**9), default=None)
 
 
 def render_prompt(processor: Any, prompt: str) -> tuple[str, bool]:
-    """Return the prompt with the image's place in it, and whether the tokenizer must add its special tokens."""
+    """Return the prompt with an image token, and whether the tokenizer has to add its special tokens."""
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False))
@@ -45,7 +52,7 @@ def render_prompt(processor: Any, prompt: str) -> tuple[str, bool]:
 
 
 def image_token(processor: Any) -> str:
-    """Return the word that stands for an image."""
+    """Return the token that stands for an image in the prompt."""
     token = getattr(processor, "image_token", None) or getattr(processor.tokenizer, "image_token", None)
     if token is None:
         raise ConfigError(f"{type(processor).__name__} names no image token; use a model whose processor has one.")

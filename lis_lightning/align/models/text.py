@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable
+from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
-from lis_lightning.align.models.tiny_towers import make_tiny_text
-from lis_lightning.align.models.tuning import Tuning
+from lis_lightning.align.models.tiny import make_tiny_text
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool
 
@@ -24,23 +23,34 @@ Pooling = Literal["mean", "cls", "last"]
 class TextEncoder(PretrainedEncoder):
     """A text model with a projection head over its pooled last hidden states.
 
-    Any model of texts that `AutoModel` loads: BERT and its kin (MiniLM, E5, BGE), T5's encoder, decoders like Qwen.
+    Reads any text model that `AutoModel` loads: BERT and its relatives (MiniLM, E5, BGE), the encoder of T5, decoders
+    such as Qwen.
 
     Args:
-        model: A hub id, or a folder written by `save_pretrained` with the tokenizer beside it.
+        model: A hub id, or a folder written by `save_pretrained` that also has the tokenizer.
         prompt: ``{text}`` is the item's text, as in ``"passage: {text}"``.
         pooling: "mean" over all tokens, "cls" the first token, or "last" the last one, for decoders.
-        output_dim: Dimension of the projection, whose outputs are standardised; None for the pooled state itself.
         max_text_tokens: Longer texts are cut, before they are put into the prompt.
-        tuning: What is trained; default: all.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
-        features: How many precomputed features of each item are joined, before the head; 0 for none.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+            :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
         ConfigError: If the model cannot be loaded or is no text model, or an option is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> items = ItemTable(np.array([7, 8]), ("red cup", "blue mug"), (None, None))
+        >>> folder = tempfile.mkdtemp()
+        >>> encoder = TextEncoder.from_items(items, cache_dir=folder, output_dim=8)  # a tiny model
+        >>> encoder(next(iter(encoder.loader(encoder.prepare(items, folder))))).shape
+        torch.Size([2, 8])
     """
 
+    kind = "text"
+    accepts = "texts"
+    processor_class = "AutoTokenizer"
     reads_images = False
 
     def __init__(
@@ -49,32 +59,32 @@ class TextEncoder(PretrainedEncoder):
         *,
         prompt: str = "{text}",
         pooling: Pooling = "mean",
-        output_dim: int | None = 64,
         max_text_tokens: int = 128,
-        tuning: Tuning | None = None,
-        gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
-        features: int = 0,
+        **options: Any,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
-        network, tokenizer = load_pretrained("text", model, torch_dtype, pooler=False)
+        network, tokenizer = load_pretrained(type(self), model, torch_dtype, pooler=False)
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,
             tokenizer,
             towers={"language": network},
-            unused=list(pooler.parameters()) if isinstance(pooler, nn.Module) else [],
             hidden_dim=int(network.config.hidden_size),
-            output_dim=output_dim,
-            tuning=tuning or Tuning(),
-            gradient_checkpointing=gradient_checkpointing,
-            features=features,
+            unused=list(pooler.parameters()) if isinstance(pooler, nn.Module) else [],
+            **options,
         )
         self.prompt = prompt
         self.pooling: Pooling = pooling
         self.max_text_tokens = max_text_tokens
+
+    @override
+    @classmethod
+    def auto_class_for(cls, config: Any) -> str:
+        # Of an encoder-decoder (T5), only the encoder.
+        return "AutoModelForTextEncoding" if config.is_encoder_decoder else cls.auto_class
 
     @override
     @staticmethod
@@ -90,7 +100,7 @@ class TextEncoder(PretrainedEncoder):
         limit = longest_sequence(self.processor, self.model.config)
         for text in items.texts:
             prompt = self.prompt.replace("{text}", shorten(self.processor, text, self.max_text_tokens))
-            if not self.processor(prompt)["input_ids"]:  # an empty text, where nothing marks beginning or end
+            if not self.processor(prompt)["input_ids"]:  # an empty text, and a tokenizer without begin and end tokens
                 prompt = self.processor.eos_token or self.processor.pad_token
             yield self.processor([prompt], truncation=limit is not None, max_length=limit, return_tensors="np")
 

@@ -1,106 +1,167 @@
-"""A tiny LLaVA with random weights, on disk as any other: what `model=tiny` trains where no real one can be had."""
+"""Tiny models with random weights for each kind of encoder: what ``model=tiny`` trains, with nothing to download.
+
+They are folders written by `save_pretrained`, and are loaded like any other model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lis_lightning.align.data.folders import build_once
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 
-_FORMAT = 2  # raise it when the same arguments give another model
+_FORMAT = 1  # increase it when the same arguments give another model
 _IMAGE_TOKEN = "<image>"  # noqa: S105
 _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", _IMAGE_TOKEN)
+_VOCABULARY = 2048
+_TOKENS = 64
+_IMAGE = {"image_size": 48, "patch_size": 12}
+_SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # noise would exceed the signal
+
+Parts = tuple[Callable[[], Any], Any]
+"""A function that makes the model, and the processor."""
 
 
-def make_tiny_vlm(
-    folder: Path | str,
-    texts: Sequence[str],
-    *,
-    seed: int = 0,
-    image_size: int = 48,
-    patch_size: int = 12,
-    width: int = 64,
-    num_layers: int = 2,
-    num_heads: int = 4,
-    vocabulary: int = 2048,
-) -> Path:
-    """Return a folder with a tiny LLaVA and its processor, made now or found as made before.
+def make_tiny_vlm(folder: Path | str, texts: Sequence[str], *, seed: int = 0) -> Path:
+    """Return a folder with a tiny LLaVA and its processor; make it unless it exists.
 
-    It is read by `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained` like a model of
-    seven billion parameters: a CLIP vision tower, a projector, a Llama, and a byte-level BPE tokenizer trained on the
-    texts. The weights are random; only the architecture is real.
+    A CLIP vision tower, a projector, a Llama, and a byte-level BPE tokenizer trained on the texts. 48 x 48 pixels are
+    16 image tokens.
 
     Args:
-        folder: Where such models are kept; each lies in a folder of its own, named after its content.
-        texts: What the tokenizer is trained on.
-        seed: Of the weights. The global generators are left as they were.
-        image_size: Side of the square that images are scaled to, in pixels.
-        patch_size: Side of a patch, in pixels; `(image_size / patch_size) ** 2` image tokens.
-        width: Of both transformers.
-        num_layers: Of each transformer.
-        num_heads: Of each transformer; divides `width`.
-        vocabulary: Most tokens that the tokenizer may have, from 260.
-
-    Returns:
-        The folder of this model.
+        folder: Of all tiny models; each is in a sub-folder named after its content.
+        texts: Train the tokenizer.
+        seed: Of the weights. The global random generators are not changed.
     """
-    sizes = {
-        "seed": seed,
-        "image_size": image_size,
-        "patch_size": patch_size,
-        "width": width,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "vocabulary": vocabulary,
-    }
-    content = json.dumps([_FORMAT, sizes, list(texts)], sort_keys=True)
-    name = f"tiny-llava-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    def parts() -> Parts:
+        hf = hugging_face()
+        tokenizer = train_tokenizer(texts)
+        config = hf.LlavaConfig(
+            vision_config=hf.CLIPVisionConfig(**_SHAPE, **_IMAGE),
+            text_config=hf.LlamaConfig(**_SHAPE, **_special_ids(tokenizer), vocab_size=len(tokenizer)),
+            image_token_index=tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN),
+            image_seq_length=(_IMAGE["image_size"] // _IMAGE["patch_size"]) ** 2,
+            vision_feature_layer=-1,
+            tie_word_embeddings=True,
+        )
+        processor = hf.LlavaProcessor(
+            image_processor=_image_processor("CLIP"),
+            tokenizer=tokenizer,
+            patch_size=_IMAGE["patch_size"],
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            image_token=_IMAGE_TOKEN,
+        )
+        return lambda: hf.LlavaForConditionalGeneration(config), processor
+
+    return make_tiny(folder, "llava", parts, texts, seed=seed)
+
+
+def make_tiny_text(folder: Path | str, texts: Sequence[str], *, seed: int = 0) -> Path:
+    """Return a folder with a tiny BERT and its tokenizer; make it unless it exists.
+
+    Args:
+        folder: Of all tiny models; each is in a sub-folder named after its content.
+        texts: Train the tokenizer.
+        seed: Of the weights. The global random generators are not changed.
+    """
+
+    def parts() -> Parts:
+        hf = hugging_face()
+        tokenizer = sequence_tokenizer(texts)
+        config = hf.BertConfig(
+            **_SHAPE,
+            **_NO_DROPOUT,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=4 * _TOKENS,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return lambda: hf.BertModel(config, add_pooling_layer=False), tokenizer
+
+    return make_tiny(folder, "bert", parts, texts, seed=seed)
+
+
+def make_tiny_dual(folder: Path | str, texts: Sequence[str], *, seed: int = 0) -> Path:
+    """Return a folder with a tiny CLIP and its processor; make it unless it exists.
+
+    Args:
+        folder: Of all tiny models; each is in a sub-folder named after its content.
+        texts: Train the tokenizer.
+        seed: Of the weights. The global random generators are not changed.
+    """
+
+    def parts() -> Parts:
+        hf = hugging_face()
+        tokenizer = sequence_tokenizer(texts)
+        text_config = {**_SHAPE, **_special_ids(tokenizer), "max_position_embeddings": _TOKENS}
+        config = hf.CLIPConfig(
+            text_config={**text_config, "vocab_size": len(tokenizer)},
+            vision_config={**_SHAPE, **_IMAGE},
+            projection_dim=_SHAPE["hidden_size"],
+        )
+        return lambda: hf.CLIPModel(config), hf.CLIPProcessor(_image_processor("CLIP"), tokenizer)
+
+    return make_tiny(folder, "clip", parts, texts, seed=seed)
+
+
+def make_tiny_vision(folder: Path | str, *, seed: int = 0) -> Path:
+    """Return a folder with a tiny ViT and its image processor; make it unless it exists.
+
+    Args:
+        folder: Of all tiny models; each is in a sub-folder named after its content.
+        seed: Of the weights. The global random generators are not changed.
+    """
+
+    def parts() -> Parts:
+        hf = hugging_face()
+        config = hf.ViTConfig(**_SHAPE, **_NO_DROPOUT, **_IMAGE)
+        return lambda: hf.ViTModel(config, add_pooling_layer=False), _image_processor("ViT")
+
+    return make_tiny(folder, "vit", parts, (), seed=seed)
+
+
+def make_tiny(
+    folder: Path | str, family: str, parts: Callable[[], Parts], texts: Sequence[str], *, seed: int = 0
+) -> Path:
+    """Return a folder with a model and its processor; make it unless it exists.
+
+    Args:
+        folder: Of all tiny models.
+        family: Name of the architecture, for the name of the sub-folder.
+        parts: Returns a function that makes the model, and the processor.
+        texts: That the model depends on.
+        seed: Of the weights. The global random generators are not changed.
+    """
+    content = json.dumps([_FORMAT, seed, list(texts)])
+    name = f"tiny-{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def build(draft: Path) -> None:
-        processor = _processor(train_tokenizer(texts, vocabulary), image_size, patch_size)
-        config = _config(processor.tokenizer, image_size, patch_size, width, num_layers, num_heads)
-        with quiet_transformers():
-            _model(config, seed).save_pretrained(draft)
+        make_model, processor = parts()
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            make_model().save_pretrained(draft)
             processor.save_pretrained(draft)
 
     return build_once(Path(folder).expanduser() / name, build)
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide transformers' progress bars, which a model of a megabyte does not need."""
-    logging = hugging_face().utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def hugging_face() -> Any:
-    """Return the module transformers, imported late (seconds), and as Any: much of it has no annotations."""
-    import transformers
-
-    return transformers
-
-
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
-    """Return a byte-level BPE tokenizer trained on the texts, which has a token for every byte."""
+def train_tokenizer(texts: Sequence[str]) -> Any:
+    """Return a byte-level BPE tokenizer trained on the texts; it has a token for every byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=_VOCABULARY,
         special_tokens=list(_SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -116,46 +177,29 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
     )
 
 
-def _processor(tokenizer: Any, image_size: int, patch_size: int) -> Any:
-    square = {"height": image_size, "width": image_size}
-    images = hugging_face().CLIPImageProcessorPil(  # the one that needs no torchvision
-        size=square, crop_size=square, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
+def sequence_tokenizer(texts: Sequence[str]) -> Any:
+    """Return such a tokenizer that also marks the begin and the end of every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = train_tokenizer(texts)
+    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A {end}",
+        special_tokens=[(begin, tokenizer.bos_token_id), (end, tokenizer.eos_token_id)],
     )
-    return hugging_face().LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token=_IMAGE_TOKEN,
-    )
+    tokenizer.model_max_length = _TOKENS
+    return tokenizer
 
 
-def _config(tokenizer: Any, image_size: int, patch_size: int, width: int, num_layers: int, num_heads: int) -> Any:
-    hf = hugging_face()
-    shape = {
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": num_heads,
-    }
-    return hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(**shape, image_size=image_size, patch_size=patch_size),
-        text_config=hf.LlamaConfig(
-            **shape,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN),
-        image_seq_length=(image_size // patch_size) ** 2,
-        vision_feature_layer=-1,
-        tie_word_embeddings=True,
-    )
+def _special_ids(tokenizer: Any) -> dict[str, int]:
+    return {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
 
 
-def _model(config: Any, seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return hugging_face().LlavaForConditionalGeneration(config)
+def _image_processor(family: str) -> Any:
+    """Return an image processor that needs no torchvision and crops nothing."""
+    side = _IMAGE["image_size"]
+    square = {"height": side, "width": side}
+    options: dict[str, Any] = {"size": square, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    if family == "CLIP":
+        options |= {"crop_size": square, "do_center_crop": False}
+    return getattr(hugging_face(), f"{family}ImageProcessorPil")(**options)

@@ -1,4 +1,4 @@
-"""What of a pretrained model is trained: its head alone, low-rank adapters, its last layers, or all of it."""
+"""Which part of a pretrained model is trained: none of it, low-rank adapters, its last layers, or all of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lis_lightning.errors import ConfigError
 Mode = Literal["full", "head", "lora", "last"]
 Towers = Literal["language", "vision", "all"]
 
-# Projections of queries and values by the names that families give them; a fused one where there is no other.
+# Query and value projections by the names that model families use; a fused projection if there are no separate ones.
 _QUERY_VALUE = (
     ("q_proj", "v_proj"),
     ("query", "value"),
@@ -34,16 +34,16 @@ class Tuning:
     """How a pretrained model is fine-tuned. The head after it is trained in every mode.
 
     Args:
-        mode: ``"full"`` all weights; ``"head"`` none of the model's; ``"lora"`` low-rank adapters, which begin as no
-            change at all; ``"last"`` the last layers and what follows them.
-        towers: Which part of the model: its ``"language"`` tower, its ``"vision"`` tower, or ``"all"``. None: all of
-            it for "full", else the language tower where there is one.
-        layers: For "last": how many.
+        mode: ``"full"``: all weights; ``"head"``: no weights of the model; ``"lora"``: low-rank adapters, which do not
+            change the model initially; ``"last"``: the last layers and everything after them.
+        towers: Which part of the model: its ``"language"`` tower, its ``"vision"`` tower, or ``"all"`` of it. None: all
+            for "full", else the language tower if there is one.
+        layers: For "last": number of layers.
         rank: Of the adapters.
-        alpha: Their changes are scaled by ``alpha / rank``.
-        dropout: Of what enters an adapter, in training.
-        targets: Names of the linear layers that get adapters, as ``["q_proj", "k_proj"]``. None: those of queries
-            and values, as the model's family names them.
+        alpha: The output of an adapter is scaled by ``alpha / rank``.
+        dropout: Of the input of an adapter, in training.
+        targets: Names of the linear layers that get adapters, as ``["q_proj", "k_proj"]``. None: the query and value
+            projections, by their names in the model's family.
 
     Raises:
         ConfigError: If a value is unknown or out of range.
@@ -64,9 +64,9 @@ class Tuning:
     targets: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("mode", self.mode, get_args(Mode)), ("towers", self.towers, get_args(Towers))):
-            if value not in choices and (name, value) != ("towers", None):
-                raise ConfigError(f"`{name}` of the tuning must be one of {', '.join(choices)}, but got {value!r}.")
+        _check_choice("mode", self.mode, get_args(Mode))
+        if self.towers is not None:
+            _check_choice("towers", self.towers, get_args(Towers))
         for name, number in (("layers", self.layers), ("rank", self.rank), ("alpha", self.alpha)):
             if number < 1:
                 raise ConfigError(f"`{name}` must be 1 or more, but got {number}.")
@@ -75,7 +75,7 @@ class Tuning:
 
 
 def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
-    """Leave those parameters of a model trainable that its tuning trains; adds adapters for "lora".
+    """Leave the parameters of a model trainable that its tuning trains, freeze the others, and add adapters for "lora".
 
     Args:
         model: Of transformers.
@@ -99,30 +99,30 @@ def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
                 part.requires_grad_(True)
 
 
-def rest(model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
-    """Put what is not trained into evaluation mode where training mode would change or blur it.
-
-    Towers without a trained weight lose their dropout, to which nothing could adapt, and frozen batch norms keep their
-    statistics.
+def freeze_statistics(model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
+    """Put frozen parts into evaluation mode: towers lose their dropout, and batch norms keep their statistics.
 
     Args:
         model: In training mode.
         towers: Its towers.
     """
-    idle = [
-        model,
-        *towers.values(),
-        *(part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)),
-    ]
-    for part in idle:
+    batch_norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for part in (model, *towers.values(), *batch_norms):
         if not any(weight.requires_grad for weight in part.parameters()):
             part.eval()
 
 
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"`{name}` of the tuning must be one of {', '.join(choices)}, but got {value!r}.")
+
+
 def _chosen(towers: Mapping[str, nn.Module], tuning: Tuning) -> dict[str, nn.Module]:
+    """Return the towers that are tuned."""
     if tuning.towers == "all":
         return dict(towers)
-    name = tuning.towers or ("language" if "language" in towers else "vision")
+    default = "language" if "language" in towers else "vision"
+    name = tuning.towers or default
     if name not in towers:
         raise ConfigError(
             f"The model has no {name} tower to tune; set towers={next(iter(towers))}, or leave `towers` unset."
@@ -132,18 +132,21 @@ def _chosen(towers: Mapping[str, nn.Module], tuning: Tuning) -> dict[str, nn.Mod
 
 def _last(name: str, tower: nn.Module, count: int) -> Iterator[nn.Module]:
     """Yield the last layers of a tower, and the modules that come after them."""
+    # The layers are the list of modules with the most weights.
     lists = [(path, part) for path, part in tower.named_modules() if isinstance(part, nn.ModuleList)]
     if not lists:
         raise ConfigError(f"The {name} tower ({type(tower).__name__}) keeps no list of layers; use another mode.")
-    path, layers = max(lists, key=lambda one: sum(weight.numel() for weight in one[1].parameters()))
+    path, layers = max(lists, key=lambda entry: sum(weight.numel() for weight in entry[1].parameters()))
     if count > len(layers):
         raise ConfigError(f"The {name} tower has {len(layers)} layers; `layers` must be at most that, but got {count}.")
     yield from layers[-count:]
-    holder = tower
+    # On the way down to that list, every sibling after the module that has it runs later.
+    module = tower
     for step in path.split("."):
-        children = list(holder.named_children())
-        yield from (child for _, child in children[[child_name for child_name, _ in children].index(step) + 1 :])
-        holder = getattr(holder, step)
+        names = [child for child, _ in module.named_children()]
+        for sibling in names[names.index(step) + 1 :]:
+            yield module.get_submodule(sibling)
+        module = module.get_submodule(step)
 
 
 def _add_adapters(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
@@ -152,27 +155,27 @@ def _add_adapters(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -
         from peft.tuners.tuners_utils import cast_adapter_dtype
     except ImportError as error:
         raise ConfigError("Mode lora needs peft: pip install 'lis-lightning[align]'.") from error
-    names = {part: path for path, part in model.named_modules()}
-    targets = [names[part] for name, tower in towers.items() for part in _targets(name, tower, tuning.targets)]
+    paths = {part: path for path, part in model.named_modules()}
+    targets = [paths[part] for name, tower in towers.items() for part in _targets(name, tower, tuning.targets)]
     model.add_adapter(
         LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets)
     )
-    cast_adapter_dtype(model, "default")  # to float32: steps of bfloat16 adapters would be rounded away
+    cast_adapter_dtype(model, "default")  # to float32: bfloat16 would round small updates to zero
 
 
 def _targets(name: str, tower: nn.Module, wanted: Sequence[str] | None) -> list[nn.Module]:
     """Return the linear layers that get adapters."""
-    found: dict[str, list[nn.Module]] = {}
+    linear: dict[str, list[nn.Module]] = {}
     for path, part in tower.named_modules():
         if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":  # GPT-2's linear layer
-            found.setdefault(path.rpartition(".")[2], []).append(part)
+            linear.setdefault(path.rpartition(".")[2], []).append(part)
     if wanted is None:
-        wanted = next((names for names in _QUERY_VALUE if all(one in found for one in names)), None)
-    absent = [] if wanted is None else [one for one in wanted if one not in found]
-    if wanted is None or absent:
-        said = f"no linear layer {absent[0]!r}" if absent else "no layers of a known name for queries and values"
+        wanted = next((names for names in _QUERY_VALUE if linear.keys() >= set(names)), ())
+    absent = [target for target in wanted if target not in linear]
+    if absent or not wanted:
+        problem = f"no linear layer {absent[0]!r}" if absent else "no layers of a known name for queries and values"
         raise ConfigError(
-            f"The {name} tower ({type(tower).__name__}) has {said}; set `targets` of the tuning to some of "
-            f"{', '.join(sorted(found)) or 'none: it has no linear layers'}."
+            f"The {name} tower ({type(tower).__name__}) has {problem}; set `targets` of the tuning to some of "
+            f"{', '.join(sorted(linear)) or 'none: it has no linear layers'}."
         )
-    return [part for one in wanted for part in found[one]]
+    return [part for target in wanted for part in linear[target]]

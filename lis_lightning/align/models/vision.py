@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lis_lightning.align.data.items import ItemTable, OnBadImage, load_image
+from lis_lightning.align.data.images import OnBadImage, load_image
+from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.loading import load_pretrained
-from lis_lightning.align.models.pretrained import PretrainedEncoder
-from lis_lightning.align.models.tiny_towers import make_tiny_vision
-from lis_lightning.align.models.tuning import Tuning
+from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
+from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
 
 Pooling = Literal["mean", "cls", "pooler"]
@@ -23,23 +23,30 @@ Pooling = Literal["mean", "cls", "pooler"]
 class VisionEncoder(PretrainedEncoder):
     """An image model with a projection head over its pooled last hidden states.
 
-    Any model of images that `AutoModel` loads: ViT, DINOv2, the vision tower of a CLIP or SigLIP saved by itself,
-    ConvNeXt, ResNet. An item without an image is shown plain grey; its text is not read.
+    Reads any image model that `AutoModel` loads: ViT, DINOv2, the vision tower of a CLIP or SigLIP saved separately,
+    ConvNeXt, ResNet. An item without an image is shown as plain grey; its text is not read.
 
     Args:
-        model: A hub id, or a folder written by `save_pretrained` with the image processor beside it.
-        pooling: "mean" over all patches, "cls" the first token, or "pooler" what the model itself makes of them.
-        output_dim: Dimension of the projection, whose outputs are standardised; None for the pooled state itself.
-        tuning: What is trained; default: all.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
+        model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
+        pooling: "mean" over all patches, "cls" the first token, or "pooler" the model's own pooling layer.
         torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
-        on_bad_image: "raise", or "blank" to show plain grey for an image that cannot be read.
-        features: How many precomputed features of each item are joined, before the head; 0 for none.
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+            :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
         ConfigError: If the model cannot be loaded or is no image model, or an option is unknown or does not fit it.
+
+    Example:
+        >>> import tempfile
+        >>> encoder = VisionEncoder(VisionEncoder.make_tiny(Path(tempfile.mkdtemp()), texts=()), output_dim=8)
+        >>> encoder.eval()({"pixel_values": torch.zeros(2, 3, 48, 48)}).shape
+        torch.Size([2, 8])
     """
 
+    kind = "vision"
+    accepts = "images"
+    processor_class = "AutoImageProcessor"
     reads_texts = False
 
     def __init__(
@@ -47,36 +54,34 @@ class VisionEncoder(PretrainedEncoder):
         model: str | Path,
         *,
         pooling: Pooling = "mean",
-        output_dim: int | None = 64,
-        tuning: Tuning | None = None,
-        gradient_checkpointing: bool = False,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
-        features: int = 0,
+        **options: Any,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
-        pools = pooling == "pooler"
-        network, processor = load_pretrained("vision", model, torch_dtype, pooler=pools)
+        own_pooler = pooling == "pooler"
+        network, processor = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,
             processor,
             towers={"vision": network},
-            unused=[] if pools or not isinstance(pooler, nn.Module) else list(pooler.parameters()),
-            hidden_dim=_width(network, processor, pooling),
-            output_dim=output_dim,
-            tuning=tuning or Tuning(),
-            gradient_checkpointing=gradient_checkpointing,
-            on_bad_image=on_bad_image,
-            features=features,
+            hidden_dim=_pooled_dim(network, processor, pooling),
+            unused=[] if own_pooler or not isinstance(pooler, nn.Module) else list(pooler.parameters()),
+            **options,
         )
         self.pooling: Pooling = pooling
+        self.on_bad_image = on_bad_image
 
     @override
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
         return make_tiny_vision(folder)
+
+    @override
+    def settings(self) -> list[Any]:
+        return [self.on_bad_image]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
@@ -91,12 +96,12 @@ class VisionEncoder(PretrainedEncoder):
 def _pool(model: Any, inputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
     out = model(**inputs, return_dict=True)
     if pooling == "pooler":
-        own: Tensor | None = getattr(out, "pooler_output", None)
-        if own is None:
+        pooler_output: Tensor | None = getattr(out, "pooler_output", None)
+        if pooler_output is None:
             raise ConfigError(f"{type(model).__name__} pools nothing itself; use pooling=mean.")
-        return own.flatten(1)  # of convolutions [B, D, 1, 1]
+        return pooler_output.flatten(1)  # [B, D, 1, 1] for convolutional models
     states: Tensor = out.last_hidden_state
-    if states.ndim == 4:  # of convolutions [B, D, H, W]
+    if states.ndim == 4:  # [B, D, H, W] for convolutional models
         if pooling == "cls":
             raise ConfigError(f"{type(model).__name__} has no first token; use pooling=mean.")
         states = states.flatten(2).transpose(1, 2)
@@ -104,8 +109,7 @@ def _pool(model: Any, inputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
 
 
 @torch.no_grad()
-def _width(model: Any, processor: Any, pooling: Pooling) -> int:
-    """Return the dimension of what pooling gives, read off one grey image: a pooling that there is not is found now."""
-    grey = processor(images=[load_image(None)], return_tensors="pt")
-    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in grey.items()}
-    return _pool(model.eval(), inputs, pooling).shape[1]
+def _pooled_dim(model: Any, processor: Any, pooling: Pooling) -> int:
+    """Return the dimension of the pooled vector of a grey image; raise now if the model cannot pool that way."""
+    inputs = processor(images=[load_image(None)], return_tensors="pt")
+    return _pool(model.eval(), to_dtype(inputs, model.dtype), pooling).shape[1]

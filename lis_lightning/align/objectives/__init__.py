@@ -1,4 +1,4 @@
-"""What encoders are trained for."""
+"""Training objectives and regularisers of item encoders."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Objectives on users: a history of clicks, pooled, is to lie near what is clicked next."""
+"""Objectives on click histories: the pooled history of a user should be close to the next click."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.examples import Examples, Rows, hold_out
-from lis_lightning.align.data.pairs import mixed
-from lis_lightning.align.objectives.base import Objective, Temperature
+from lis_lightning.align.data.hashing import mix_bits
+from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.contrastive import info_nce
 from lis_lightning.functional.loss_inputs import check_above_zero
@@ -24,12 +24,12 @@ from lis_lightning.scoring.preference import Preference
 
 
 class _OnHistories(Objective):
-    """What objectives on users share.
+    """Base of objectives on click histories.
 
     Args:
-        history: Last clicks of a user that make the history.
-        temperature: Of cosines, at the start. It is learned, and never falls below 0.01.
-        **options: As of :class:`~lis_lightning.align.objectives.base.Objective`.
+        history: Number of a user's last clicks in the history.
+        temperature: Initial temperature of the cosines; it is learned, and stays at 0.01 or above.
+        **options: As of :class:`~lis_lightning.align.objectives.Objective`.
     """
 
     def __init__(self, *, history: int = 20, temperature: float = 0.1, **options: Any) -> None:
@@ -45,26 +45,35 @@ class _OnHistories(Objective):
         return "ids"  # what a ranker learns from the same clicks and skips
 
     def _users(self, rows: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return users as pooled histories, [B, D]."""
-        places = batch["history"].reshape(len(batch["positive"]), -1)
-        return pool_history(rows[places.clamp_min(0)], places >= 0)
+        """Return the pooled history of each user, [B, D]."""
+        positions = batch["history"].reshape(len(batch["positive"]), -1)
+        return pool_history(rows[positions.clamp_min(0)], positions >= 0)
 
 
 class NextItemContrastive(_OnHistories):
-    """InfoNCE between a user's pooled history and the next click; the next clicks of other users are negatives.
+    """InfoNCE between a user's pooled history and the next click, with the next clicks of other users as negatives.
 
-    The two-tower retrieval loss (Yi et al. 2019) with items for both towers, and no correction for popularity: what a
-    user clicked before is no negative, nor is the same item.
+    The two-tower retrieval loss (Yi et al. 2019) with item representations in both towers, and without its correction
+    for popularity. The same item, and items of the user's history, are not used as negatives.
+
+    Args:
+        **options: `history`, `temperature`, and those of :class:`~lis_lightning.align.objectives.Objective`.
+
+    Example:
+        >>> batch = {"history": torch.tensor([0, 1]), "positive": torch.tensor([0, 1]), "known": torch.eye(2).bool()}
+        >>> round(NextItemContrastive(temperature=0.5).loss(torch.eye(2), batch).item(), 3)
+        0.127
     """
 
     @override
     def examples(self, events: AlignmentEvents, dim: int) -> Examples:
         clicks = events.positives
-        histories, last = past_clicks(clicks.user, clicks.item, self.history)
-        some = histories[:, 0] >= 0
-        _check_some(some, "click with an earlier click of the same user", clicks)
-        items = {"history": histories[some], "positive": last[some][:, None]}
-        return Examples(items, hold_out(mixed(clicks.user[some], events.seed), self.held_out), extras=_known_clicks)
+        histories = past_clicks(clicks.user, clicks.item, self.history)
+        usable = histories[:, 0] >= 0
+        _check_any(usable, "click with an earlier click of the same user", clicks)
+        items = {"history": histories[usable], "positive": clicks.item[usable][:, None]}
+        held_out = hold_out(mix_bits(clicks.user[usable], events.seed), self.held_out)  # by user
+        return Examples(items, held_out, extras=_known_clicks)
 
     @override
     def loss(self, rows: Tensor, batch: dict[str, Any]) -> Tensor:
@@ -73,45 +82,63 @@ class NextItemContrastive(_OnHistories):
 
 
 class ClickRanking(_OnHistories):
-    """Bayesian personalised ranking: a click is to be nearer the user's history than a skip of about the same time."""
+    """Bayesian personalised ranking (Rendle et al. 2009) of a click above a skip of about the same time.
+
+    Args:
+        **options: `history`, `temperature`, and those of :class:`~lis_lightning.align.objectives.Objective`.
+
+    Example:
+        >>> batch = {"history": torch.tensor([0]), "positive": torch.tensor([0]), "negative": torch.tensor([1])}
+        >>> round(ClickRanking(temperature=0.5).loss(torch.eye(2), batch).item(), 3)
+        0.127
+    """
 
     @override
     def examples(self, events: AlignmentEvents, dim: int) -> Examples:
-        clicks, skips = events.label == 1, np.flatnonzero(events.label == 0)
-        histories, clicked = past_clicks(events.user[clicks], events.item[clicks], self.history)
-        at = np.flatnonzero(clicks)
-        skip = skips[np.minimum(np.searchsorted(skips, at), skips.size - 1)] if skips.size else at
-        before = skips[np.maximum(np.searchsorted(skips, at) - 1, 0)] if skips.size else at
-        skip = np.where(events.user[skip] == events.user[at], skip, before)
-        some = (histories[:, 0] >= 0) & (events.user[skip] == events.user[at]) & (events.item[skip] != clicked)
-        some &= events.label[skip] == 0
-        _check_some(some, "click with an earlier click and a skip of the same user", events)
-        items = {"history": histories, "positive": clicked[:, None], "negative": events.item[skip][:, None]}
-        held_out = hold_out(mixed(events.user[at][some], events.seed), self.held_out)
-        return Examples({name: rows[some] for name, rows in items.items()}, held_out)
+        clicks, skips = np.flatnonzero(events.label == 1), np.flatnonzero(events.label == 0)
+        histories = past_clicks(events.user[clicks], events.item[clicks], self.history)
+        skip = _nearest_skips(events, clicks, skips)
+        usable = (histories[:, 0] >= 0) & (events.user[skip] == events.user[clicks])
+        usable &= (events.item[skip] != events.item[clicks]) & (events.label[skip] == 0)
+        _check_any(usable, "click with an earlier click and a skip of the same user", events)
+        items = {
+            "history": histories[usable],
+            "positive": events.item[clicks[usable]][:, None],
+            "negative": events.item[skip[usable]][:, None],
+        }
+        held_out = hold_out(mix_bits(events.user[clicks[usable]], events.seed), self.held_out)  # by user
+        return Examples(items, held_out)
 
     @override
     def loss(self, rows: Tensor, batch: dict[str, Any]) -> Tensor:
         return bpr(*self._scores(rows, batch))
 
     def _scores(self, rows: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the scores of clicks and skips: cosines over the temperature."""
+        """Return the scores of clicks and of skips: cosines divided by the temperature."""
         users = self._users(rows, batch)
-        chosen, left = (
+        clicked, skipped = (
             F.cosine_similarity(users, rows[batch[role]].to(users.dtype), dim=-1) / self.temperature.value
             for role in ("positive", "negative")
         )
-        return chosen, left
+        return clicked, skipped
 
 
 class ClickPreference(ClickRanking):
-    """Direct preference optimisation: the click is preferred to the skip by more than under the frozen reference.
+    """Direct preference optimisation (Rafailov et al. 2023) of a click over a skip.
 
-    The reference is the encoder as it is before the first step; its representations of all items are kept.
+    The click should be preferred by more than under the reference: the encoder as it was before the first step, whose
+    representations of all items are stored.
 
     Args:
-        beta: How closely to stay with the reference; smaller departs further.
-        **options: As of the classes above.
+        beta: How closely to stay with the reference, above 0; a smaller value departs further.
+        **options: `history`, `temperature`, and those of :class:`~lis_lightning.align.objectives.Objective`.
+
+    Example:
+        >>> objective = ClickPreference(temperature=0.5)
+        >>> objective.reference = torch.eye(2)
+        >>> batch = {"history": torch.tensor([0]), "positive": torch.tensor([0]), "negative": torch.tensor([1])}
+        >>> round(objective.loss(torch.eye(2), batch | {"rows": torch.tensor([0, 1])}).item(), 3)  # log 2: no change
+        0.693
     """
 
     needs_reference = True
@@ -125,7 +152,7 @@ class ClickPreference(ClickRanking):
 
     @override
     def get_extra_state(self) -> dict[str, Any]:
-        # A run that is resumed must not take the weights that it goes on from for the reference.
+        # Saved with the checkpoint: a resumed run must not take the weights that it starts from for the reference.
         return {"reference": self.reference}
 
     @override
@@ -140,39 +167,52 @@ class ClickPreference(ClickRanking):
         return dpo(*self._scores(rows, batch), *self._scores(reference, batch), beta=self.beta)
 
 
-def past_clicks(
-    users: NDArray[np.int64], items: NDArray[np.int64], length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the clicks before each click of the same user, latest first, [n, length], -1 where there are no more.
+def past_clicks(users: NDArray[np.int64], items: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return the clicks before each click of the same user, latest first, [n, length]; -1 for missing ones.
 
     Args:
-        users: Sorted, then by time, [n].
+        users: User of each click, sorted, and by time for each user, [n].
         items: Row of the item of each click, [n].
-        length: How many.
-
-    Returns:
-        The histories, and the items themselves.
+        length: Number of clicks to return.
 
     Example:
-        >>> past_clicks(np.array([0, 0, 0, 1]), np.array([5, 6, 7, 8]), 2)[0].tolist()
+        >>> past_clicks(np.array([0, 0, 0, 1]), np.array([5, 6, 7, 8]), 2).tolist()
         [[-1, -1], [5, -1], [6, 5], [-1, -1]]
     """
-    place = np.arange(users.size)[:, None] - 1 - np.arange(length)
-    inside = place >= 0
-    place = np.maximum(place, 0)
-    inside &= users[place] == users[:, None]
-    return np.where(inside, items[place], -1), items
+    # Position t - 1 - lag for each click t; it counts if it exists and is of the same user.
+    position = np.arange(users.size)[:, None] - 1 - np.arange(length)
+    exists = position >= 0
+    position = np.maximum(position, 0)
+    exists &= users[position] == users[:, None]
+    return np.where(exists, items[position], -1)
+
+
+def _nearest_skips(events: AlignmentEvents, clicks: NDArray[np.int64], skips: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position of a skip for each click: the next one, or the one before if that is of another user.
+
+    Args:
+        events: Sorted by user, then time.
+        clicks: Positions of the clicks.
+        skips: Positions of the skips; without any, the clicks themselves are returned.
+    """
+    if not skips.size:
+        return clicks
+    following = np.searchsorted(skips, clicks)
+    after = skips[np.minimum(following, skips.size - 1)]
+    before = skips[np.maximum(following - 1, 0)]
+    return np.where(events.user[after] == events.user[clicks], after, before)
 
 
 def _known_clicks(rows: Rows, held_out: bool) -> dict[str, Tensor]:
-    """Return which next clicks are no negatives of a user: the same item, and those of the history."""
+    """Return the mask of next clicks that are no negatives of a user: the same item, and items of the history."""
     positive, history = rows["positive"][:, 0], rows["history"]
-    known = (positive[:, None] == positive) | (history[:, :, None] == positive).any(axis=1)
-    return {"known": torch.from_numpy(known)}
+    mask = (positive[:, None] == positive) | (history[:, :, None] == positive).any(axis=1)
+    return {"known": torch.from_numpy(mask)}
 
 
-def _check_some(some: NDArray[np.bool_], what: str, events: AlignmentEvents) -> None:
-    if not some.any():
+def _check_any(usable: NDArray[np.bool_], what: str, events: AlignmentEvents) -> None:
+    """Raise LogError if no example is usable; the message counts clicks and skips."""
+    if not usable.any():
         raise LogError(
             f"The alignment window has no {what}: it holds {int((events.label == 1).sum())} clicks and "
             f"{int((events.label == 0).sum())} skips. Give it a larger share of the log."

@@ -1,4 +1,4 @@
-"""Objectives on what a catalogue says of its items."""
+"""Contrastive learning from the categories of a catalogue."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from typing_extensions import override
 
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.examples import Examples, hold_out
-from lis_lightning.align.data.pairs import mixed
-from lis_lightning.align.objectives.base import Objective, Temperature
+from lis_lightning.align.data.hashing import mix_bits
+from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import multi_positive_contrastive
 
 
 class TaxonomyContrastive(Objective):
-    """Supervised contrastive: items of one category are positives of each other. It needs no events.
+    """Supervised contrastive loss (Khosla et al. 2020): items of one category are positives of each other.
+
+    It uses no events, only which items they withhold.
 
     Args:
-        category: Name of the category, of those that the data has.
-        temperature: At the start. It is learned, and never falls below 0.01.
-        **options: As of :class:`~lis_lightning.align.objectives.base.Objective`.
+        category: Name of a category of the items.
+        temperature: Initial value; it is learned, and stays at 0.01 or above.
+        **options: As of :class:`~lis_lightning.align.objectives.Objective`.
+
+    Example:
+        >>> objective = TaxonomyContrastive(category="genre", temperature=0.5)
+        >>> objective.classes = torch.tensor([0, 0, 1, 1])
+        >>> rows = torch.eye(4).repeat_interleave(2, dim=0)[:4]  # items of one class are alike
+        >>> round(objective.loss(rows, {"rows": torch.arange(4)}).item(), 3)
+        0.24
     """
 
     classes: Tensor
@@ -35,19 +44,20 @@ class TaxonomyContrastive(Objective):
 
     @override
     def examples(self, events: AlignmentEvents, dim: int) -> Examples:
-        known = events.items.categories
-        if self.category not in known:
+        categories = events.items.categories
+        if self.category not in categories:
             raise ConfigError(
-                f"The items have no category {self.category!r}; they have {', '.join(known) or 'none'}. Name columns "
-                "of the item table with data.categories."
+                f"The items have no category {self.category!r}; they have {', '.join(categories) or 'none'}. Name "
+                "columns of the item table with data.categories."
             )
-        values = known[self.category]
+        values = categories[self.category]
         names = sorted({value for value in values if value is not None})
         code = {name: index for index, name in enumerate(names)} | {None: -1}
         classes = np.array([code[value] for value in values], dtype=np.int64)
-        rows = np.flatnonzero((classes >= 0) & ~np.isin(np.arange(classes.size), events.withheld)).astype(np.int64)
+        usable = (classes >= 0) & ~np.isin(np.arange(classes.size), events.withheld)
+        rows = np.flatnonzero(usable).astype(np.int64)
         self.register_buffer("classes", torch.from_numpy(classes), persistent=False)
-        return Examples({"item": rows[:, None]}, hold_out(mixed(rows, events.seed), self.held_out))
+        return Examples({"item": rows[:, None]}, hold_out(mix_bits(rows, events.seed), self.held_out))
 
     @override
     def loss(self, rows: Tensor, batch: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A fine-tuning run, from data and encoder to its report."""
+"""A fine-tuning run: the LightningModule, its callbacks, and the function that runs it."""
 
 import lazy_loader
 

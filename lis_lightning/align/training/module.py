@@ -1,4 +1,4 @@
-"""The module that trains an item encoder for objectives on preference data."""
+"""The LightningModule that trains an item encoder for objectives on preference data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.objectives.base import Objective, Regulariser, Temperature
+from lis_lightning.align.data.data_module import ExampleDataModule
+from lis_lightning.align.models.item_encoder import ItemEncoder
+from lis_lightning.align.objectives.objective import Objective, Temperature
+from lis_lightning.align.objectives.regularisers import Regulariser
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import Loaded
@@ -27,20 +28,28 @@ from lis_lightning.monitor.snapshot import encode_items, undisturbed
 class AlignmentModule(pl.LightningModule):
     """Trains an encoder for a weighted sum of objectives, with AdamW, linear warm-up and cosine decay.
 
-    Logs ``train/loss``, ``train/<objective>`` and ``train/<objective>_temperature``, and ``val/loss`` with
+    Logs ``train/loss``, ``train/<objective>`` and ``train/<objective>_temperature``; and ``val/loss`` and
     ``val/<objective>`` of the held-out examples.
 
     Args:
         encoder: From item batches to representations.
         objectives: What it is trained for, by name.
-        regularisers: What keeps the representations apart, by name.
+        regularisers: Losses that keep the representations apart, by name.
         learning_rate: The highest, reached after warm-up.
         weight_decay: Of weight matrices; norms, biases and temperatures are not decayed.
         warmup_share: Share of the run during which the learning rate rises, 0 to below 1.
-        nested_dims: Train the first so many dimensions for each number too (Matryoshka); None for all of them alone.
+        nested_dims: Numbers of first dimensions that are trained by themselves (Matryoshka, Kusupati et al. 2022); None
+            trains all dimensions together only.
 
     Raises:
         ConfigError: If a value is out of range, or there is no objective.
+
+    Example:
+        >>> from lis_lightning.align.models import FeatureEncoder
+        >>> from lis_lightning.align.objectives import PairContrastive
+        >>> module = AlignmentModule(FeatureEncoder(4, output_dim=2), {"pairs": PairContrastive()})
+        >>> module.encode_items({"features": torch.zeros(3, 4)}).shape
+        torch.Size([3, 2])
     """
 
     def __init__(
@@ -82,15 +91,16 @@ class AlignmentModule(pl.LightningModule):
     @override
     def on_fit_start(self) -> None:
         objectives: Any = self.objectives
-        waiting = [one for one in objectives.values() if one.needs_reference and one.reference is None]
+        waiting = [own for own in objectives.values() if own.needs_reference and own.reference is None]
         if waiting:
+            # The encoder before the first step; a resumed run has its reference from the checkpoint.
             batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
             loader = Loaded(self.encoder.loader(batches.items), "item_id")
             encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
             with undisturbed(self):
                 reference = torch.cat([rows for _, rows in encoded])
-            for one in waiting:
-                one.reference = reference
+            for objective in waiting:
+                objective.reference = reference
 
     @override
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -105,8 +115,9 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        # Objectives have different numbers of held-out batches; one that has none left is None here.
         losses, size = self._losses({name: part for name, part in batch.items() if part is not None})
-        if losses.keys() >= set(self.objectives):  # an objective with fewer held-out examples is through
+        if losses.keys() >= set(self.objectives):  # objectives with fewer held-out examples end earlier
             self.log("val/loss", self._sum(losses), prog_bar=True, batch_size=size, sync_dist=True)
         self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
 
@@ -115,8 +126,8 @@ class AlignmentModule(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ConfigError(
-                "The learning rate falls to 0 over the whole run, which has no end: max_steps and max_epochs of the "
-                "Trainer are both -1. Give max_steps."
+                "The learning rate falls to 0 at the end of the run, but the run has no end: max_steps and max_epochs "
+                "of the Trainer are both -1. Set max_steps."
             )
         optimizer = AdamW(self._parameter_groups(), lr=self.learning_rate)
         return {
@@ -127,15 +138,15 @@ class AlignmentModule(pl.LightningModule):
     def _losses(self, batches: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         """Return the loss of each objective and regulariser, and how many items were encoded."""
         rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
-        losses = {
-            name: matryoshka_loss(partial(self._objective(name).loss, batch=batches[name]), part, self.nested_dims)
-            for name, part in rows.items()
-        }
-        everything = torch.cat(list(rows.values()))
+        losses = {}
+        for name, own_rows in rows.items():
+            loss = partial(self._objective(name).loss, batch=batches[name])
+            losses[name] = matryoshka_loss(loss, own_rows, self.nested_dims)
+        all_rows = torch.cat(list(rows.values()))
         regularisers: Any = self.regularisers
         for name, regulariser in regularisers.items():
-            losses[name] = regulariser.loss(everything)
-        return losses, len(everything)
+            losses[name] = regulariser.loss(all_rows)
+        return losses, len(all_rows)
 
     def _objective(self, name: str) -> Objective:
         objective: Any = self.objectives[name]
@@ -147,20 +158,20 @@ class AlignmentModule(pl.LightningModule):
         return torch.stack([parts[name].weight * loss for name, loss in losses.items()]).sum()
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trained parameters in two groups: matrices, which are decayed, and the others."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
-            {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
-        ]
+        matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+        others = [parameter for parameter in trained if parameter.ndim < 2]
+        return [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup_share: float) -> LambdaLR:
-    """Return a schedule that rises linearly over the first steps and then follows half a cosine down to 0.
+    """Return a schedule with linear warm-up, then half a cosine down to 0.
 
-    Step s (from 0) of W warm-up steps runs at (s + 1) / W of the highest rate: no step is wasted at 0.
+    Step s (from 0) of W warm-up steps runs at (s + 1) / W of the highest rate, so that no step runs at rate 0.
 
     Args:
-        optimizer: Holds the highest rate of each group.
+        optimizer: Its rates are the highest ones.
         num_steps: Optimizer steps of the run.
         warmup_share: Share of them spent rising.
 

@@ -1,4 +1,4 @@
-"""End a fit early in such a way that another one goes on as if it had not ended."""
+"""End a fit early, so that a later one continues exactly where it ended."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing_extensions import override
 
 
 class Pause(Checkpoint):
-    """Write a checkpoint at an optimizer step, and end the fit there.
+    """Writes a checkpoint at an optimizer step, and ends the fit.
 
-    Being a checkpoint callback, it comes after the others; put it behind a ModelCheckpoint whose state it is to keep.
+    Lightning runs checkpoint callbacks after all others. Put this one behind a ModelCheckpoint whose state the
+    checkpoint should have.
 
     Args:
-        step: Optimizer step.
+        step: Optimizer step, 1 or more.
         path: Of the checkpoint.
 
     Attributes:
-        reached: Whether the fit was ended.
+        reached: Whether the fit was ended by this callback.
     """
 
     def __init__(self, step: int, path: Path) -> None:

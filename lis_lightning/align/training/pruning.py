@@ -1,7 +1,7 @@
-"""End a job of a sweep where the evidence says that it is behind the best one: no need to see how it goes on.
+"""Prune jobs of a sweep that are significantly behind the best finished job.
 
-Halving drops what is lower. Here a job goes only where it is significantly behind, paired by user, at the same
-optimizer step; luck ends no job that is as good as the others.
+Successive halving drops the lower half of the jobs. Here a job is ended only if it is significantly behind at the same
+optimizer step, in a comparison paired by user. So a job that is as good as the others is hardly ever ended by chance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
 
-SURE = 0.05  # of the probability that a job as good as all others is ended
+SURE = 0.05  # highest probability that a job as good as all others is ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Rival:
     Attributes:
         name: Of the job, for messages.
         results: Its snapshots.
-        among: Finished jobs that it is the best of.
+        among: Number of finished jobs.
     """
 
     name: str
@@ -39,27 +39,27 @@ class Rival:
 
 
 def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | None:
-    """Say why a job is to be ended after a snapshot; None where the evidence is not enough.
+    """Return why a job should be ended after a snapshot; None if the evidence is not sufficient.
 
-    A job whose representation is at each step worth as much as that of each finished job, but for a change that counts
-    as none (`plateau_delta`), is ended with a probability of at most 5 %, however often it is looked at and however
-    many jobs the rival is the best of: look k is given 1 / (k (k + 1)) of that, which sums to all of it, and its share
-    is divided by the number of jobs (Bonferroni). One that starts slowly and would overtake later is lost.
+    A sequential one-sided paired t test. A job that is never worse than the finished jobs by more than a negligible
+    change (`plateau_delta`) is ended with a probability of at most 5 %, however often it is compared and however many
+    jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of it, divided
+    by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
 
     Args:
         result: The snapshot.
         rival: The best finished job.
-        look: Which comparison of this job it is, from 1.
-        rule: With the change that counts as none.
+        look: Number of this comparison of the job, from 1.
+        rule: Defines the negligible change.
     """
-    other = next((one for one in rival.results if one.step == result.step), None)
+    other = next((snapshot for snapshot in rival.results if snapshot.step == result.step), None)
     if other is None or other.split_hash != result.split_hash or other.influence.shape != result.influence.shape:
         return None
     gap = result.compare(other)
     margin = max(rule.plateau_delta, rule.plateau_share * other.ais)
     if not gap.value + margin < 0 or not gap.se > 0:
         return None
-    # Of Student's t: where few users carry the difference its error is not well known.
+    # Student's t with the effective number of users: if few users carry the difference, its error is uncertain.
     chance = float(stdtr(effective_users(result.influence - other.influence), (gap.value + margin) / gap.se))
     if chance >= SURE / (look * (look + 1) * max(rival.among, 1)):
         return None
@@ -67,16 +67,16 @@ def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | N
 
 
 class Pruning(pl.Callback):
-    """Ends a fit where a snapshot is significantly behind the best finished job of the sweep at that step.
+    """Ends a fit if a snapshot is significantly behind the best finished job of the sweep at that step.
 
     Args:
-        monitor: Whose snapshots are compared; its rule says how many are a warm-up, in which fine-tuning dips.
-        rival: Returns the best finished job, None before the first. It is asked at every snapshot: jobs that run at
-            the same time may have ended since.
+        monitor: Its snapshots are compared, except those of the warm-up, in which the score of fine-tuning often dips.
+        rival: Returns the best finished job, or None before the first. It is called at every snapshot, since jobs that
+            run at the same time may have finished.
 
     Attributes:
-        looks: Comparisons so far.
-        reason: Why the fit was ended; empty where it was not.
+        looks: Number of comparisons so far.
+        reason: Why the fit was ended; empty if it was not.
     """
 
     def __init__(self, monitor: LISMonitor, rival: Callable[[], Rival | None]) -> None:
@@ -104,16 +104,17 @@ class Pruning(pl.Callback):
         self.looks = state_dict["looks"]
 
     def _compare(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
-        """End the fit on all processes if the first one, which sees the files of the sweep, says so."""
+        """End the fit on all processes; the first process decides, since it reads the files of the sweep."""
         if len(self.monitor.results) - 1 <= self.monitor.rule.warmup:
             return False
-        said = self._look() if trainer.is_global_zero else ""
-        self.reason = trainer.strategy.broadcast(said)
+        reason = self._look() if trainer.is_global_zero else ""
+        self.reason = trainer.strategy.broadcast(reason)
         if self.reason:
             trainer.should_stop = True
         return bool(self.reason)
 
     def _look(self) -> str:
+        """Return why the job should be ended; empty if it should go on, or no other job can be read."""
         try:
             rival = self.rival()
         except Exception as error:  # a file of another job must not end this one

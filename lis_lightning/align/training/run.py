@@ -1,4 +1,4 @@
-"""One fine-tuning run from its parts: data, split, encoder, objective; train, snapshot, report."""
+"""One fine-tuning run: build the parts, train with snapshots, and report."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import Subset
 
+from lis_lightning.align.data.alignment_data import AlignmentData
+from lis_lightning.align.data.data_module import ExampleDataModule
 from lis_lightning.align.data.events import AlignmentEvents
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.data.sources import AlignmentData
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.objectives.base import Objective, Regulariser
-from lis_lightning.align.training.best import BestSnapshot
-from lis_lightning.align.training.messages import announcement, say, summary
+from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.item_encoder import ItemEncoder
+from lis_lightning.align.objectives.objective import Objective
+from lis_lightning.align.objectives.regularisers import Regulariser
+from lis_lightning.align.training.best_checkpoint import BestSnapshot
+from lis_lightning.align.training.console import announcement, rank_zero_print, summary
+from lis_lightning.align.training.learning_rate import find_learning_rate
 from lis_lightning.align.training.module import AlignmentModule
 from lis_lightning.align.training.pausing import Pause
 from lis_lightning.align.training.pruning import Pruning, Rival
-from lis_lightning.align.training.rate import ItemRate, find_learning_rate
+from lis_lightning.align.training.throughput import ItemThroughput
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
@@ -41,18 +43,25 @@ PAUSED = "checkpoints/paused.ckpt"  # in the run folder
 
 @dataclass(frozen=True, kw_only=True)
 class Monitoring:
-    """When snapshots of a run are taken, and what is kept of them; see :class:`LISMonitor`.
+    """When snapshots of a run are taken, and which of them are saved; see :class:`LISMonitor`.
 
     Attributes:
-        every_n_steps: Optimizer steps between snapshots; None where the schedule alone decides.
-        schedule: When else, one or several of :mod:`lis_lightning.monitor.schedule`.
-        background_steps: Score in the background, and read the score so many optimizer steps later; None: at once.
-        save: Which representations to keep on disk, "best", "last-3" or "all"; None for none.
+        every_n_steps: Optimizer steps between snapshots; None if the schedule alone decides.
+        schedule: Further snapshots: one or several of :mod:`lis_lightning.monitor.schedule`.
+        background_steps: Score in the background, and read the score this many optimizer steps later; None scores at
+            once.
+        save: Which representations to save, "best", "last-3" or "all"; None for none.
         encode_batch_size: Items encoded at a time.
-        early_stopping: Whether the evidence may end the run before its last step.
+        early_stopping: Whether the run may end before its last step, if the evidence says that training should stop.
 
     Raises:
         ConfigError: If a value is out of range.
+
+    Example:
+        >>> Monitoring(every_n_steps=0)
+        Traceback (most recent call last):
+        ...
+        lis_lightning.errors.ConfigError: `every_n_steps` must be at least 1 optimizer step, got 0.
     """
 
     every_n_steps: int | None = 50
@@ -63,7 +72,7 @@ class Monitoring:
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
-        check_when(self.every_n_steps, self.schedule, self.background_steps)  # now, before a model is loaded
+        check_when(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
         if self.save is not None:
             Retention(self.save, "float32")
 
@@ -75,18 +84,24 @@ class Monitoring:
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run leaves.
+    """The results and files of a finished run.
 
     Attributes:
         results: Its snapshots.
         best: The one with the highest AIS.
-        checkpoint: Weights at the best snapshot; None where none was written.
-        record: The run's own record.
-        page: The picture of it.
+        checkpoint: Weights at the best snapshot; None if there are none.
+        record: File with the record of the run.
+        page: The report.
         revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
-        steps: Optimizer steps trained, those before a pause included.
-        paused: Whether it was ended before its last step, to go on later.
-        pruned: Why it was ended for being behind another job of its sweep; empty where it was not.
+        steps: Optimizer steps trained, including those before a pause.
+        paused: Whether it was paused before its last step.
+        pruned: Why it was ended for being behind another job of its sweep; empty if it was not.
+
+    Example:
+        >>> best = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> run = Run([best], best, None, None, Path("report.html"), revealed_gain=math.nan, steps=200, paused=False)
+        >>> run.best.ais
+        0.003
     """
 
     results: list[Snapshot]
@@ -101,18 +116,18 @@ class Run:
 
 
 def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> PreferenceSplit:
-    """Cut the data's log, and say what the split can tell.
+    """Split the log, and print the split.
 
     Args:
         data: Log and items.
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
     """
     split = PreferenceSplit.from_log(data.log, **data.columns, **options)
-    say(f"{data.name}: the validation preference split\n{split}")
+    rank_zero_print(f"{data.name}: the validation preference split\n{split}")
     if data.truth is not None:
         tested = split.log.time[split.log.window == 2]
         bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
-        say(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
+        rank_zero_print(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
     return split
 
 
@@ -133,61 +148,67 @@ def align(
     stop_at: int | None = None,
     rival: Callable[[], Rival | None] | None = None,
 ) -> Run:
-    """Fine-tune an encoder for objectives on preference data while its representations are scored.
+    """Fine-tune an encoder for objectives on preference data, and score its representations during training.
 
     Args:
         data: Log and items.
         build_encoder: Makes the encoder for the items.
         trainer: Makes the Trainer, given callbacks and logger.
         loggers: Lightning loggers.
-        objectives: What the encoder is trained for, by name. The first that names its preference data is what
-            `realised` refers to.
-        regularisers: What keeps its representations apart, by name.
+        objectives: What the encoder is trained for, by name. `realised` refers to the preference data of the first
+            objective that has any.
+        regularisers: Losses that keep its representations apart, by name.
         training: `batch_size`, `find_learning_rate`, and options of
-            :class:`~lis_lightning.align.training.module.AlignmentModule`.
+            :class:`~lis_lightning.align.training.AlignmentModule`.
         split_options: Further arguments of the split.
         monitoring: When it is scored.
-        run_dir: Where record, checkpoints and picture go.
-        cache_dir: Where prepared items are kept.
+        run_dir: Folder of record, checkpoints and report.
+        cache_dir: Folder of prepared items.
         seed: Of weights and batches.
-        stop_at: Optimizer step to pause at. A later call with this `run_dir` goes on there, bit by bit.
+        stop_at: Optimizer step to pause at. A later call with the same `run_dir` continues there, bit for bit.
         rival: Returns the best finished job of the sweep; a run that is significantly behind it is ended. None: never.
 
     Returns:
-        What the run leaves.
+        The results and files of the run.
 
     Raises:
         ConfigError: If the seed or the step is out of range, the data has no items, or no snapshot could be scored.
+
+    Example:
+        >>> log_alone = AlignmentData("log alone", None, {}, items=None)
+        >>> align(log_alone, None, trainer=None, loggers=[], objectives={}, regularisers={}, training={},
+        ...       split_options={}, monitoring=Monitoring(), run_dir=Path("run"), cache_dir=Path("cache"), seed=0)
+        ... # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        lis_lightning.errors.ConfigError: There are no items to encode: set data.items to ...
     """
     began = time.perf_counter()
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"`seed` must be from 0 to {2**32 - 1}, but got {seed}.")
-    if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
-        raise ConfigError(f"`stop_at` must be an optimizer step, 1 or more, or null, but got {stop_at!r}.")
-    if data.items is None:
-        raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
+    items = _checked_items(data, seed, stop_at)
     split = prepare_split(data, split_options)
-    pl.seed_everything(seed, verbose=False)
-    encoder, options = build_encoder(data.items), dict(training)
+    pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
+    encoder, options = build_encoder(items), dict(training)
     batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
-    batches = _batches(data.items, encoder, split, objectives, batch_size, cache_dir, seed)
+    batches = _batches(items, encoder, split, objectives, batch_size, cache_dir, seed)
     module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
-    say(announcement(encoder, batches))
-    # Not prepared anew: with a large processor the images are the long part of the start.
-    scored = Subset(batches.items, data.items.rows(split.item_ids).tolist())
+    rank_zero_print(announcement(encoder, batches))
+    # The prepared items of the training are scored: with a large image processor, preparing them again takes long.
+    scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
-        split, scored, collate_fn=encoder.collate, catalogue=data.items.catalogue(), dirpath=run_dir,
+        split, scored, collate_fn=encoder.collate, catalogue=items.catalogue(), dirpath=run_dir,
         cache_dir=cache_dir, **monitoring.options(), **_ceilings(split, objectives),
     )  # fmt: skip
     best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
     pause = None if stop_at is None else Pause(stop_at, paused)
     pruning = None if rival is None else Pruning(monitor, rival)
     stopping = LISEarlyStopping() if monitoring.early_stopping else None
-    if finding and not paused.is_file():  # a run that goes on has its rate from the checkpoint
-        _use_found_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
-    callbacks = [one for one in (ItemRate(monitor), monitor, stopping, pruning, best, pause) if one is not None]
+    if finding and not paused.is_file():  # a resumed run has its rate from the checkpoint
+        _use_learning_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
+    optional = (ItemThroughput(monitor), monitor, stopping, pruning, best, pause)
+    callbacks = [callback for callback in optional if callback is not None]
     fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
     fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
+    # A paused run keeps its checkpoint; any other end removes it.
     pruned = "" if pruning is None else pruning.reason
     pausing = pause is not None and pause.reached and not pruned
     if not pausing and fit.is_global_zero:
@@ -195,19 +216,30 @@ def align(
     if monitor.best is None:
         if fit.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise SystemExit(0)
-        why = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
-        raise ConfigError(f"No snapshot could be scored: {why}. There is no result to show.")
+        reason = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
+        raise ConfigError(f"No snapshot could be scored: {reason}. There is no result to show.")
     revealed, page = _shown(data, split, monitor, run_dir, write=fit.is_global_zero)
     run = Run(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
         page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
     )  # fmt: skip
-    say(summary(run, time.perf_counter() - began))
+    rank_zero_print(summary(run, time.perf_counter() - began))
     return run
 
 
-def _use_found_rate(module: AlignmentModule, rate: float | None, seed: int) -> None:
-    """Let a module learn at a rate that was found, and draw what it would have drawn."""
+def _checked_items(data: AlignmentData, seed: int, stop_at: int | None) -> ItemTable:
+    """Return the items of the data; raise for a missing item table, and for a seed or step that is out of range."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"`seed` must be from 0 to {2**32 - 1}, but got {seed}.")
+    if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
+        raise ConfigError(f"`stop_at` must be an optimizer step, 1 or more, or null, but got {stop_at!r}.")
+    if data.items is None:
+        raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
+    return data.items
+
+
+def _use_learning_rate(module: AlignmentModule, rate: float | None, seed: int) -> None:
+    """Set the learning rate of the range test, and seed again, so that the run draws what it would without the test."""
     if rate is not None:
         module.learning_rate = rate
         module.hparams["learning_rate"] = rate
@@ -218,21 +250,18 @@ def _batches(
     items: ItemTable, encoder: ItemEncoder, split: PreferenceSplit, objectives: Mapping[str, Objective],
     batch_size: int, cache_dir: Path, seed: int,
 ) -> ExampleDataModule:  # fmt: skip
-    """Return the batches of every objective, of prepared items."""
+    """Return the batches of all objectives, with prepared items."""
     events = AlignmentEvents.from_split(split, items, seed=seed)
-    return ExampleDataModule(
-        {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()},
-        encoder.prepare(items, cache_dir),
-        encoder.collate,
-        batch_size={name: objective.batch_size or batch_size for name, objective in objectives.items()},
-        seed=seed,
-    )
+    examples = {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()}
+    batch_sizes = {name: objective.batch_size or batch_size for name, objective in objectives.items()}
+    prepared = encoder.prepare(items, cache_dir)
+    return ExampleDataModule(examples, prepared, encoder.collate, batch_size=batch_sizes, seed=seed)
 
 
 def _shown(
     data: AlignmentData, split: PreferenceSplit, monitor: LISMonitor, run_dir: Path, *, write: bool
 ) -> tuple[float, Path]:
-    """Return the gain of what content reveals, where the world is known, and the page of the run."""
+    """Write the report; return the gain of the latents that content reveals, NaN for real data, and the page."""
     path, revealed = run_dir / "report.html", math.nan
     if not write:
         return revealed, path
@@ -245,7 +274,7 @@ def _shown(
 
 
 def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> dict[str, Any]:
-    """Say the ceilings of preference data; return it, and which of it is aligned to: that of the objectives."""
+    """Print the ceilings of the preference data; return the monitor's arguments that name it and what is aligned to."""
     found: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
     aligned_to = "pairs"
     for name, objective in reversed(list(objectives.items())):
@@ -257,5 +286,5 @@ def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> di
             found[aligned_to] = own
     for name, preference in found.items():
         limit = ceiling(split, preference)
-        say(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
+        rank_zero_print(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
     return {"ceilings": found, "aligned_to": aligned_to}

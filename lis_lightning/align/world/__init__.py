@@ -1,4 +1,4 @@
-"""A generated world whose truth is known."""
+"""A generated world with known truth."""
 
 import lazy_loader
 

@@ -1,8 +1,12 @@
-"""What an item of the generated world looks like and how it is described.
+"""Images and texts of the items of the generated world.
 
-Six attributes carry the preference; some show in the image only, some in the text only. Everything else that is
-drawn or written (background, place, turn, dots, noise; brand, size, delivery, adjectives) is nuisance: it comes from
-the item's own random numbers, says nothing of any preference, and makes most of what a raw encoder sees.
+Six attributes determine preferences; some are visible in the image only, some in the text only. Everything else in
+image and text (background, position, rotation, dots, noise; brand, size, delivery, adjectives) is nuisance: it is
+independent of preferences, and it dominates the representations of an encoder that was not fine-tuned.
+
+Example:
+    >>> sorted(VOCABULARY)
+    ['category', 'colour', 'material', 'pattern', 'shape', 'style']
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ VOCABULARY: dict[str, dict[str, tuple[str, ...]]] = {
         "ornate": ("ornate", "baroque"),
     },
 }
-"""Attribute -> value -> the words a text may use for it (none where only the image shows it)."""
+"""Words that a text may use, by attribute and value; no words for an attribute that only the image shows."""
 
 SHOWN_IN_TEXT = tuple(name for name, values in VOCABULARY.items() if all(values.values()))
 SHOWN_IN_IMAGE = ("colour", "shape", "pattern")
@@ -107,7 +111,7 @@ def render_text(attributes: Mapping[str, str], rng: Generator) -> tuple[str, str
 
     Args:
         attributes: The item's value of every attribute in :data:`VOCABULARY`.
-        rng: Where the choice of words and all the nuisance comes from.
+        rng: Random generator for the choice of words and the nuisance.
 
     Returns:
         A short title, and one text that holds the title and a word for each attribute of :data:`SHOWN_IN_TEXT`.
@@ -133,11 +137,11 @@ def render_text(attributes: Mapping[str, str], rng: Generator) -> tuple[str, str
 
 
 def render_image(attributes: Mapping[str, str], rng: Generator, size: int) -> Image.Image:
-    """Return the picture of an item: its shape, pattern and colour on a scene that means nothing.
+    """Return the image of an item: its shape, pattern and colour on a random background.
 
     Args:
         attributes: The item's value of at least ``shape``, ``pattern`` and ``colour``.
-        rng: Where the background, the place, the turn, the dots and the noise come from.
+        rng: Random generator for background, position, rotation, dots and noise.
         size: Width and height in pixels.
 
     Returns:
@@ -155,9 +159,11 @@ def render_image(attributes: Mapping[str, str], rng: Generator, size: int) -> Im
     dark = (int(0.35 * light[0]), int(0.35 * light[1]), int(0.35 * light[2]))
     mask = Image.new("L", (large, large))
     rim = Image.new("L", (large, large))
-    ImageDraw.Draw(mask).polygon(_place(outline, centre, radius), fill=255)
-    ImageDraw.Draw(rim).polygon(_place(outline, centre, radius * 1.1), fill=255)
-    canvas.paste((250,) * 3 if rng.random() < 0.5 else (15,) * 3, mask=rim)
+    ImageDraw.Draw(mask).polygon(_polygon(outline, centre, radius), fill=255)
+    ImageDraw.Draw(rim).polygon(_polygon(outline, centre, radius * 1.1), fill=255)
+    # A bright or dark rim separates the shape from any background.
+    rim_brightness = 250 if rng.random() < 0.5 else 15
+    canvas.paste((rim_brightness,) * 3, mask=rim)
     tone = Image.fromarray(_pattern(attributes["pattern"], large, centre, radius, turn, rng.uniform(0, 1)))
     canvas.paste(_two_tone(dark, light, tone), mask=mask)
     pixels = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32)
@@ -166,7 +172,7 @@ def render_image(attributes: Mapping[str, str], rng: Generator, size: int) -> Im
 
 
 def _fill(colour: str, rng: Generator) -> _Colour:
-    """Return an RGB fill of the named colour, with a little of its own hue and brightness."""
+    """Return the named colour as RGB, with small random changes of hue, saturation and brightness."""
     hue = (_HUES[colour] + rng.uniform(-6, 6)) / 360 % 1
     return _rgb(hue, rng.uniform(0.75, 0.98), rng.uniform(0.82, 0.98))
 
@@ -177,7 +183,7 @@ def _rgb(hue: float, saturation: float, value: float) -> _Colour:
 
 
 def _two_tone(first: _Colour, second: _Colour, share: Image.Image) -> Image.Image:
-    """Return an image of the first colour where ``share`` is white, of the second where it is black."""
+    """Return an image with the first colour where ``share`` is white and the second where it is black."""
     from PIL import Image
 
     return Image.composite(Image.new("RGB", share.size, first), Image.new("RGB", share.size, second), share)
@@ -201,7 +207,7 @@ def _background(rng: Generator, size: int) -> Image.Image:
 
 
 def _outline(shape: str, turn: float) -> NDArray[np.float64]:
-    """Return the corners of a shape within the unit circle, turned by ``turn`` radians, [num_corners, 2]."""
+    """Return the corners of a shape in the unit circle, rotated by ``turn`` radians, [num_corners, 2]."""
     if shape == "heart":
         t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
         across = 16 * np.sin(t) ** 3
@@ -222,14 +228,14 @@ def _outline(shape: str, turn: float) -> NDArray[np.float64]:
     return np.asarray(corners @ rotation.T)
 
 
-def _place(outline: NDArray[np.float64], centre: NDArray[np.float64], radius: float) -> list[tuple[float, float]]:
+def _polygon(outline: NDArray[np.float64], centre: NDArray[np.float64], radius: float) -> list[tuple[float, float]]:
     return [(float(across), float(down)) for across, down in outline * radius + centre]
 
 
 def _pattern(
     pattern: str, size: int, centre: NDArray[np.float64], radius: float, turn: float, phase: float
 ) -> NDArray[np.uint8]:
-    """Return where the darker tone of a pattern lies, [size, size] of 0 and 255."""
+    """Return a mask with the darker tone of a pattern, [size, size] of 0 and 255."""
     if pattern == "plain":
         return np.zeros((size, size), dtype=np.uint8)
     axis = (np.arange(size, dtype=np.float32) + 0.5)[:, None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lis_lightning.align.models.tiny import hugging_face, make_tiny_vlm, quiet_transformers
-from lis_lightning.align.models.tiny_towers import make_tiny_dual, make_tiny_text, make_tiny_vision
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
+from lis_lightning.align.models.tiny import make_tiny_dual, make_tiny_text, make_tiny_vision, make_tiny_vlm
 
 
 @pytest.fixture(scope="session")

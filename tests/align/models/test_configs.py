@@ -8,13 +8,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tiny import quiet_transformers
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.align.models import (
+    DualEncoder,
+    PretrainedEncoder,
+    TextEncoder,
+    Tuning,
+    VisionEncoder,
+    VisionLanguageEncoder,
+)
+from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.cli import resource_dir
 
 KINDS = {"vlm": VisionLanguageEncoder, "dual": DualEncoder, "text": TextEncoder, "vision": VisionEncoder}
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -40,8 +43,14 @@ def test_option_builds_the_encoder(kind, pictured, tmp_path):
 @every_kind
 def test_option_names_every_argument_with_its_default(kind):
     section = dict(_config(f"model={kind}").model)
-    arguments = inspect.signature(KINDS[kind]).parameters
-    expected = {name: one.default for name, one in arguments.items() if name not in {"model", "on_bad_image", "tuning"}}
+    makers = PretrainedEncoder.__init__, KINDS[kind].__init__
+    arguments = {name: one for maker in makers for name, one in inspect.signature(maker).parameters.items()}
+    left_out = {"on_bad_image", "tuning"}
+    expected = {
+        name: one.default
+        for name, one in arguments.items()
+        if one.kind is one.KEYWORD_ONLY and name not in left_out and one.default not in (one.empty, ())
+    }
     told = {name: section[name] for name in section.keys() - {"_target_", "_partial_", "cache_dir", "model", "tuning"}}
     assert told == expected
     assert instantiate(section["tuning"]) == Tuning()

@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tiny import quiet_transformers
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder, VisionLanguageEncoder
+from lis_lightning.align.models.hugging_face import quiet_transformers
 
 KINDS = {
     "llava": VisionLanguageEncoder,

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.base import ItemEncoder
-from lis_lightning.align.models.features import FeatureEncoder
+from lis_lightning.align.data import ItemTable
+from lis_lightning.align.models import FeatureEncoder, ItemEncoder
 from lis_lightning.errors import ConfigError, ItemError, ShapeError
 
 
@@ -63,7 +62,7 @@ def test_constant_features_stay_finite(constant):
 
 
 def test_error_without_features(pictured):
-    with pytest.raises(ItemError, match=r"The 6 items have no precomputed features.*model=vlm, dual"):
+    with pytest.raises(ItemError, match=r"6 items have no precomputed features.*use a model that reads images"):
         FeatureEncoder.from_items(pictured)
 
 

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
-from lis_lightning.align.models.vision import VisionEncoder
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.align.models import DualEncoder, TextEncoder, VisionEncoder, VisionLanguageEncoder
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, LisWarning
 
 
@@ -112,7 +109,7 @@ def test_error_on_model_of_another_kind_names_the_right_one(kind, family, match,
 
 def test_error_on_model_of_no_kind(tmp_path):
     hugging_face().WhisperConfig().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"No encoder here can use it; .* vlm, dual, text, vision"):
+    with pytest.raises(ConfigError, match=r"No encoder here can use it; .* dual, text, vision, vlm"):
         TextEncoder(tmp_path)
 
 

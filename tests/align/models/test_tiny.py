@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from lis_lightning.align.models.tiny import make_tiny_vlm, quiet_transformers
+from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.align.models.tiny import make_tiny_vlm
 
 TEXTS = ("a red lamp", "a blue chair of wood", "a lamp of glass")
 
@@ -74,19 +75,3 @@ def test_damaged_model_is_made_again(tmp_path):
     (folder / "model.safetensors").write_bytes(weights[:-8])
     assert make_tiny_vlm(tmp_path, TEXTS) == folder
     assert (folder / "model.safetensors").read_bytes() == weights
-
-
-def test_progress_bars_come_back():
-    from transformers.utils import logging
-
-    seen = []
-
-    def fail():
-        with quiet_transformers():
-            seen.append(logging.is_progress_bar_enabled())
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert seen == [False]
-    assert logging.is_progress_bar_enabled()

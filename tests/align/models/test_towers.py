@@ -12,12 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tiny import hugging_face, quiet_transformers
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vision import VisionEncoder
+from lis_lightning.align.data import ItemTable
+from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, ItemError, LisWarning
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lis_lightning.align.models.tiny import quiet_transformers
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
+from lis_lightning.align.models import Tuning, VisionLanguageEncoder
+from lis_lightning.align.models.hugging_face import quiet_transformers
 from lis_lightning.errors import ItemError
 
 

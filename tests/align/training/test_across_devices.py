@@ -3,7 +3,7 @@
 import torch
 import torch.multiprocessing as mp
 
-from lis_lightning.align.objectives.pairs import PairContrastive
+from lis_lightning.align.objectives import PairContrastive
 from lis_lightning.functional.contrastive import info_nce
 
 ROWS = [torch.tensor([3, 8, 9, 20]), torch.tensor([5, 7, 3, 30])]  # of the item table

@@ -7,16 +7,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lis_lightning.align.data.events import AlignmentEvents
-from lis_lightning.align.data.examples import ExampleDataModule
-from lis_lightning.align.data.items import ItemTable
-from lis_lightning.align.models.dual import DualEncoder
-from lis_lightning.align.models.features import FeatureEncoder
-from lis_lightning.align.models.text import TextEncoder
-from lis_lightning.align.models.tuning import Tuning
-from lis_lightning.align.models.vlm import VisionLanguageEncoder
-from lis_lightning.align.objectives.pairs import PairContrastive
-from lis_lightning.align.training.module import AlignmentModule, warmup_cosine
+from lis_lightning.align.data import AlignmentEvents, ExampleDataModule, ItemTable
+from lis_lightning.align.models import DualEncoder, FeatureEncoder, TextEncoder, Tuning, VisionLanguageEncoder
+from lis_lightning.align.objectives import PairContrastive
+from lis_lightning.align.training import AlignmentModule
+from lis_lightning.align.training.module import warmup_cosine
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 
@@ -220,7 +215,7 @@ def test_error_on_a_run_without_an_end():
     encoder = FeatureEncoder.from_items(items)
     objectives = {"pairs": PairContrastive()}
     batches = _batches(encoder, objectives, items, group)
-    with pytest.raises(ConfigError, match="which has no end: max_steps and max_epochs"):
+    with pytest.raises(ConfigError, match="the run has no end: max_steps and max_epochs"):
         _fit(AlignmentModule(encoder, objectives), batches, max_steps=-1, limit_val_batches=0)
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lis_lightning.align.training.run import Monitoring
-from lis_lightning.cli import app
-from lis_lightning.cli.config import check_config
-from lis_lightning.cli.resources import resource_dir
+from lis_lightning.align.training import Monitoring
+from lis_lightning.cli import resource_dir
+from lis_lightning.cli.align import _monitoring
+from lis_lightning.cli.config_check import check_config
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.schedule import LogSpaced, OnFile
 
-LOG = "{_target_: lis_lightning.monitor.schedule.LogSpaced, first: 5}"
+LOG = "{_target_: lis_lightning.monitor.LogSpaced, first: 5}"
 
 
 def told(*overrides):
     with initialize_config_dir(str(resource_dir("conf")), version_base="1.3"):
         config = compose("align", overrides=list(overrides))
     check_config(config, "align")
-    return app._monitoring(config)
+    return _monitoring(config)
 
 
 def test_the_defaults_of_the_option_are_those_of_the_class():
@@ -31,7 +31,7 @@ def test_the_defaults_of_the_option_are_those_of_the_class():
     [
         (LOG, LogSpaced(first=5)),
         (f"[{LOG}]", [LogSpaced(first=5)]),
-        (f"[{LOG},{{_target_: lis_lightning.monitor.schedule.OnFile}}]", [LogSpaced(first=5), OnFile()]),
+        (f"[{LOG},{{_target_: lis_lightning.monitor.OnFile}}]", [LogSpaced(first=5), OnFile()]),
     ],
 )
 def test_schedules_are_named_by_class(given, schedule):
@@ -50,7 +50,7 @@ def test_schedules_are_named_by_class(given, schedule):
         ("lis.save=bets", "'bets'"),
         ("lis.background_steps=0", "`background_steps` must be at least 1 optimizer step or None, got 0"),
         (
-            "lis.schedule={_target_: lis_lightning.monitor.schedule.LogSpaced, per_decad: 5}",
+            "lis.schedule={_target_: lis_lightning.monitor.LogSpaced, per_decad: 5}",
             "Did you mean 'per_decade'",
         ),
     ],

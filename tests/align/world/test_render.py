@@ -5,7 +5,8 @@ import colorsys
 import numpy as np
 import pytest
 
-from lis_lightning.align.world.render import SHOWN_IN_IMAGE, SHOWN_IN_TEXT, VOCABULARY, render_image, render_text
+from lis_lightning.align.world import VOCABULARY
+from lis_lightning.align.world.render import SHOWN_IN_IMAGE, SHOWN_IN_TEXT, render_image, render_text
 
 
 def _looks(rng: np.random.Generator, **fixed: str) -> dict[str, str]:

@@ -11,9 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
-from lis_lightning.align.world import world as module
-from lis_lightning.align.world.render import VOCABULARY
-from lis_lightning.align.world.world import World, WorldParams, generate_world, simulate_world
+from lis_lightning.align.world import VOCABULARY, World, WorldParams, generate_world, simulate_world, world as module
 from lis_lightning.errors import ConfigError, LogError
 
 SMALL = {"num_users": 60, "num_items": 12, "num_events": 600, "image_size": 16}
@@ -184,8 +182,8 @@ def test_content_is_a_sum_over_attributes_and_the_rest_is_not(world):
     assert unexplained(world.item_latents - world.content_latents) > 0.75
 
 
-def test_attribute_values_are_those_of_the_text(world):
-    for value, text in zip(world.attribute_values("material"), world.items.texts, strict=True):
+def test_categories_are_the_attributes_in_the_text(world):
+    for value, text in zip(world.items.categories["material"], world.items.texts, strict=True):
         assert any(word in text for word in VOCABULARY["material"][value])
 
 

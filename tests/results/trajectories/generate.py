@@ -18,7 +18,7 @@ import polars as pl
 import torch
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.align.world.world import simulate_world
+from lis_lightning.align.world import simulate_world
 from lis_lightning.results.record import pack
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import judge

@@ -1,0 +1,196 @@
+"""Batches of examples in which every item occurs once, however many examples refer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
+from typing_extensions import override
+
+from lis_lightning.align.data.examples import MIN_HELD_OUT, Examples
+from lis_lightning.errors import ConfigError
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+class _Indices(Dataset[int]):
+    """The indices of some examples."""
+
+    def __init__(self, indices: NDArray[np.int64]) -> None:
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @override
+    def __getitem__(self, index: int) -> int:
+        return int(self.indices[index])
+
+
+class WeightedSampler(Sampler[int]):
+    """Samples with replacement by weight, with a random generator of its own for each epoch.
+
+    Epoch e of seed s is always the same sequence, whatever else draws random numbers.
+
+    Args:
+        weights: 0 or more; need not sum to 1.
+        num_samples: How many to draw in an epoch.
+        seed: Of the draws.
+        skip: Draws at the start of the first epoch that were used before the run was resumed.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], num_samples: int, *, seed: int = 0, skip: int = 0) -> None:
+        self.weights = weights
+        self.num_samples = num_samples
+        self.seed = seed
+        self.skip = skip
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        # Inverse transform sampling from the cumulative weights.
+        cumulative = np.cumsum(self.weights)
+        points = np.random.default_rng((self.seed, self.epoch)).random(self.num_samples) * cumulative[-1]
+        skipped, self.skip = self.skip, 0
+        drawn = np.searchsorted(cumulative, points[skipped:], side="right")
+        yield from np.minimum(drawn, len(cumulative) - 1).tolist()
+
+
+class ExampleCollator:
+    """Makes a batch of examples in which every item occurs once.
+
+    Args:
+        examples: All examples of the objective.
+        items: The prepared items, one for each row of the item table.
+        collate: Makes a batch of prepared items.
+        held_out: Whether these are the held-out examples.
+    """
+
+    def __init__(
+        self, examples: Examples, items: Dataset[dict[str, Any]], collate: Collate, *, held_out: bool = False
+    ) -> None:
+        self.examples = examples
+        self.items = items
+        self.collate = collate
+        self.held_out = held_out
+
+    def __call__(self, indices: list[int]) -> dict[str, Any]:
+        """Return the batch of B examples with U different items.
+
+        ``items`` is one item batch of U and ``rows`` their rows in the item table, [U]. Each role is int64 [B], or [B,
+        slots] if it has several: positions among the U, -1 for an empty slot.
+        """
+        # Encode each item once; examples refer to it by its position among the distinct rows.
+        rows = {name: values[indices] for name, values in self.examples.items.items()}
+        distinct = np.unique(np.concatenate([values.ravel() for values in rows.values()]))
+        distinct = distinct[distinct >= 0]  # without the empty slots
+        batch: dict[str, Any] = {
+            "items": self.collate([self.items[int(row)] for row in distinct]),
+            "rows": torch.from_numpy(distinct),
+        }
+        for name, values in rows.items():
+            positions = np.where(values >= 0, np.searchsorted(distinct, values), -1)
+            batch[name] = torch.from_numpy(positions[:, 0] if positions.shape[1] == 1 else positions)
+        if self.examples.extras is not None:
+            batch |= self.examples.extras(rows, self.held_out)
+        return batch
+
+
+class ExampleDataModule(pl.LightningDataModule):
+    """Batches of the examples of every objective for training, and of their held-out examples for validation.
+
+    Args:
+        examples: By name of the objective.
+        items: The prepared items, one for each row of the item table.
+        collate: Makes a batch of prepared items; an encoder's `collate`.
+        batch_size: Examples in a batch, or a number by name of the objective.
+        seed: Of the sampling.
+        num_workers: Processes that load items; 0 suits prepared items, which are read from memory-mapped files.
+
+    Raises:
+        ConfigError: If there are fewer examples than a batch needs.
+
+    Example:
+        >>> rows = np.arange(20)[:, None]
+        >>> examples = Examples({"item": rows}, held_out=np.arange(20) < 4)
+        >>> items = [{"x": torch.tensor([float(row)])} for row in range(20)]
+        >>> collate = lambda batch: {"x": torch.cat([item["x"] for item in batch])}
+        >>> module = ExampleDataModule({"mine": examples}, items, collate, batch_size=8)
+        >>> [batch["mine"]["item"].shape for batch, _, _ in module.train_dataloader()]
+        [torch.Size([8]), torch.Size([8])]
+    """
+
+    def __init__(
+        self,
+        examples: Mapping[str, Examples],
+        items: Dataset[dict[str, Any]],
+        collate: Collate,
+        *,
+        batch_size: int | Mapping[str, int] = 64,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.examples = dict(examples)
+        self.items = items
+        self.collate = collate
+        self.batch_sizes = batch_size if isinstance(batch_size, Mapping) else dict.fromkeys(self.examples, batch_size)
+        self.seed = seed
+        self.num_workers = num_workers
+        for name, own in self.examples.items():
+            available = int((~own.held_out).sum())
+            if not MIN_HELD_OUT <= self.batch_sizes[name] <= available:
+                raise ConfigError(
+                    f"`batch_size` of {name} is {self.batch_sizes[name]}, and there are {available} examples to train "
+                    f"on ({int(own.held_out.sum())} more are held out): it must be from 2 to {available}."
+                )
+
+    @override
+    def train_dataloader(self) -> CombinedLoader:
+        loaders = {name: self._loader(name, held_out=False) for name in self.examples}
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    @override
+    def val_dataloader(self) -> CombinedLoader:
+        return CombinedLoader({name: self._loader(name, held_out=True) for name in self.examples}, "max_size")
+
+    def _batches_done(self) -> int:
+        """Return how many batches of this epoch a resumed run has trained already; Lightning restarts the epoch."""
+        if self.trainer is None:
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)
+
+    def _loader(self, name: str, *, held_out: bool) -> DataLoader[int]:
+        examples, size = self.examples[name], self.batch_sizes[name]
+        indices = (examples.held_out == held_out).nonzero()[0]
+        sampler = None
+        if not held_out:
+            # A resumed run skips the draws of the batches that it has trained.
+            weights = np.ones(len(indices)) if examples.weights is None else examples.weights[indices]
+            skip = self._batches_done() % (len(indices) // size) * size
+            sampler = WeightedSampler(weights, len(indices), seed=self.seed, skip=skip)
+        return DataLoader(
+            _Indices(indices),
+            batch_size=size,
+            sampler=sampler,
+            # A contrastive loss depends on the number of negatives, so a short last batch would not be comparable.
+            drop_last=len(indices) >= size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=ExampleCollator(examples, self.items, self.collate, held_out=held_out),
+            generator=torch.Generator().manual_seed(self.seed),  # else every pass draws from the global generator
+        )

@@ -1,0 +1,131 @@
+"""Any interaction log and item table, read by the names of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+from lis_lightning.align.data.alignment_data import AlignmentData, require_rows
+from lis_lightning.align.data.feature_files import concatenated_features, feature_block
+from lis_lightning.align.data.images import OnBadImage, check_images, image_paths
+from lis_lightning.align.data.item_columns import read_category, read_ids, read_items, read_texts, read_titles
+from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.data.columns import Label, task_labels
+from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.errors import ConfigError, ItemError
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+
+
+def load_log(
+    log: Any,
+    items: Any = None,
+    *,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str = "timestamp",
+    label: Label | Sequence[Any] | Mapping[str, Any] = "label",
+    item_id: str = "item_id",
+    text: str | None = "text",
+    title: str = "title",
+    image: str | None = None,
+    image_folder: str | Path | None = None,
+    features: str | Path | Sequence[str | Path] | None = None,
+    categories: Sequence[str] = (),
+    on_bad_image: OnBadImage = "raise",
+    content: bool = True,
+) -> AlignmentData:
+    """Read any interaction log and item table by the names of their columns.
+
+    Args:
+        log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table.
+        items: The same for the items, one row each; None if only the log is needed.
+        user: Column of the log.
+        item: Column of the log.
+        time: Column of the log.
+        label: Column of the log with 0/1, ``(column, threshold)``, or None if every row is a positive; several tasks
+            as a list of columns, or as a mapping of names to any of these.
+        item_id: Column of the item table that matches ``item``.
+        text: Column of the item table; None if the items have no text.
+        title: Column of the item table with short names, used for display if it exists.
+        image: Column of the item table with paths within ``image_folder``. None, with an image folder given: the files
+            are named by the item ids.
+        image_folder: The only folder that images are read from; None: the folder of the item table's file.
+        features: A ``.npy`` file with rows in the order of the item table, a ``.safetensors`` file with one such
+            matrix, a column of the item table that holds lists, or several of these. The rows of each are scaled to
+            unit length, then they are concatenated.
+        categories: Columns of the item table with categories of the items, such as a taxonomy or a brand.
+        on_bad_image: ``"raise"``, or ``"blank"`` to use plain grey for images that cannot be used.
+        content: Whether texts, images and features are read; an audit needs the ids only.
+
+    Raises:
+        LogError: If the log cannot be read or lacks the item column.
+        ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, lacks items of the
+            log, or an image cannot be used.
+        ShapeError, NonFiniteError: If features do not fit.
+        ConfigError: If images are named without a folder, or the label has none of these forms.
+
+    Example:
+        >>> log = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "timestamp": [1, 2], "label": [0, 1]})
+        >>> items = pl.DataFrame({"item_id": [7, 8], "text": ["red cup", "blue mug"]})
+        >>> load_log(log, items).items.texts
+        ('red cup', 'blue mug')
+    """
+    events = read_table(log)
+    require_columns(events, [item])
+    columns = {"user": user, "item": item, "time": time, "label": task_labels(label)}
+    if items is None:
+        return AlignmentData("log", events, columns, None)
+    if not content:
+        text = image = image_folder = features = None
+    optional = [column for column in (text, image) if column]
+    table = read_items(items, [item_id, *optional, *categories])
+    ids, titles = read_ids(table, item_id), read_titles(table, title)
+    folder = _image_folder(items, image, image_folder)
+    item_table = ItemTable(
+        ids=ids,
+        texts=read_texts(table, text, ids, titles),
+        images=_images(table, image, ids, folder),
+        titles=tuple(titles),
+        categories={name: read_category(table, name) for name in categories},
+    )
+    sources = [features] if isinstance(features, str | Path) else list(features or ())
+    blocks = [feature_block(table, source) for source in sources]
+    item_table = replace(item_table, features=concatenated_features(blocks, ids))
+    require_rows(events, item, item_table)
+    return AlignmentData("log", events, columns, check_images(item_table, on_bad_image))
+
+
+def _image_folder(items: Any, image: str | None, folder: str | Path | None) -> Path | None:
+    """Return the folder that images may be read from; None if the items have no images."""
+    if folder is not None:
+        return Path(folder)
+    if image is None:
+        return None
+    if isinstance(items, str | Path):
+        return Path(items).parent
+    raise ConfigError(f"Item images are named in column {image!r}, but not where they are; set image_folder.")
+
+
+def _images(table: pl.DataFrame, column: str | None, ids: NDArray[Any], folder: Path | None) -> tuple[Path | None, ...]:
+    """Return the path of each image, named by a column or by the item id."""
+    if folder is None:
+        return (None,) * len(ids)
+    if column is not None:
+        if table[column].dtype != pl.String:
+            raise ItemError(f"Column {column!r} of the item table must hold image paths, got {table[column].dtype}.")
+        return image_paths(ids, table[column].to_list(), folder)
+    image_paths(ids[:0], [], folder)  # raises if there is no such folder
+    files = {path.stem: path.name for path in folder.expanduser().iterdir() if path.suffix.lower() in _IMAGE_ENDINGS}
+    names = [files.get(str(item)) for item in ids.tolist()]
+    if not any(names):
+        raise ItemError(
+            f"The image folder {folder} holds no image named by an item id, such as {ids[0]}{_IMAGE_ENDINGS[0]}; name "
+            "the column of the item table with their paths (image), or leave image_folder out."
+        )
+    return image_paths(ids, names, folder)

@@ -1,0 +1,102 @@
+"""Columns of the item table, checked: ids, titles, categories and texts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lis_lightning.align.data.item_table import first_ids
+from lis_lightning.data.tables import id_codes, read_table, require_columns
+from lis_lightning.errors import ItemError, LisWarning, LogError
+
+
+def read_items(source: Any, columns: Sequence[str]) -> pl.DataFrame:
+    """Read the item table, and check that it has the columns that are needed.
+
+    Args:
+        source: Parquet or CSV path or glob, or a polars, pandas or pyarrow table.
+        columns: Columns that it must have.
+
+    Raises:
+        ItemError: If it cannot be read, is empty, or lacks a column; the message lists its columns and the
+            nearest name.
+    """
+    try:
+        table = read_table(source, "item table")
+        require_columns(table, columns, "item table")
+    except LogError as error:
+        raise ItemError(str(error)) from error
+    if not table.height:
+        raise ItemError("The item table has no rows; give one row for each item of the log.")
+    return table
+
+
+def read_ids(table: pl.DataFrame, column: str) -> NDArray[Any]:
+    """Return the ids in the order of the table, int64 or str.
+
+    Raises:
+        ItemError: If ids are missing, or are neither integers nor strings.
+    """
+    try:
+        distinct, codes = id_codes(table, column)
+    except LogError as error:
+        raise ItemError(f"Item table: {error}") from error
+    ids: NDArray[Any] = distinct[codes]
+    return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids
+
+
+def read_titles(table: pl.DataFrame, column: str) -> list[str]:
+    """Return the short names of the items as text; empty where there is none, or no such column."""
+    if column not in table.columns:
+        return [""] * table.height
+    return table[column].cast(pl.String).fill_null("").str.strip_chars().to_list()
+
+
+def read_category(table: pl.DataFrame, column: str) -> tuple[str | None, ...]:
+    """Return the values of a column as text; None for an empty one."""
+    values = table[column].cast(pl.String).str.strip_chars()
+    return tuple(values.replace("", None))
+
+
+def read_texts(table: pl.DataFrame, column: str | None, ids: NDArray[Any], titles: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts of the items; a missing text is replaced by the title, with a warning.
+
+    Args:
+        table: The item table.
+        column: Its column of texts; None if the items have none, which gives empty texts.
+        ids: The items, for messages.
+        titles: Replace missing texts.
+
+    Raises:
+        ItemError: If the column is not of texts, or an item has neither text nor title.
+
+    Warns:
+        LisWarning: How many texts were missing.
+    """
+    if column is None:
+        return ("",) * len(ids)
+    if table[column].dtype != pl.String:
+        raise ItemError(
+            f"Column {column!r} of the item table must hold texts, got {table[column].dtype}; name another column."
+        )
+    texts = table[column].fill_null("").str.strip_chars().to_list()
+    missing = np.array([not text for text in texts])
+    nothing = np.array([not (text or title) for text, title in zip(texts, titles, strict=True)])
+    if nothing.any():
+        raise ItemError(
+            f"{int(nothing.sum())} of {len(ids)} items have neither a text in column {column!r} nor a title: item ids "
+            f"{first_ids(ids[nothing])}. Fill them in, or set text=null to use no texts at all."
+        )
+    if missing.any():
+        warnings.warn(
+            f"{int(missing.sum())} of {len(ids)} items have no text in column {column!r}, and their titles are used: "
+            f"item ids {first_ids(ids[missing])}.",
+            LisWarning,
+            stacklevel=3,
+        )
+    return tuple(text or title for text, title in zip(texts, titles, strict=True))

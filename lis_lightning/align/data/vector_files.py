@@ -1,0 +1,137 @@
+"""Read item vectors from files (.npy, .safetensors, or a table) in the order of given item ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lis_lightning.align.data.feature_files import list_column, load_tensors
+from lis_lightning.align.data.item_columns import read_ids
+from lis_lightning.align.data.item_table import check_features, first_ids, rows_of
+from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.errors import ConfigError, ItemError, LisError, LogError, ShapeError
+
+_MATRIX = "embeddings"
+_IDS = "item_ids"
+_ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".npy", ".safetensors")
+
+
+def read_vectors(
+    path: str | Path,
+    item_ids: NDArray[Any],
+    *,
+    ids: str | Path | NDArray[Any] | None = None,
+    id_column: str = "item_id",
+) -> NDArray[Any]:
+    """Read one vector an item from a file, in the order of `item_ids`.
+
+    Args:
+        path: A parquet, CSV or TSV file with a column of ids and the vectors, in one column of lists or in all other
+            columns; a ``.safetensors`` file with the tensors ``item_ids`` and ``embeddings``; or a ``.npy`` file, or a
+            ``.safetensors`` file with one tensor, with `ids` for its rows.
+        item_ids: The items whose vectors are returned, [num_items].
+        ids: Ids of the rows of a file without ids: an array, a ``.npy`` file, or a table with `id_column`.
+        id_column: Name of the column of ids.
+
+    Returns:
+        [num_items, dim], in the float type of the file.
+
+    Raises:
+        ConfigError: If the file does not exist, or has no ids and none are given.
+        ItemError: If items are missing or occur twice (the first five are named), or a column is missing.
+        ShapeError: If the file does not hold one matrix of floats with one row for each id.
+        NonFiniteError: If the vector of a requested item has NaN or infinity.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "text.parquet"
+        >>> pl.DataFrame({"item_id": [7, 8], "embedding": [[0.0, 1.0], [2.0, 3.0]]}).write_parquet(path)
+        >>> read_vectors(path, np.array([8])).tolist()
+        [[2.0, 3.0]]
+    """
+    path = Path(path).expanduser()
+    try:
+        row_ids, values = _read(path, ids, id_column)
+        if values.ndim != 2 or not values.shape[1] or values.dtype.kind != "f":
+            raise ShapeError(
+                f"expected a matrix [num_items, dim] of floats, got shape {list(values.shape)} of {values.dtype}."
+            )
+        if len(row_ids) != len(values):
+            raise ShapeError(f"there are {len(values)} rows for {len(row_ids)} ids; one row is needed for each id.")
+        # An id that occurs twice has no single vector.
+        distinct, counts = np.unique(row_ids, return_counts=True)
+        if (counts > 1).any():
+            raise ItemError(f"item ids occur more than once: {first_ids(distinct[counts > 1])}. Keep one row an item.")
+        chosen = values[rows_of(item_ids, row_ids, "file", "Add their rows: each item of the split needs a vector.")]
+        check_features(chosen, item_ids)
+    except LisError as error:
+        raise type(error)(f"{path.name}: {error}") from error
+    return chosen
+
+
+def _read(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the ids of the rows of a file, and its matrix."""
+    if not path.is_file():
+        raise ConfigError(f"the file {path} does not exist (working directory: {Path.cwd().name}/).")
+    if path.suffix not in _ENDINGS:
+        raise ConfigError(f"expected a file that ends in one of {', '.join(_ENDINGS)}.")
+    if path.suffix not in {".npy", ".safetensors"}:
+        table = _table(path, id_column)
+        return read_ids(table, id_column), _columns(table, id_column)
+    tensors = load_tensors(path)
+    if set(tensors) == {_IDS, _MATRIX}:
+        return tensors[_IDS], tensors[_MATRIX]
+    if len(tensors) > 1:
+        raise ShapeError(f"expected the tensors {_IDS} and {_MATRIX}, or one matrix alone, got {sorted(tensors)}.")
+    if ids is None:
+        raise ConfigError(
+            "its rows have no ids. Set row_ids=FILE to their item ids, in order (.npy, or a table with the "
+            f"column {id_column!r}), set data.items if they are in the order of the item table, or write a parquet "
+            f"file with the columns {id_column!r} and 'embedding', or a .safetensors file with {_IDS} and {_MATRIX}."
+        )
+    (values,) = tensors.values()
+    return _given_ids(ids, id_column), values
+
+
+def _given_ids(ids: Any, id_column: str) -> NDArray[Any]:
+    """Return the ids for the rows of a file without ids."""
+    if isinstance(ids, np.ndarray):
+        return ids
+    path = Path(ids).expanduser()
+    if path.suffix != ".npy":
+        return read_ids(_table(path, id_column), id_column)
+    (array,) = load_tensors(path).values()
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise ShapeError(
+            f"expected a list of integer or string ids in {path.name}, got shape {list(array.shape)} of {array.dtype}."
+        )
+    return array
+
+
+def _table(path: Path, id_column: str) -> pl.DataFrame:
+    """Read a table that has a column of ids."""
+    try:
+        table = read_table(path, "table of embeddings")
+        require_columns(table, [id_column], "table of embeddings")
+    except LogError as error:
+        raise ItemError(str(error)) from error
+    return table
+
+
+def _columns(table: pl.DataFrame, id_column: str) -> NDArray[Any]:
+    """Return the matrix in a table: its only column of lists, or else all columns of numbers."""
+    others = table.drop(id_column)
+    lists = [name for name, dtype in others.schema.items() if isinstance(dtype, pl.List | pl.Array)]
+    if len(lists) == 1:
+        return list_column(others[lists[0]])
+    not_numeric = [name for name, dtype in others.schema.items() if not dtype.is_numeric()]
+    if lists or not_numeric or not others.width:
+        raise ItemError(
+            f"expected beside {id_column!r} one column of lists, or columns of numbers alone, got "
+            f"{dict(others.schema)}. Write a file with the id and the vectors only."
+        )
+    return others.to_numpy()

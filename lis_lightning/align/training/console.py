@@ -1,0 +1,67 @@
+"""What a fine-tuning run prints."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from lis_lightning.align.data.data_module import ExampleDataModule
+from lis_lightning.align.models.item_encoder import ItemEncoder
+
+if TYPE_CHECKING:
+    from lis_lightning.align.training.run import Run
+
+
+@rank_zero_only
+def rank_zero_print(text: str) -> None:
+    """Print on the first process, without wrapping, so that paths and tables survive a narrow or piped output."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def announcement(encoder: ItemEncoder, batches: ExampleDataModule) -> str:
+    """Return what is about to be trained, and on how many examples."""
+    trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+    objectives = ", ".join(
+        f"{name} ({int((~own.held_out).sum()):,} examples, {int(own.held_out.sum()):,} more held out)"
+        for name, own in batches.examples.items()
+    )
+    return (
+        f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) by "
+        f"{objectives}"
+    )
+
+
+def summary(run: Run, seconds: float) -> str:
+    """Return the end of a run's output: the best step, what it means, and where the files are."""
+    best = run.best
+    lines = [f"best step {best.step}: AIS {best.ais:+.4f} [{best.ais_low:+.4f}, {best.ais_high:+.4f}]"]
+    if not math.isnan(run.revealed_gain) and run.revealed_gain > 0:
+        lines.append(
+            f"known truth: the latents that content reveals gain {run.revealed_gain:+.4f}; the best snapshot reaches "
+            f"{best.ais / run.revealed_gain:.0%} of it (raw: {run.results[0].ais / run.revealed_gain:.0%})"
+        )
+    placebo = run.results[0].placebo
+    if placebo is not None:
+        lines.append(
+            f"placebo {'passed' if placebo.passed else 'FAILED'}: rows permuted {placebo.permuted.value:+.4f} "
+            f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
+        )
+    if run.paused:
+        lines.append(f"paused at step {run.steps}")
+    if run.pruned:
+        lines.append(f"pruned at step {run.steps}: {run.pruned}")
+    lines += [
+        f"checkpoint: {run.checkpoint or _no_checkpoint(run)}",
+        f"report: {run.page}",
+        f"took {seconds:.0f} s",
+    ]
+    return "\n".join(lines)
+
+
+def _no_checkpoint(run: Run) -> str:
+    if run.best.step == 0:
+        return "none, the model was best before it was trained"
+    return "none of the best step, whose weights were gone when it was scored; lis.save=best keeps representations"
