@@ -24,8 +24,8 @@ from lis_lightning.cli.config_values import drop_null, lists_as_tuples
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.hydra_plugins import import_from_user_folder
 from lis_lightning.cli.resources import resource_dir
-from lis_lightning.data.cache import cache_folder
 from lis_lightning.errors import ConfigError, LisWarning
+from lis_lightning.scoring.cache import cache_folder
 
 if TYPE_CHECKING:
     from lis_lightning.align.training.pruning import Rival

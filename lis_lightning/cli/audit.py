@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from lis_lightning.align.data.alignment_data import AlignmentData
     from lis_lightning.data.split import PreferenceSplit
-    from lis_lightning.scoring.audit import Audit
+    from lis_lightning.scoring.auditing import Audit
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def audit_data(
         data: The log; of the items, only the ids are needed.
         split_options: Further arguments of the split.
         folder: Where ``audit.csv``, ``audit.json`` and ``audit.html`` go.
-        preferences: Preference data, as :func:`lis_lightning.scoring.audit.audit` takes them; None for pairs and ids.
+        preferences: Preference data, as :func:`lis_lightning.scoring.audit` takes them; None for pairs and ids.
         embeddings: Files of item vectors by name, as :func:`~lis_lightning.align.data.read_vectors` reads them.
         row_ids: Item ids for files without ids; None for those of the item table, in its order.
         id_column: Name of the id column in tables.
@@ -95,12 +95,12 @@ def audit_data(
     from lis_lightning.align.training.console import rank_zero_print
     from lis_lightning.align.training.run import prepare_split
     from lis_lightning.report.audit_report import render
-    from lis_lightning.scoring.audit import audit
+    from lis_lightning.scoring.auditing import audit
     from lis_lightning.scoring.preference import BUILT_IN
 
     began = time.perf_counter()
     files = _files(embeddings)
-    split = prepare_split(data, split_options)
+    split = prepare_split(data, split_options).split
     vectors = _true_vectors(data, split) | _vectors_of_files(files, data, split, row_ids, id_column)
     chosen = BUILT_IN if preferences is None else preferences
     if isinstance(chosen, Mapping):

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from lis_lightning.data.cache import KEPT
 from lis_lightning.data.columns import Label
 from lis_lightning.data.tables import Table
 from lis_lightning.errors import ShapeError
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from lis_lightning.results.result import LISResult
 
 Windows = tuple[float, float, float] | tuple[Any, Any] | Literal["rolling"]
+MEMO = "_memo"  # attribute of a split that holds what scoring computed for it: freed with it, not pickled
 WINDOWS = ("w0 align", "w1 probe-train", "w2 probe-test")
 
 
@@ -271,30 +271,42 @@ class PreferenceSplit:
         return order, self.item_ids[order]
 
     def score(self, embeddings: ArrayLike, **options: Any) -> LISResult:
-        """Score item representations; see :func:`lis_lightning.scoring.score.score`.
+        """Score item representations: what a ranker gains from them today, and what it could gain at best.
 
         Args:
             embeddings: [num_items, dim], rows in the order of `item_ids`.
-            **options: As :func:`lis_lightning.scoring.score.score`.
+            **options: `cache_dir` of :class:`lis_lightning.scoring.Scorer`, and the fields of
+                :class:`lis_lightning.scoring.ScoreOptions`.
+
+        Example:
+            >>> import numpy as np
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> PreferenceSplit.from_log(log).score(np.ones((4, 2)), ceilings=(), cache_dir="off").ais
+            0.0
         """
-        from lis_lightning.scoring.score import score
+        from lis_lightning.scoring.scorer import score
 
         return score(self, embeddings, **options)
 
     def describe(self) -> dict[str, Any]:
-        """Return sizes, rates and what the split can detect, as plain values; `print(split)` shows them."""
-        from lis_lightning.scoring.summary import describe
+        """Return sizes, rates and what the split can detect, as plain values; `print(split)` shows them.
 
-        return describe(self)
+        Nothing is kept on disk: use ``Scorer(split).describe()`` for that.
+        """
+        from lis_lightning.scoring.scorer import Scorer
+
+        return Scorer(self, cache_dir="off").describe()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PreferenceSplit:
         return self  # nothing changes a split
 
     def __getstate__(self) -> dict[str, Any]:
         # What was computed for it stays behind: an equal split finds it again by its hash.
-        return {name: value for name, value in vars(self).items() if name != KEPT}
+        return {name: value for name, value in vars(self).items() if name != MEMO}
 
     def __str__(self) -> str:
-        from lis_lightning.scoring.summary import render
+        from lis_lightning.scoring.scorer import Scorer
 
-        return render(self)
+        return Scorer(self, cache_dir="off").summary()

@@ -32,6 +32,7 @@ from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
+from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preference import Preference
 from lis_lightning.tracking import loggers as tracking
 
@@ -88,10 +89,10 @@ class LISMonitor(pl.Callback):
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             else ``trainer.default_root_dir``.
         placebo: Also score representations that know nothing at the first snapshot.
-        ceilings: Preference data to compute ceilings for, as :func:`lis_lightning.scoring.score.score` takes them.
+        ceilings: Preference data to compute ceilings for, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
         aligned_to: The one that the module is aligned to.
         k: Principal axes of the representation that the probe reads.
-        cache_dir: Folder where base and ceilings are kept; see :func:`lis_lightning.scoring.score.score`.
+        cache_dir: Folder where base and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
         rule: When a run is judged finished.
         strict: Raise where a snapshot, a logger or the record fails, instead of going on.
         progress: Report each snapshot in a line, and all of them in a table at the end.
@@ -161,8 +162,8 @@ class LISMonitor(pl.Callback):
         self.strict = strict
         self.progress = progress
         self.listeners: list[Listener] = []
-        options = {"ceilings": ceilings, "aligned_to": aligned_to, "k": k, "cache_dir": cache_dir}
-        self._measure = Measure(split, options)
+        options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
+        self._measure = Measure(split, options, cache_dir)
         self._reset()
 
     def _reset(self) -> None:
@@ -267,7 +268,7 @@ class LISMonitor(pl.Callback):
             if self._folder is not None:
                 self._history.recover(self._folder)
             self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
-            log = partial(self._teller.start, trainer, self.split.describe())
+            log = partial(self._teller.start, trainer, self._measure.scorer.describe())
             on_first(trainer, self._write, log, strict=self._failures.strict)
             self._agenda.start(
                 folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
@@ -398,4 +399,4 @@ class LISMonitor(pl.Callback):
         """Make the record hold the run so far, on the process that writes it."""
         if self._folder is not None:
             config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            self._failures.survived("record", partial(self._history.write, self._folder, self.split, config))
+            self._failures.survived("record", partial(self._history.write, self._folder, self._measure.scorer, config))

@@ -28,6 +28,7 @@ from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule, judge
+from lis_lightning.scoring.scorer import Scorer
 
 NO_USERS = NO_ITEMS = np.zeros(0)
 AnyResult = TypeVar("AnyResult", bound=LISResult)
@@ -93,19 +94,19 @@ class History:
         """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
         self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._found)
 
-    def write(self, folder: Path, split: PreferenceSplit, config: Mapping[str, Any]) -> None:
+    def write(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> None:
         """Make the disk hold what the run holds: its newest result, and those that the disk refused before.
 
         Args:
             folder: Where the record lies, or will lie.
-            split: The split that the results are measured on.
+            scorer: What the results are measured by.
             config: Plain values that describe how the run is monitored.
 
         Raises:
             RecordError: If the record cannot be read or written.
         """
         if self.record is None:
-            self.record = self._open(folder, split, config)
+            self.record = self._open(folder, scorer, config)
             if self._catalogue is not None:
                 self._catalogue.write(Catalogue.beside(self.record.path))
         known = set(self.record.steps)
@@ -194,14 +195,15 @@ class History:
         if self.record is not None:
             self.record.status("failure", **failure)
 
-    def _open(self, folder: Path, split: PreferenceSplit, config: Mapping[str, Any]) -> Record:
+    def _open(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> Record:
         """Continue the run's record up to where it says the same, or start one under a name that is free."""
         path = Record.find(folder, self.run_id)
         if path is None:
             names = (f"{self._stem}-v{number}.jsonl" if number else f"{self._stem}.jsonl" for number in count())
             free = next(folder / name for name in names if not (folder / name).exists())
-            return Record.create(free, run_id=self.run_id, split_hash=split.hash, split=split.describe(), config=config)
-        found = Record.open(path, split_hash=split.hash)
+            facts = scorer.describe()
+            return Record.create(free, run_id=self.run_id, split_hash=facts["hash"], split=facts, config=config)
+        found = Record.open(path, split_hash=scorer.split.hash)
         recorded = {result.step: result for result in Record.read(path)[1]}
         kept = -1
         for result in self.results:

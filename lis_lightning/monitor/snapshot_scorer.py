@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,7 +22,8 @@ from lis_lightning.monitor.processes import together
 from lis_lightning.results import record
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.metric import LeakageImpactScore
-from lis_lightning.scoring.score import score
+from lis_lightning.scoring.options import ScoreOptions
+from lis_lightning.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Measure:
 
     Args:
         split: The split.
-        options: What the score takes besides, as :func:`lis_lightning.scoring.score.score`.
+        options: What is scored; the placebo is a matter of each snapshot.
+        cache_dir: Where base ranker and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
     """
 
-    def __init__(self, split: PreferenceSplit, options: dict[str, Any]) -> None:
+    def __init__(self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None) -> None:
         self.split = split
         self.options = options
-        self.metric = LeakageImpactScore(split, **options)
+        self.scorer = Scorer(split, cache_dir=cache_dir)
+        self.metric = LeakageImpactScore(split, ceilings=())
 
     def encode(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str
@@ -99,7 +103,7 @@ class Measure:
 
     def _score(self, embeddings: Tensor, model: type, step: int, encode_seconds: float, placebo: bool) -> Scored:
         began = time.perf_counter()
-        result = score(self.split, embeddings, placebo=placebo, **self.options)
+        result = self.scorer.score(embeddings, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
         snapshot_ = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
         return Scored(snapshot_, embeddings, model)

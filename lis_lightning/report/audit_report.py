@@ -17,7 +17,7 @@ from lis_lightning.functional.multiple_comparisons import ranking_in_words
 from lis_lightning.report.tables import Table
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.text import plain_console
-from lis_lightning.scoring.audit import Audit, Part
+from lis_lightning.scoring.auditing import Audit, Part
 
 _WIDTH = 130
 _LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}

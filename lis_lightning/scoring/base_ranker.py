@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lis_lightning.data.cache import Arrays, digest, digest_ids, kept, stored
+from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.histories import Histories, repeat_counts, user_profiles
@@ -32,6 +31,7 @@ from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.logistic_regression import fit_logistic
 from lis_lightning.functional.probe import NUM_GROUPS, ProbeInputs
 from lis_lightning.functional.target_attention import attention_features, history_cosines
+from lis_lightning.scoring.cache import Arrays, SplitCache
 
 BASE_PENALTY = 10.0
 RANDOM_DIMS = 64
@@ -77,26 +77,26 @@ def content_key(split: PreferenceSplit) -> str:
     return digest(split.hash, str(split.settings["seed"]), digest_ids(split.user_ids))
 
 
-def prepare(
-    split: PreferenceSplit, device: torch.device | str = "cpu", *, cache_dir: str | Path | None = None
-) -> Prepared:
-    """Return the split as tensors on a device, with its base fitted; kept as long as the split lives, the base on disk.
+def prepare(cache: SplitCache, device: torch.device | str = "cpu") -> Prepared:
+    """Return a split as tensors on a device, with its base ranker fitted; computed once a split.
 
     Args:
-        split: The split.
+        cache: The split, and where its base ranker is kept.
         device: Where the tensors are to be.
-        cache_dir: Folder of the cache, or ``"off"``; None means ``$LIS_CACHE``, else ``~/.cache/lis-lightning``.
     """
     device = torch.device(device)
 
     def compute() -> Prepared:
-        home = torch.device("cpu")
-        return _prepare(split, cache_dir) if device == home else prepare(split, home, cache_dir=cache_dir).to(device)
+        return _prepare(cache) if device == torch.device("cpu") else prepare(cache).to(device)
 
-    return kept(split, ("base", device), compute, content=lambda: digest("base", content_key(split), str(device)))
+    def content() -> str:
+        return digest("base", content_key(cache.split), str(device))
+
+    return cache.value(("base", device), compute, content)
 
 
-def _prepare(split: PreferenceSplit, cache_dir: str | Path | None) -> Prepared:
+def _prepare(cache: SplitCache) -> Prepared:
+    split = cache.split
     events = split.events
     train = torch.from_numpy(events.train)
     histories = Histories(
@@ -121,8 +121,7 @@ def _prepare(split: PreferenceSplit, cache_dir: str | Path | None) -> Prepared:
         logits = design @ fit_logistic(design[train], labels[train], penalty=penalty)
         return {"design": design.numpy(), "logits": logits.numpy()}
 
-    about = f"base of split {split.hash}"
-    fitted = stored(digest("base", content_key(split)), fit, cache_dir=cache_dir, about=about)
+    fitted = cache.arrays(digest("base", content_key(split)), fit, about=f"base of split {split.hash}")
     design, logits = (torch.from_numpy(fitted[name]) for name in ("design", "logits"))
     return Prepared(histories, labels, train, groups, design, penalty, logits)
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lis_lightning.data.cache import Arrays, digest, kept, stored
+from lis_lightning.data.digest import digest
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.probe import ProbeInputs
 from lis_lightning.results.result import Ceiling
 from lis_lightning.scoring.base_ranker import content_key, place_items, prepare, probe_inputs, read_items, user_folds
+from lis_lightning.scoring.cache import Arrays, SplitCache, stored
 from lis_lightning.scoring.cross_fit import Leak, Source, source
 from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.preference import Preference, content, handle
@@ -40,11 +40,11 @@ class Known:
     reference: ItemVectors
 
 
-def ceiling(split: PreferenceSplit, preference: Preference, *, cache_dir: str | Path | None = None) -> Ceiling:
+def ceiling_of(cache: SplitCache, preference: Preference) -> Ceiling:
     """Return the ceiling of preference data; computed once for the content of split and data, and kept on disk.
 
     Args:
-        split: The split.
+        cache: The split, and where its ceilings are kept.
         preference: ``"pairs"`` (co-engagement in the log), ``"ids"`` (ID embeddings of a ranker trained on the log), a
             :class:`~lis_lightning.PairTable`, :class:`~lis_lightning.IdEmbeddings`, or a callable: given a polars table
             of events (columns ``user``, ``item``, ``time``, ``label``; ids as in the log, datetimes in microseconds) it
@@ -52,7 +52,6 @@ def ceiling(split: PreferenceSplit, preference: Preference, *, cache_dir: str | 
             says nothing of its item. It is called 12 times: for all users and without each of 5 folds, with and
             without w2. What it returned is kept in memory for that very object; on disk too if the callable has an
             attribute ``cache_key``, a text that changes whenever its vectors do.
-        cache_dir: Folder of the cache, or ``"off"``; None means ``$LIS_CACHE``, else ``~/.cache/lis-lightning``.
 
     Raises:
         ConfigError: If the preference data does not exist, does not go with the split, or cannot be cross-fitted.
@@ -62,29 +61,27 @@ def ceiling(split: PreferenceSplit, preference: Preference, *, cache_dir: str | 
     Warns:
         LisWarning: If items are unknown to the split, a claim looks doubtful, or the cache cannot be used.
     """
-    return _known(split, preference, cache_dir).ceiling
+    return _known(cache, preference).ceiling
 
 
-def reference_vectors(
-    split: PreferenceSplit, preference: Preference, *, cache_dir: str | Path | None = None
-) -> ItemVectors:
+def reference_vectors(cache: SplitCache, preference: Preference) -> ItemVectors:
     """Return the preference data's vectors from all users, rows as ``split.item_ids``: companions compare with them."""
-    return _known(split, preference, cache_dir).reference
+    return _known(cache, preference).reference
 
 
-def _known(split: PreferenceSplit, preference: Preference, cache_dir: str | Path | None) -> Known:
+def _known(cache: SplitCache, preference: Preference) -> Known:
+    split = cache.split
+
     def compute() -> Known:
         # Matched before the cache is asked, so that its warnings are told whoever computed the number.
         matched = source(split, preference)
         key = preference_key(split, preference)
         if key is None:
-            return _measure(split, matched, cache_dir)
+            return _measure(cache, preference, matched)
         about = f"ceiling on split {split.hash}"
-        return _unpack(
-            stored(key, lambda: _pack(_measure(split, matched, cache_dir)), cache_dir=cache_dir, about=about)
-        )
+        return _unpack(cache.arrays(key, lambda: _pack(_measure(cache, preference, matched)), about))
 
-    return kept(split, ("ceiling", handle(preference)), compute, content=lambda: preference_key(split, preference))
+    return cache.value(("ceiling", handle(preference)), compute, lambda: preference_key(split, preference))
 
 
 def preference_key(split: PreferenceSplit, preference: Preference, what: str = "ceiling") -> str | None:
@@ -93,10 +90,41 @@ def preference_key(split: PreferenceSplit, preference: Preference, what: str = "
     return None if data is None else digest(what, content_key(split), data)
 
 
-def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | None) -> Known:
-    leak = matched.future()
-    arm, missing = leak_arm(split, leak, cache_dir=cache_dir)
-    past = None if matched.past is None else leak_arm(split, matched.past(), cache_dir=cache_dir)[0].gain
+def future_leak(cache: SplitCache, preference: Preference, matched: Source) -> Leak:
+    """Return the cross-fitted vectors of preference data with its future; kept on disk, since they take longest.
+
+    Args:
+        cache: The split, and where they are kept.
+        preference: The preference data.
+        matched: The same, matched with the split.
+    """
+    key = preference_key(cache.split, preference, "leak")
+    if key is None:
+        return matched.future()
+    about = f"cross-fitted vectors on split {cache.split.hash}"
+    arrays = stored(key, lambda: _pack_leak(matched.future()), cache_dir=cache.cache_dir, about=about)
+    return _unpack_leak(arrays)
+
+
+def _pack_leak(leak: Leak) -> Arrays:
+    spaces = {"reference": leak.reference} | {f"fold {number}": fold for number, fold in enumerate(leak.folds)}
+    vectors = {f"{name} vectors": space.vectors for name, space in spaces.items()}
+    return vectors | {f"{name} present": space.present for name, space in spaces.items()}
+
+
+def _unpack_leak(arrays: Arrays) -> Leak:
+    def space(name: str) -> ItemVectors:
+        return ItemVectors(arrays[f"{name} vectors"], arrays[f"{name} present"])
+
+    num_folds = len(arrays) // 2 - 1
+    return Leak(space("reference"), [space(f"fold {number}") for number in range(num_folds)])
+
+
+def _measure(cache: SplitCache, preference: Preference, matched: Source) -> Known:
+    split = cache.split
+    leak = future_leak(cache, preference, matched)
+    arm, missing = leak_arm(cache, leak)
+    past = None if matched.past is None else leak_arm(cache, matched.past())[0].gain
     positive = split.events.label[~split.events.train] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
     return Known(
@@ -115,17 +143,15 @@ def _measure(split: PreferenceSplit, matched: Source, cache_dir: str | Path | No
     )
 
 
-def leak_arm(
-    split: PreferenceSplit, leak: Leak, *, cache_dir: str | Path | None = None
-) -> tuple[Arm, NDArray[np.bool_]]:
+def leak_arm(cache: SplitCache, leak: Leak) -> tuple[Arm, NDArray[np.bool_]]:
     """Score a leak as if it were a representation.
 
     Returns:
         The scored arm, and for each test event whether its target has no vector.
     """
-    reading = read_leak(split, leak, cache_dir=cache_dir)
-    arm = evaluate(split, prepare(split, cache_dir=cache_dir), reading.inputs, reading.base)
-    return arm, reading.missing[~split.events.train]
+    reading = read_leak(cache, leak)
+    arm = evaluate(cache.split, prepare(cache), reading.inputs, reading.base)
+    return arm, reading.missing[~cache.split.events.train]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +171,10 @@ class LeakReading:
     missing: NDArray[np.bool_]
 
 
-def read_leak(split: PreferenceSplit, leak: Leak, *, cache_dir: str | Path | None = None) -> LeakReading:
+def read_leak(cache: SplitCache, leak: Leak) -> LeakReading:
     """Read a leak at every scored event as if it were a representation."""
-    prepared, num_items = prepare(split, cache_dir=cache_dir), split.num_items
+    split, prepared = cache.split, prepare(cache)
+    num_items = split.num_items
     axes = place_items(leak.reference, num_items).axes
     items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
     fold = user_folds(split, len(items)) if len(items) > 1 else np.zeros(split.num_users, np.int64)

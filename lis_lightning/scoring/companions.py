@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lis_lightning.data.random_streams import random_stream
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_coordinates import ItemCoordinates
 from lis_lightning.functional.item_vectors import ItemVectors
@@ -32,7 +33,7 @@ def companions(
     """
     vectors, device = items.vectors, items.vectors.device
     pairs = successive_pairs(split)
-    rng = np.random.default_rng([split.settings["seed"], 11])
+    rng = random_stream(split.settings["seed"], "companions")
     if pairs.shape[0] > NUM_PAIRS:
         pairs = pairs[rng.choice(pairs.shape[0], NUM_PAIRS, replace=False)]
     most = NUM_ITEMS if vectors.shape[1] <= NUM_WIDE_ITEMS else NUM_WIDE_ITEMS

@@ -6,18 +6,15 @@ snapshot does, since it is measured over that snapshot: the same leak, by the sa
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from lis_lightning.data.cache import kept
-from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.scoring.base_ranker import prepare
-from lis_lightning.scoring.ceiling import LeakReading, preference_key, read_leak
+from lis_lightning.scoring.cache import SplitCache
+from lis_lightning.scoring.ceiling import LeakReading, future_leak, preference_key, read_leak
 from lis_lightning.scoring.cross_fit import source
 from lis_lightning.scoring.gain import Arm, Gain, evaluate
 from lis_lightning.scoring.preference import Preference, handle
 
 
-def headroom(split: PreferenceSplit, preference: Preference, arm: Arm, *, cache_dir: str | Path | None = None) -> Gain:
+def headroom_of(cache: SplitCache, preference: Preference, arm: Arm) -> Gain:
     """Return the gain of leaking preference data to a ranker that has a representation already.
 
     The ceiling over a snapshot is ``AIS + headroom``, its influence the sum of both, and AIS cannot exceed it but by
@@ -25,21 +22,19 @@ def headroom(split: PreferenceSplit, preference: Preference, arm: Arm, *, cache_
     none, and without a representation it is the ceiling itself.
 
     Args:
-        split: The split.
-        preference: See :func:`lis_lightning.scoring.ceiling.ceiling`.
+        cache: The split, and where its cross-fitted vectors are kept.
+        preference: See :meth:`lis_lightning.scoring.Scorer.ceiling`.
         arm: The representation, scored on the same split.
-        cache_dir: See :func:`lis_lightning.scoring.ceiling.ceiling`.
     """
-    prepared = prepare(split, cache_dir=cache_dir)
-    leak = _reading(split, preference, cache_dir)
+    leak = _reading(cache, preference)
     # Training events carry out-of-fold scores of the representation, so the leak is not trained on its overfit.
-    return evaluate(split, prepared, leak.inputs, leak.base + arm.fit.score.cpu()).gain
+    return evaluate(cache.split, prepare(cache), leak.inputs, leak.base + arm.fit.score.cpu()).gain
 
 
-def _reading(split: PreferenceSplit, preference: Preference, cache_dir: str | Path | None) -> LeakReading:
+def _reading(cache: SplitCache, preference: Preference) -> LeakReading:
     """Return the leak as the probe sees it, kept as long as the split lives: snapshots only change the base."""
 
     def read() -> LeakReading:
-        return read_leak(split, source(split, preference).future(), cache_dir=cache_dir)
+        return read_leak(cache, future_leak(cache, preference, source(cache.split, preference)))
 
-    return kept(split, ("leak", handle(preference)), read, content=lambda: preference_key(split, preference, "leak"))
+    return cache.value(("leak", handle(preference)), read, lambda: preference_key(cache.split, preference, "leak"))

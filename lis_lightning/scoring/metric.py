@@ -14,12 +14,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lis_lightning.data.cache import digest_ids
+from lis_lightning.data.digest import digest_ids
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import NonFiniteError, ShapeError, SnapshotError
 from lis_lightning.results.result import LISResult
+from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preference import Preference
-from lis_lightning.scoring.score import chosen_preferences, score
+from lis_lightning.scoring.scorer import Scorer
 
 _BLOCK = 8192  # rows averaged at a time
 _PLOTTED = ("ais", "ais_low", "ais_high")
@@ -31,7 +32,7 @@ class LeakageImpactScore(Metric):
     The state is a sum and a count for each item, reduced by summation: shards may be uneven, samplers may pad, ranks
     may see nothing, and an item that is encoded twice counts with its mean. Sums are float64 whatever comes in and
     whatever the module around the metric is cast to, so that the mean does not depend on order, batches or ranks. The
-    score is that of :func:`lis_lightning.scoring.score.score` on these means, to the bit; base and ceilings are
+    score is that of :meth:`lis_lightning.scoring.Scorer.score` on these means, to the bit; base and ceilings are
     computed once a split, for all metrics on it, their clones and copies from other processes.
 
     Calling the metric (`forward`) adds a batch and returns the batch's own score where it holds all items of the split;
@@ -41,11 +42,11 @@ class LeakageImpactScore(Metric):
     Args:
         split: The validation preference split.
         dim: Width of the representations; None takes it from the first update.
-        ceilings: Preference data to compute ceilings for, as :func:`lis_lightning.scoring.score.score` takes them.
+        ceilings: Preference data to compute ceilings for, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
         aligned_to: The one that ``realised`` refers to.
         placebo: Whether to score representations that know nothing too (in :meth:`result`).
         k: Principal axes that the probe reads.
-        cache_dir: Folder where base and ceilings are kept; see :func:`lis_lightning.scoring.score.score`.
+        cache_dir: Folder where base and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
         **kwargs: As :class:`torchmetrics.Metric`.
 
     Raises:
@@ -85,13 +86,9 @@ class LeakageImpactScore(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        chosen_preferences(ceilings, aligned_to)
+        self.options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, placebo=placebo, k=k)
         self.split = split
         self.dim = dim
-        self.ceilings = ceilings
-        self.aligned_to = aligned_to
-        self.placebo = placebo
-        self.k = k
         self.cache_dir = cache_dir
         self._in_forward = False
         # The width stays 0 until there is something to add: a default is kept twice.
@@ -221,15 +218,7 @@ class LeakageImpactScore(Metric):
             raise
 
     def _score(self) -> LISResult:
-        return score(
-            self.split,
-            self.embeddings(),
-            ceilings=self.ceilings,
-            aligned_to=self.aligned_to,
-            placebo=self.placebo,
-            k=self.k,
-            cache_dir=self.cache_dir,
-        )
+        return Scorer(self.split, cache_dir=self.cache_dir).score(self.embeddings(), self.options)
 
     def _grow(self, dim: int) -> None:
         """Give the sum its width at the first update; refuse another one later."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lis_lightning.data.cache import kept
-from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.data.random_streams import random_stream
 from lis_lightning.functional.auc import auroc_influence
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, user_sums
 from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.cache import SplitCache
 
 NUM_DRAWS, NUM_STEPS = 4, 5
 FIRST_STRENGTH, STRONGEST, TINY = 0.3, 4.0, 1e-9
 
 
-def smallest_detectable_gain(split: PreferenceSplit) -> float:
+def smallest_detectable_gain(cache: SplitCache) -> float:
     """Return the AUC gain over the base that w2 would find 4 times in 5 (at 5 %, two-sided).
 
     Simulated, not assumed: signals of growing strength with the log-likelihood ratio of a Gaussian observation of the
@@ -23,13 +23,14 @@ def smallest_detectable_gain(split: PreferenceSplit) -> float:
     are drawn independently, and the ranker is not fitted, so a representation needs somewhat more than this: the more,
     the fewer users it helps and the smaller w1 is.
     """
-    return kept(split, "smallest detectable gain", lambda: _simulate(split), content=lambda: None)
+    return cache.value("smallest detectable gain", lambda: _simulate(cache), lambda: None)
 
 
-def _simulate(split: PreferenceSplit) -> float:
+def _simulate(cache: SplitCache) -> float:
+    split = cache.split
     test = ~split.events.train
-    base, labels, users = prepare(split).logits.numpy()[test], split.events.label[test], split.events.user[test]
-    draws = np.random.default_rng([split.settings["seed"], 3]).standard_normal((NUM_DRAWS, base.size))
+    base, labels, users = prepare(cache).logits.numpy()[test], split.events.label[test], split.events.user[test]
+    draws = random_stream(split.settings["seed"], "smallest detectable gain").standard_normal((NUM_DRAWS, base.size))
     auc_base, base_influence = auroc_influence(base, labels)
 
     def observed(strength: float, noise: NDArray[np.float64]) -> Estimate:

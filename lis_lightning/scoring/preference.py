@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lis_lightning.data import tables as _log
-from lis_lightning.data.cache import digest, digest_ids
+from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.errors import ConfigError, LogError, NonFiniteError, ShapeError
 
 BUILT_IN = ("pairs", "ids")

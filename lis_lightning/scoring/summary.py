@@ -10,19 +10,21 @@ import numpy as np
 from lis_lightning.data.split import WINDOWS, PreferenceSplit
 from lis_lightning.functional.auc import auroc
 from lis_lightning.results.text import plain_console
+from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.power import smallest_detectable_gain
-from lis_lightning.scoring.score import base_auc
 
 COARSE = 0.005  # smallest detectable gain, in AUC, from which a split tells big steps only
 TOO_COARSE = 0.02  # and from which it tells nothing of use
 SUSPICIOUS_COUNT_AUC = 0.75
 
 
-def describe(split: PreferenceSplit) -> dict[str, Any]:
+def describe(cache: SplitCache) -> dict[str, Any]:
     """Return sizes, rates, the base and what the split can detect, as plain values."""
+    split = cache.split
     events, log = split.events, split.log
     test = ~events.train
-    detectable = smallest_detectable_gain(split)
+    detectable = smallest_detectable_gain(cache)
     count_auc = auroc(events.by_item.count[test].astype(np.float64), events.label[test])
     span = log.time.max() - log.time.min()
     per_day = split.settings["units_per_day"]
@@ -46,18 +48,18 @@ def describe(split: PreferenceSplit) -> dict[str, Any]:
         "negatives": split.settings["negatives"],
         "item_count_auc": count_auc,
         "base": "given logit" if events.base_logit is not None else "built in",
-        "base_auc": base_auc(split),
+        "base_auc": _base_auc(cache),
         "smallest_detectable_gain": detectable,
         "usable": "no" if detectable > TOO_COARSE else "coarse" if detectable > COARSE else "yes",
     }
 
 
-def render(split: PreferenceSplit) -> str:
+def render(cache: SplitCache) -> str:
     """Return the description as text for a terminal: sizes, then whether the split is usable and why."""
     from rich import box
     from rich.table import Table
 
-    facts = describe(split)
+    split, facts = cache.split, describe(cache)
     table = Table(box=box.SIMPLE, header_style="bold")
     table.add_column("window")
     for heading in ("events", "scored", "users", "items", "positive"):
@@ -73,6 +75,12 @@ def render(split: PreferenceSplit) -> str:
     for line in [*_family(split), *_remarks(facts)]:
         console.print(line)
     return output.getvalue().rstrip()
+
+
+def _base_auc(cache: SplitCache) -> float:
+    """Return the AUC of the base ranker on w2."""
+    test = ~cache.split.events.train
+    return auroc(prepare(cache).logits.numpy()[test], cache.split.events.label[test])
 
 
 def _family(split: PreferenceSplit) -> list[str]:

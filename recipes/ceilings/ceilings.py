@@ -23,11 +23,10 @@ from lis_lightning.functional import (
     paired_difference,
     principal_coordinates,
 )
-from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items, user_folds
-from lis_lightning.scoring.ceiling import leak_arm
+from lis_lightning.scoring.base_ranker import probe_inputs, read_items, user_folds
 from lis_lightning.scoring.cross_fit import build_pairs, cross_fit, source
 from lis_lightning.scoring.gain import Arm, evaluate
-from lis_lightning.scoring.headroom import headroom
+from lis_lightning.scoring.scorer import Scorer
 
 Array = NDArray[Any]
 Limit = tuple[float, Array]  # a ceiling and its influence
@@ -88,7 +87,7 @@ def snapshots(split: PreferenceSplit, truth: dict[str, Array], rng: np.random.Ge
 
 def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Arm], dict[str, dict[str, Limit]]]:
     """Return every snapshot scored, and by estimator the ceiling of each of them."""
-    prepared, log = prepare(split), split.log
+    prepared, log = Scorer(split).base_ranker, split.log
     reads = {n: read_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in found.items()}
     arms = {n: evaluate(split, prepared, probe_inputs(prepared, r), prepared.logits) for n, r in reads.items()}
     null, ids = pairs_as(32, split), split.item_ids
@@ -99,10 +98,10 @@ def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Ar
     leaks = {name: source(split, kind).future() for name, kind in kinds.items()}
     fold = np.r_[user_folds(split, 20), np.full(log.num_users - split.num_users, -1)][log.user]
     leaks["pairs, 20 folds"] = cross_fit(lambda rows: build_pairs(log, rows), np.ones(fold.size, bool), fold, 20)
-    alone = {name: leak_arm(split, leak)[0] for name, leak in leaks.items()}
+    alone = {name: Scorer(split).leak_arm(leak) for name, leak in leaks.items()}
     limits = {name: dict.fromkeys(arms, (arm.gain.value, arm.gain.influence)) for name, arm in alone.items()}
     for name in ("pairs", "ids", "pairs + raw", "pairs + hard raw", "null", "null + raw"):
-        above = {n: headroom(split, kinds[name], arm, cache_dir="off") for n, arm in arms.items()}
+        above = {n: Scorer(split, cache_dir="off").headroom(kinds[name], arm) for n, arm in arms.items()}
         limits[f"R, then {name}"] = {
             n: (arms[n].gain.value + a.value, arms[n].gain.influence + a.influence) for n, a in above.items()
         }

@@ -27,8 +27,8 @@ from tables import Run, read, slug, write_table
 from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.scoring.ceiling import leak_arm
 from lis_lightning.scoring.cross_fit import build_pairs, cross_fit
+from lis_lightning.scoring.scorer import Scorer
 
 WORLDS = ("default", "sparse, cold", REAL)
 RECIPES = ("infonce", "distill", "too fast", "few pairs")
@@ -81,7 +81,7 @@ def folded(split: PreferenceSplit, num_folds: int) -> float:
     fold[: split.num_users] = split.user_folds(num_folds)["fold"].to_numpy()
     every = np.ones(split.log.user.size, bool)
     leak = cross_fit(partial(build_pairs, split.log), every, fold[split.log.user], num_folds)
-    return leak_arm(split, leak)[0].gain.value
+    return Scorer(split).leak_arm(leak).gain.value
 
 
 def measured(kind: str, runs: list[Run], place: Path) -> list[dict[str, Any]]:

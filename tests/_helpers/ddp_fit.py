@@ -19,12 +19,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.monitor import snapshot_scorer as _measure
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.encoding import Encode
 from lis_lightning.monitor.schedule import EverySteps, OnFile
 from lis_lightning.results.stopping import StopRule
+from lis_lightning.scoring.scorer import Scorer
 
 NUM_ITEMS, NUM_USERS, DIM = 31, 40, 4  # 16 items for one process, 15 for the other
 
@@ -240,7 +240,7 @@ class _Asks(pl.Callback):
 
 def later(folder):
     """Scores in the background, one of which fails on one process, and a snapshot that only the first is asked for."""
-    real, calls = _measure.score, []
+    real, calls = Scorer.score, []
 
     def score(*args, **options):
         calls.append(1)
@@ -256,7 +256,7 @@ def later(folder):
         SPLIT, Items(), schedule=schedule, background_steps=2, rule=rule, dirpath=folder, placebo=False
     )
     stop = LISEarlyStopping()
-    with mock.patch.object(_measure, "score", score), warnings.catch_warnings():
+    with mock.patch.object(Scorer, "score", score), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = fit(folder, Tower(), _Asks(Path(own).parent), monitor, stop, steps=30)
     return {

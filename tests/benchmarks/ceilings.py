@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
-from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import _measure
 from lis_lightning.scoring.cross_fit import source
+from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row, best_times
 
 SIZE = {"num_users": 943, "num_items": 1682, "num_events": 100_000}
@@ -25,9 +26,10 @@ def rows() -> Iterator[Row]:
         if "LIS_DATA" in os.environ
         else PreferenceSplit.from_log(simulate_world(**SIZE)[0], label="clicked")
     )
-    prepare(split)
+    _ = Scorer(split).base_ranker
     # Not `ceiling`, which computes once for the content of a split.
-    seconds = best_times(*(lambda kind=kind: _measure(split, source(split, kind), "off") for kind in ("pairs", "ids")))
+    cache = SplitCache(split, "off")
+    seconds = best_times(*(lambda kind=kind: _measure(cache, kind, source(split, kind)) for kind in ("pairs", "ids")))
     yield Row(what=f"ceilings of pairs and ids, K = 5, {what}", ours=sum(seconds), kind="limit", bar=3)
 
 

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lis_lightning import LISMonitor
-from lis_lightning.monitor import snapshot, snapshot_scorer as _measure
+from lis_lightning.monitor import snapshot
 from lis_lightning.monitor.batches import make_batches
+from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
 
 NUM_EVENTS, NUM_ITEMS, BATCH = 50_000, 2000, 64
@@ -169,8 +170,8 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
     The first snapshot, which also computes ceilings and placebo, is left out.
     """
     inner, whole, taken = Clock(), Clock(), []
-    encode_items, score = snapshot.encode_items, _measure.score
-    snapshot.encode_items, _measure.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
+    encode_items, score = snapshot.encode_items, Scorer.score
+    snapshot.encode_items, Scorer.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
     try:
         with tempfile.TemporaryDirectory() as folder:
             monitor = LISMonitor(
@@ -189,7 +190,7 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
             loader = DataLoader(texts, batch_size=4, collate_fn=collate)
             _trainer(folder, monitor, max_steps=ROUNDS, logger=CSVLogger(folder)).fit(module, loader)
     finally:
-        snapshot.encode_items, _measure.score = encode_items, score
+        snapshot.encode_items, Scorer.score = encode_items, score
     return min(taken[1:], key=lambda one: one[1])
 
 

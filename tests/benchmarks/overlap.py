@@ -15,7 +15,7 @@ from score import made
 from torch.utils.data import DataLoader
 
 from lis_lightning import LISMonitor
-from lis_lightning.scoring.base_ranker import prepare
+from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
 
 STEPS, EVERY = 60, 20
@@ -54,7 +54,7 @@ def rows() -> Iterator[Row]:
     split, vectors = made(10_000, 3_000)
     vectors = vectors[:, :256].contiguous()
     items = [{"item_id": item, "row": row} for row, item in enumerate(split.item_ids.tolist())]
-    prepare(split)
+    _ = Scorer(split).base_ranker
     kinds: dict[str, dict | None] = {"alone": None, "at once": {}, "background": {"background_steps": EVERY}}
     for busy in (False, True):
         took = dict.fromkeys(kinds, math.inf)

@@ -12,8 +12,7 @@ import polars as pl
 import torch
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.scoring.base_ranker import prepare
-from lis_lightning.scoring.score import score
+from lis_lightning.scoring.scorer import Scorer, score
 from tests.benchmarks.row import Row, best_times
 
 SIZES = ((50_000, 20_000), (1_000_000, 100_000))
@@ -36,7 +35,7 @@ def measured(num_events: int, num_items: int, threads: int) -> tuple[float, floa
     """Return seconds of a score, seconds of its floor, and GiB that a score adds to the peak."""
     torch.set_num_threads(threads)
     split, vectors = made(num_events, num_items)
-    prepare(split)
+    _ = Scorer(split).base_ranker
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     score(split, vectors, ceilings=(), placebo=False)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20  # kilobytes, on Linux

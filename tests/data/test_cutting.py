@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.data import cache as _cache
 from lis_lightning.errors import ConfigError, LogError
+from lis_lightning.scoring import cache as _cache
 
 TASKS = {"click": "label", "like": ("stars", 4), "buy": "buy"}
 

@@ -18,11 +18,11 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning
-from lis_lightning.monitor import snapshot_scorer as _measure
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
 from lis_lightning.results.stopping import StopRule
+from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 from tests._helpers.training import Items, fingerprint, fit, make_log, monitor_of, same
 
@@ -66,14 +66,14 @@ def curve(results):
 @pytest.fixture
 def slow_scores(monkeypatch):
     """Scores that take longer than the steps until they are read, each another time."""
-    real, threads = _measure.score, []
+    real, threads = Scorer.score, []
 
     def score(*args, **options):
         threads.append(threading.current_thread().name.split("_")[0])
         time.sleep(0.02 * (len(threads) % 4))
         return real(*args, **options)
 
-    monkeypatch.setattr(_measure, "score", score)
+    monkeypatch.setattr(Scorer, "score", score)
     return threads
 
 
@@ -198,7 +198,7 @@ def test_a_stock_early_stopping_finds_its_metric_from_the_start(split, tmp_path)
 
 
 def broken_score(monkeypatch, number):
-    real, calls = _measure.score, []
+    real, calls = Scorer.score, []
 
     def score(*args, **options):
         calls.append(1)
@@ -206,7 +206,7 @@ def broken_score(monkeypatch, number):
             raise ArithmeticError("singular")
         return real(*args, **options)
 
-    monkeypatch.setattr(_measure, "score", score)
+    monkeypatch.setattr(Scorer, "score", score)
 
 
 def test_a_failing_score_is_recorded_with_its_step_and_training_goes_on(split, tmp_path, monkeypatch):

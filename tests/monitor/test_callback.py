@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
-from lis_lightning.monitor import snapshot_scorer as _measure
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
 from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.scoring.scorer import Scorer
 from tests._helpers.training import (
     DIM,
     NUM_ITEMS,
@@ -255,7 +255,7 @@ def test_a_failing_score_is_survived(split, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ArithmeticError("singular")
 
-    monkeypatch.setattr(_measure, "score", broken)
+    monkeypatch.setattr(Scorer, "score", broken)
     with pytest.warns(LisWarning, match="ArithmeticError: singular"):
         trainer, _ = fit(tmp_path, monitor := monitor_of(split))
     assert (trainer.global_step, monitor.results, monitor.best) == (6, [], None)

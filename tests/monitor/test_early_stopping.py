@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning
-from lis_lightning.monitor import run_history as history, snapshot_scorer as _measure
+from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Budget, EveryEpochs, EveryValidation, LogSpaced
 from lis_lightning.results.record import Record
 from lis_lightning.results.stopping import VERDICTS, Judgement, StopRule
+from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 from tests._helpers.training import Items, Tower, fit, make_log, monitor_of
 
@@ -152,13 +153,13 @@ class Validated(Tower):
 @pytest.fixture
 def rising(monkeypatch):
     """Every snapshot scores higher than the one before."""
-    real, calls = _measure.score, []
+    real, calls = Scorer.score, []
 
     def score(*args, **options):
         calls.append(1)
         return dataclasses.replace(real(*args, **options), ais=0.001 * len(calls))
 
-    monkeypatch.setattr(_measure, "score", score)
+    monkeypatch.setattr(Scorer, "score", score)
 
 
 def stock(**options):
@@ -197,10 +198,8 @@ def test_a_stock_early_stopping_with_the_right_schedule_lets_a_rising_run_go_on(
 
 
 def test_its_patience_counts_snapshots_where_each_look_has_its_own(split, tmp_path, monkeypatch):
-    real = _measure.score
-    monkeypatch.setattr(
-        _measure, "score", lambda *args, **options: dataclasses.replace(real(*args, **options), ais=0.1)
-    )
+    real = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda *args, **options: dataclasses.replace(real(*args, **options), ais=0.1))
     monitor = monitor_of(split, every_n_steps=None, schedule=EveryValidation(), **FAST)
     trainer, _ = fit(tmp_path, monitor, stock(), module=Validated(), steps=40, val_check_interval=2)
     assert [result.step for result in monitor.results] == [

@@ -23,8 +23,9 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
 from lis_lightning.errors import LisWarning, NonFiniteError, RecordError
-from lis_lightning.monitor import run_history as history_module, snapshot_scorer as _measure, storage
+from lis_lightning.monitor import run_history as history_module, storage
 from lis_lightning.results.record import Record
+from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 
 STEPS, FROM = 6, 2
@@ -164,7 +165,7 @@ def image_vanished(stage):
 
 
 def score_broken(stage):
-    real = _measure.score
+    real = Scorer.score
 
     def score(*args, **kwargs):
         if stage.on:
@@ -172,7 +173,7 @@ def score_broken(stage):
             raise np.linalg.LinAlgError("singular matrix")
         return real(*args, **kwargs)
 
-    stage.patch.setattr(_measure, "score", score)
+    stage.patch.setattr(Scorer, "score", score)
     return Fault("snapshot", np.linalg.LinAlgError, "LinAlgError: singular matrix", stage.switch)
 
 

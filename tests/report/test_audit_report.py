@@ -9,7 +9,7 @@ from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError
 from lis_lightning.report.audit_page import write_audit
 from lis_lightning.report.audit_report import render, write_numbers
-from lis_lightning.scoring.audit import audit
+from lis_lightning.scoring.auditing import audit
 
 
 @pytest.fixture(scope="module")

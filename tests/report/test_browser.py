@@ -7,7 +7,7 @@ from playwright.sync_api import sync_playwright
 
 from lis_lightning.report import find_runs, write_report
 from lis_lightning.report.audit_page import write_audit
-from lis_lightning.scoring.audit import audit
+from lis_lightning.scoring.auditing import audit
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = [

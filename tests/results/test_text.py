@@ -6,7 +6,7 @@ from lis_lightning.report.audit_report import render as render_audit
 from lis_lightning.report.snapshot_text import snapshot_table
 from lis_lightning.results.leaderboard import Runs, leaderboard, render as render_leaderboard
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.scoring.audit import audit
+from lis_lightning.scoring.auditing import audit
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from lis_lightning import IdEmbeddings, PairTable, PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeError
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
-from lis_lightning.scoring.ceiling import ceiling, leak_arm, reference_vectors
 from lis_lightning.scoring.cross_fit import Leak, known_items, source, tied
+from lis_lightning.scoring.scorer import Scorer
 
 
 def pairs_of(events):
@@ -48,7 +48,7 @@ def test_a_table_made_from_the_log_gives_the_built_in_vectors(split, table):
     same_vectors(found.reference, expected.reference)
     for one, other in zip(found.folds, expected.folds, strict=True):
         same_vectors(one, other)
-    limit, builtin_limit = ceiling(split, PairTable(table, user="user_id")), ceiling(split, "pairs")
+    limit, builtin_limit = Scorer(split).ceiling(PairTable(table, user="user_id")), Scorer(split).ceiling("pairs")
     assert limit.value == pytest.approx(builtin_limit.value, abs=1e-5)
     assert np.isnan(limit.past)
 
@@ -84,8 +84,8 @@ def test_a_held_out_user_leaves_no_trace(split, table):
 
 
 def test_a_naive_table_is_what_the_refusal_keeps_out(split, table):
-    honest = ceiling(split, PairTable(table, user="user_id"))
-    naive = ceiling(split, PairTable(table, holds_no_evaluation_events=True))
+    honest = Scorer(split).ceiling(PairTable(table, user="user_id"))
+    naive = Scorer(split).ceiling(PairTable(table, holds_no_evaluation_events=True))
     assert naive.value > 1.5 * honest.value
     assert not naive.cross_fitted
     assert honest.cross_fitted
@@ -111,8 +111,8 @@ def test_time_cuts_the_past_off_before_w2(log, split):
     expected = source(split, "pairs")
     same_vectors(own.future().reference, expected.future().reference)
     same_vectors(own.past().reference, expected.past().reference)
-    limit = ceiling(split, PairTable(timed, user="user_id", time="t"))
-    assert limit.past == pytest.approx(ceiling(split, "pairs").past, abs=1e-5)
+    limit = Scorer(split).ceiling(PairTable(timed, user="user_id", time="t"))
+    assert limit.past == pytest.approx(Scorer(split).ceiling("pairs").past, abs=1e-5)
 
 
 def test_rows_after_the_last_event_are_not_used(split, table):
@@ -136,7 +136,7 @@ def test_a_period_uses_nothing_of_later_ones(log):
         seen.append(events["time"].max())
         return {item: np.eye(4)[item % 4] for item in events["item"].unique()}
 
-    ceiling(first, build)
+    Scorer(first).ceiling(build)
     assert max(seen) == first.log.time.max()
 
 
@@ -230,8 +230,8 @@ def fold_embeddings(split, log, item_ids):
 
 def test_embeddings_trained_a_fold_reproduce_the_built_in_ceiling(split, log):
     item_ids = sorted(log["item_id"].unique())
-    own = ceiling(split, IdEmbeddings(fold_embeddings(split, log, item_ids), item_ids))
-    built_in = ceiling(split, "ids")
+    own = Scorer(split).ceiling(IdEmbeddings(fold_embeddings(split, log, item_ids), item_ids))
+    built_in = Scorer(split).ceiling("ids")
     assert own.cross_fitted
     assert own.value == pytest.approx(built_in.value, abs=0.1 * built_in.value)
     assert np.isnan(own.past)
@@ -242,7 +242,7 @@ def test_the_spaces_of_folds_are_tied_whatever_their_rotation_and_order(split, l
     rng = np.random.default_rng(0)
     given = fold_embeddings(split, log, item_ids)
     turned = {fold: rows @ np.linalg.qr(rng.standard_normal((16, 16)))[0] for fold, rows in given.items()}
-    one, two = (ceiling(split, IdEmbeddings(vectors, item_ids)) for vectors in (given, turned))
+    one, two = (Scorer(split).ceiling(IdEmbeddings(vectors, item_ids)) for vectors in (given, turned))
     assert two.value == pytest.approx(one.value, abs=1e-4)
 
 
@@ -266,9 +266,9 @@ def test_embeddings_of_w0_are_taken_at_their_word(split, log):
     vectors = id_vectors(
         past["user"].to_numpy(), np.array([row[i] for i in past["item"]]), past["label"].to_numpy().astype(float), 60
     ).vectors
-    limit = ceiling(split, IdEmbeddings(vectors, item_ids, holds_no_evaluation_events=True))
+    limit = Scorer(split).ceiling(IdEmbeddings(vectors, item_ids, holds_no_evaluation_events=True))
     assert not limit.cross_fitted
-    assert limit.value < ceiling(split, "ids").value
+    assert limit.value < Scorer(split).ceiling("ids").value
     # A row of zeros is an absent item, and a flag in both arms says so.
     assert limit.missing_negative == pytest.approx(0.2, abs=0.12)
 
@@ -297,7 +297,7 @@ def test_a_callable_that_does_what_we_do_gives_our_ceiling(log, text):
         calls.append(events)
         return embed(events)
 
-    own, built_in = ceiling(split, build), ceiling(split, "ids")
+    own, built_in = Scorer(split).ceiling(build), Scorer(split).ceiling("ids")
     assert own.value == pytest.approx(built_in.value, abs=1e-4)
     assert own.past == pytest.approx(built_in.past, abs=1e-4)
     assert own.cross_fitted
@@ -307,8 +307,8 @@ def test_a_callable_that_does_what_we_do_gives_our_ceiling(log, text):
     held = set(split.user_folds().filter(pl.col("fold") == 0)["user"])
     assert not held & set(calls[1]["user"])
     assert held <= set(calls[0]["user"])
-    ceiling(split, build)
-    reference_vectors(split, build)
+    Scorer(split).ceiling(build)
+    Scorer(split).reference_vectors(build)
     assert len(calls) == 12
 
 
@@ -352,7 +352,7 @@ def test_a_callable_is_kept_on_disk_only_by_its_own_key(log, tmp_path):
         return embed(events)
 
     def score_anew(builder):
-        return ceiling(PreferenceSplit.from_log(log, seed=11), builder, cache_dir=tmp_path).value
+        return Scorer(PreferenceSplit.from_log(log, seed=11), cache_dir=tmp_path).ceiling(builder).value
 
     first = score_anew(build)
     assert score_anew(build) == first
@@ -368,7 +368,7 @@ def test_preference_data_by_name_in_a_score(split, latents, table):
     own = PairTable(table, user="user_id")
     result = split.score(latents, ceilings={"ids": "ids", "mine": own}, aligned_to="mine", placebo=False)
     assert list(result.ceilings) == ["ids", "mine"]
-    assert result.scalars()["ceiling_mine"] == ceiling(split, own).value
+    assert result.scalars()["ceiling_mine"] == Scorer(split).ceiling(own).value
     assert result.ceiling is result.ceilings["mine"]
     pairs = split.score(latents, ceilings=("pairs",), placebo=False)
     assert result.companions["cka"] == pytest.approx(pairs.companions["cka"], abs=1e-6)
@@ -381,13 +381,13 @@ def test_embeddings_of_fewer_dimensions_than_the_probe_has_axes_will_do(split):
     rng = np.random.default_rng(0)
     for width in (1, 2):
         given = IdEmbeddings(rng.standard_normal((split.num_items, width)), split.item_ids, True)
-        assert abs(ceiling(split, given).value) < 0.02
+        assert abs(Scorer(split).ceiling(given).value) < 0.02
 
 
 def test_a_table_of_one_pair_says_nothing(split):
     one = pl.DataFrame({"item_a": [1001], "item_b": [1002], "user_id": split.user_ids[:1]})
     with pytest.warns(LisWarning, match="Only 1 of the"):
-        limit = ceiling(split, PairTable(one, user="user_id"))
+        limit = Scorer(split).ceiling(PairTable(one, user="user_id"))
     assert limit.low <= 0 <= limit.high
     assert limit.missing_positive > 0.9
 
@@ -395,6 +395,6 @@ def test_a_table_of_one_pair_says_nothing(split):
 def test_leaks_without_folds_are_scored_in_one_space(split):
     rows = np.random.default_rng(0).standard_normal((split.log.num_items, 8))
     space = ItemVectors(rows, np.ones(split.log.num_items, bool))
-    one, _ = leak_arm(split, Leak(space, [space]))
-    five, _ = leak_arm(split, Leak(space, [space] * 5))
+    one = Scorer(split).leak_arm(Leak(space, [space]))
+    five = Scorer(split).leak_arm(Leak(space, [space] * 5))
     np.testing.assert_allclose(one.score, five.score, atol=1e-9)

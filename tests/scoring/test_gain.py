@@ -5,8 +5,9 @@ import torch
 from lis_lightning.functional.auc import auroc
 from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.functional.probe import NUM_GROUPS
-from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
+from lis_lightning.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def arm(split, latents):
 
 
 def arm_of(split, vectors):
-    prepared = prepare(split)
+    prepared = Scorer(split).base_ranker
     inputs = probe_inputs(prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(vectors))]))
     return evaluate(split, prepared, inputs, prepared.logits)
 
@@ -32,7 +33,7 @@ def test_the_interval_holds_test_users_and_training_users(split, arm):
 
 def test_training_terms_tell_the_spread_over_training_users(split, latents, arm):
     """Against refits on resampled training users: their spread is what the terms stand for."""
-    prepared = prepare(split)
+    prepared = Scorer(split).base_ranker
     inputs = probe_inputs(prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(latents))]))
     user, rng = torch.from_numpy(split.events.user), np.random.default_rng(0)
     gains = []

@@ -7,11 +7,10 @@ from lis_lightning.align.world import simulate_world
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.item_coordinates import principal_coordinates
-from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
-from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.base_ranker import probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
-from lis_lightning.scoring.headroom import headroom
 from lis_lightning.scoring.preference import content, handle, named
+from lis_lightning.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def cold():
 
 
 def arm(split, vectors):
-    prepared = prepare(split)
+    prepared = Scorer(split).base_ranker
     reading = read_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
     return evaluate(split, prepared, probe_inputs(prepared, reading), prepared.logits)
 
@@ -38,38 +37,38 @@ def nonsense(events):
 
 def test_without_a_representation_it_is_the_ceiling(split):
     blank = arm(split, np.ones((split.num_items, 4)))
-    left = headroom(split, "pairs", blank)
-    assert left.value == ceiling(split, "pairs").value
-    np.testing.assert_array_equal(left.influence, ceiling(split, "pairs").influence)
+    left = Scorer(split).headroom("pairs", blank)
+    assert left.value == Scorer(split).ceiling("pairs").value
+    np.testing.assert_array_equal(left.influence, Scorer(split).ceiling("pairs").influence)
 
 
 def test_a_ceiling_over_the_snapshot_binds_where_that_of_the_data_does_not(cold):
     split, latents = cold
-    scored, limit = arm(split, latents).gain, ceiling(split, "pairs")
+    scored, limit = arm(split, latents).gain, Scorer(split).ceiling("pairs")
     assert paired_difference(scored.value, scored.influence, limit.value, limit.influence).z > 2
-    left = headroom(split, "pairs", arm(split, latents))
+    left = Scorer(split).headroom("pairs", arm(split, latents))
     assert left.estimate.z > -2
 
 
 def test_completed_by_content_it_sees_what_the_data_alone_does_not(cold):
     split, latents = cold
     blank = arm(split, np.ones((split.num_items, 4)))
-    filled = headroom(split, Completed("pairs", latents, split.item_ids), blank)
-    assert filled.value > 2 * headroom(split, "pairs", blank).value
+    filled = Scorer(split).headroom(Completed("pairs", latents, split.item_ids), blank)
+    assert filled.value > 2 * Scorer(split).headroom("pairs", blank).value
     assert filled.value < 1.5 * arm(split, latents).gain.value
 
 
 def test_worthless_data_has_no_headroom(cold):
     split, latents = cold
     for vectors in (latents, np.ones_like(latents)):
-        left = headroom(split, nonsense, arm(split, vectors))
+        left = Scorer(split).headroom(nonsense, arm(split, vectors))
         assert left.value == 0.0 or abs(left.estimate.z) < 2.5
 
 
 def test_what_the_representation_holds_already_is_no_headroom(split, latents):
     scored = arm(split, latents)
-    left = headroom(split, "pairs", scored)
-    assert left.value < 0.2 * ceiling(split, "pairs").value
+    left = Scorer(split).headroom("pairs", scored)
+    assert left.value < 0.2 * Scorer(split).ceiling("pairs").value
     assert left.estimate.z > -2
 
 
@@ -91,4 +90,4 @@ def test_bad_content_is_refused_in_words(split, latents):
     with pytest.raises(ConfigError, match="Unknown preference data 'pear'"):
         Completed("pear", latents, split.item_ids)
     with pytest.raises(ConfigError, match="item ids of the content are known"):
-        ceiling(split, Completed("pairs", latents, split.item_ids + 10**6))
+        Scorer(split).ceiling(Completed("pairs", latents, split.item_ids + 10**6))

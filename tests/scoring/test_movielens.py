@@ -5,10 +5,8 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.scoring.base_ranker import prepare
-from lis_lightning.scoring.ceiling import leak_arm
 from lis_lightning.scoring.cross_fit import BUILDERS, Leak
-from lis_lightning.scoring.score import score
+from lis_lightning.scoring.scorer import Scorer, score
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +46,14 @@ def test_naive_leak_is_refused_because_it_carries_the_label(split, raw):
     everything = np.ones(split.log.user.size, bool)
     for kind, build in BUILDERS.items():
         vectors = build(split.log, everything)
-        naive, _ = leak_arm(split, Leak(vectors, [vectors] * 5))
+        naive = Scorer(split).leak_arm(Leak(vectors, [vectors] * 5))
         assert naive.gain.value > 0.015
         assert naive.gain.value > 2 * raw.ceilings[kind].value
 
 
 def test_random_representations_gain_nothing(split):
     rng = np.random.default_rng(0)
-    prepare(split)
+    _ = Scorer(split).base_ranker
     for _ in range(20):
         blank = score(split, rng.standard_normal((split.num_items, 64)), ceilings=(), placebo=False)
         assert blank.ais == 0.0 or abs(blank.ais) <= 2.5 * blank.se

@@ -7,10 +7,8 @@ import torch
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.scoring.base_ranker import prepare
-from lis_lightning.scoring.ceiling import ceiling, leak_arm
 from lis_lightning.scoring.cross_fit import Leak, build_ids
-from lis_lightning.scoring.score import score
+from lis_lightning.scoring.scorer import Scorer, score
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +90,15 @@ def test_results_of_other_splits_do_not_pair(log, result, latents):
 def test_a_given_base_logit_replaces_the_built_in_base(log, latents):
     rng = np.random.default_rng(0)
     split = PreferenceSplit.from_log(log.with_columns(b=pl.Series(rng.standard_normal(len(log)))), base_logit="b")
-    assert prepare(split).design.shape[1] == 2
+    assert Scorer(split).base_ranker.design.shape[1] == 2
     assert split.score(latents).auc_base == pytest.approx(0.5, abs=0.05)
 
 
 def test_naive_leak_exceeds_the_cross_fitted_ceiling(split):
     """Vectors that hold the scored events themselves carry their labels; this is why folds are left out."""
     everything = build_ids(split.log, np.ones(split.log.user.size, bool))
-    naive, _ = leak_arm(split, Leak(everything, [everything] * 5))
-    assert naive.gain.value > 2 * ceiling(split, "ids").value
+    naive = Scorer(split).leak_arm(Leak(everything, [everything] * 5))
+    assert naive.gain.value > 2 * Scorer(split).ceiling("ids").value
 
 
 def test_ceiling_is_an_interval_around_a_gain(result):
@@ -115,7 +113,7 @@ def test_missing_vectors_are_counted_by_class(log):
     rng = np.random.default_rng(0)
     rare = pl.when(pl.Series(rng.random(len(log)) < 0.3)).then(pl.int_range(pl.len()) + 5000).otherwise("item_id")
     split = PreferenceSplit.from_log(log.with_columns(item_id=rare))
-    limit = ceiling(split, "pairs")
+    limit = Scorer(split).ceiling("pairs")
     assert limit.missing_positive > 0.1
     assert limit.missing_negative > 0.1
     assert abs(limit.value) < 0.2

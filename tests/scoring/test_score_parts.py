@@ -10,9 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.functional.item_coordinates import principal_coordinates
-from lis_lightning.scoring import base_ranker as base, score
-from lis_lightning.scoring.base_ranker import prepare, probe_inputs, read_items
+from lis_lightning.scoring import score, scoring_pass
+from lis_lightning.scoring.base_ranker import probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
+from lis_lightning.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,16 @@ def test_several_tasks_take_one_pass_over_the_representation(rich, monkeypatch):
     table, latents = rich
     both = PreferenceSplit.from_log(table, label=["label", "like"])
     calls = []
-    monkeypatch.setattr(score, "read_items", lambda *args: calls.append(1) or base.read_items(*args))
-    score.score(both, rows_of(latents, both), placebo=False, ceilings=())
+    monkeypatch.setattr(scoring_pass, "read_items", lambda *args: calls.append(1) or read_items(*args))
+    score(both, rows_of(latents, both), placebo=False, ceilings=())
     assert len(calls) == 1
 
 
 def test_weighted_gain_is_that_of_weighted_aucs(rich):
     table, latents = rich
     split = PreferenceSplit.from_log(table, weight="value")
-    result = score.score(split, rows_of(latents, split), ceilings=())
-    prepared = prepare(split)
+    result = score(split, rows_of(latents, split), ceilings=())
+    prepared = Scorer(split).base_ranker
     inputs = probe_inputs(
         prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(rows_of(latents, split)))])
     )
@@ -82,7 +83,7 @@ def test_weighted_gain_is_that_of_weighted_aucs(rich):
 def test_equal_weights_change_nothing(rich):
     table, latents = rich
     split = PreferenceSplit.from_log(table.with_columns(value=pl.lit(3.0)), weight="value")
-    result = score.score(split, rows_of(latents, split), ceilings=())
+    result = score(split, rows_of(latents, split), ceilings=())
     assert result.ais_weighted == pytest.approx(result.ais, abs=1e-12)
     assert result.ais_weighted_low == pytest.approx(result.ais_low, abs=1e-12)
 
@@ -90,7 +91,7 @@ def test_equal_weights_change_nothing(rich):
 def test_without_weights_nothing_is_logged_of_them(rich):
     table, latents = rich
     split = PreferenceSplit.from_log(table)
-    result = score.score(split, rows_of(latents, split), ceilings=())
+    result = score(split, rows_of(latents, split), ceilings=())
     assert math.isnan(result.ais_weighted)
     assert "ais_weighted" not in result.scalars()
 
@@ -98,7 +99,7 @@ def test_without_weights_nothing_is_logged_of_them(rich):
 def test_slices_hold_their_events_and_their_gain(rich):
     table, latents = rich
     split = PreferenceSplit.from_log(table, slices=["surface"])
-    result = score.score(split, rows_of(latents, split), ceilings=())
+    result = score(split, rows_of(latents, split), ceilings=())
     feed, search = result.slices["surface=feed"], result.slices["surface=search"]
     assert feed.num_events + search.num_events == result.num_events
     assert feed.low < feed.value < feed.high
@@ -111,9 +112,9 @@ def test_a_slice_too_small_to_say_anything_says_nothing(rich):
     table, latents = rich
     rare = pl.when(pl.int_range(pl.len()) % 50 == 0).then(pl.lit("rare")).otherwise(pl.lit("common"))
     split = PreferenceSplit.from_log(table.with_columns(surface=rare), slices=["surface"])
-    result = score.score(split, rows_of(latents, split), ceilings=())
+    result = score(split, rows_of(latents, split), ceilings=())
     part = result.slices["surface=rare"]
-    assert 0 < part.num_events < score.MIN_SLICE_EVENTS
+    assert 0 < part.num_events < scoring_pass.MIN_SLICE_EVENTS
     assert math.isnan(part.value)
     assert f"{part.num_events}" in str(result)
 
@@ -123,7 +124,7 @@ def test_periods_are_scored_and_aging_is_paired(rich):
     split = PreferenceSplit.from_log(table, windows="rolling", num_periods=3)
     result = split.score(rows_of(latents, split), ceilings=["ids"], aligned_to="ids")
     assert len(result.periods) == len(split.periods) - 1 > 0
-    alone = score.score(split.periods[1], rows_of(latents, split), ceilings=["ids"], aligned_to="ids", placebo=False)
+    alone = score(split.periods[1], rows_of(latents, split), ceilings=["ids"], aligned_to="ids", placebo=False)
     assert result.periods[0].ais == alone.ais
     aging = result.aging
     assert aging.value == result.periods[-1].ais - result.ais
@@ -140,12 +141,12 @@ def test_representations_that_wear_off_show_it(rich):
     noise = rng.integers(0, 2, late.size)
     stale = table.with_columns(label=pl.Series(np.where(late, noise, table["label"].to_numpy()).astype(np.int8)))
     split = PreferenceSplit.from_log(stale, windows="rolling", num_periods=3)
-    aging = score.score(split, rows_of(latents, split), ceilings=(), placebo=False).aging
+    aging = score(split, rows_of(latents, split), ceilings=(), placebo=False).aging
     assert aging.high < 0
 
 
 def test_per_user_gain_has_an_interval(rich):
     table, latents = rich
     split = PreferenceSplit.from_log(table)
-    result = score.score(split, rows_of(latents, split), ceilings=())
+    result = score(split, rows_of(latents, split), ceilings=())
     assert result.gauc_gain_low < result.gauc_gain < result.gauc_gain_high

@@ -35,8 +35,9 @@ from lis_lightning.monitor.scheduler import check_when
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.scorer import Scorer
 
 PAUSED = "checkpoints/paused.ckpt"  # in the run folder
 
@@ -115,20 +116,25 @@ class Run:
     pruned: str = ""
 
 
-def prepare_split(data: AlignmentData, options: Mapping[str, Any]) -> PreferenceSplit:
+def prepare_split(data: AlignmentData, options: Mapping[str, Any], cache_dir: str | Path | None = None) -> Scorer:
     """Split the log, and print the split.
 
     Args:
         data: Log and items.
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
+        cache_dir: Where the base ranker and the ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
+
+    Returns:
+        The scorer of the split.
     """
     split = PreferenceSplit.from_log(data.log, **data.columns, **options)
-    rank_zero_print(f"{data.name}: the validation preference split\n{split}")
+    scorer = Scorer(split, cache_dir=cache_dir)
+    rank_zero_print(f"{data.name}: the validation preference split\n{scorer.summary()}")
     if data.truth is not None:
         tested = split.log.time[split.log.window == 2]
         bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
         rank_zero_print(f"known truth: AUC of the true click probabilities on w2 {bayes:.4f}")
-    return split
+    return scorer
 
 
 def align(
@@ -185,7 +191,8 @@ def align(
     """
     began = time.perf_counter()
     items = _checked_items(data, seed, stop_at)
-    split = prepare_split(data, split_options)
+    scorer = prepare_split(data, split_options, cache_dir)
+    split = scorer.split
     pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
     encoder, options = build_encoder(items), dict(training)
     batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
@@ -196,7 +203,7 @@ def align(
     scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, collate_fn=encoder.collate, catalogue=items.catalogue(), dirpath=run_dir,
-        cache_dir=cache_dir, **monitoring.options(), **_ceilings(split, objectives),
+        cache_dir=cache_dir, **monitoring.options(), **_ceilings(scorer, objectives),
     )  # fmt: skip
     best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
     pause = None if stop_at is None else Pause(stop_at, paused)
@@ -218,7 +225,7 @@ def align(
             raise SystemExit(0)
         reason = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
         raise ConfigError(f"No snapshot could be scored: {reason}. There is no result to show.")
-    revealed, page = _shown(data, split, monitor, run_dir, write=fit.is_global_zero)
+    revealed, page = _shown(data, scorer, monitor, run_dir, write=fit.is_global_zero)
     run = Run(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
         page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
@@ -259,21 +266,21 @@ def _batches(
 
 
 def _shown(
-    data: AlignmentData, split: PreferenceSplit, monitor: LISMonitor, run_dir: Path, *, write: bool
+    data: AlignmentData, scorer: Scorer, monitor: LISMonitor, run_dir: Path, *, write: bool
 ) -> tuple[float, Path]:
     """Write the report; return the gain of the latents that content reveals, NaN for real data, and the page."""
     path, revealed = run_dir / "report.html", math.nan
     if not write:
         return revealed, path
     if data.truth is not None and data.items is not None:
-        latents = data.truth.content_latents[data.items.rows(split.item_ids)]
-        revealed = split.score(latents, ceilings=(), placebo=False).ais
+        latents = data.truth.content_latents[data.items.rows(scorer.split.item_ids)]
+        revealed = scorer.score(latents, ScoreOptions(ceilings=(), placebo=False)).ais
     references = {} if math.isnan(revealed) else {"latents that content reveals": revealed}
     run = recorded_run(monitor.record_path, monitor.results)
     return revealed, write_report([run], path, title=f"{run.name} on {data.name}", references=references)
 
 
-def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> dict[str, Any]:
+def _ceilings(scorer: Scorer, objectives: Mapping[str, Objective]) -> dict[str, Any]:
     """Print the ceilings of the preference data; return the monitor's arguments that name it and what is aligned to."""
     found: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
     aligned_to = "pairs"
@@ -285,6 +292,6 @@ def _ceilings(split: PreferenceSplit, objectives: Mapping[str, Objective]) -> di
             aligned_to = f"trained_{name}"
             found[aligned_to] = own
     for name, preference in found.items():
-        limit = ceiling(split, preference)
+        limit = scorer.ceiling(preference)
         rank_zero_print(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
     return {"ceilings": found, "aligned_to": aligned_to}

@@ -27,7 +27,7 @@ from lis_lightning.align.objectives import (
 from lis_lightning.align.objectives.histories import past_clicks
 from lis_lightning.align.training import AlignmentModule
 from lis_lightning.errors import ConfigError, ItemError, LogError
-from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -206,7 +206,7 @@ def test_a_skip_is_of_the_same_user_and_near():
 
 def test_the_ceiling_of_an_objective_is_that_of_what_it_trains_on(log):
     split = PreferenceSplit.from_log(log)
-    true, shuffled = (ceiling(split, CoEngagement(shuffled=traded)) for traded in (False, True))
+    true, shuffled = (Scorer(split).ceiling(CoEngagement(shuffled=traded)) for traded in (False, True))
     assert true.value > 0.005
     assert shuffled.value < 0.3 * true.value
     assert Distillation().preference == ClickRanking().preference == "ids"

@@ -1,4 +1,5 @@
 import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -10,11 +11,12 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.data import cache as _cache
-from lis_lightning.data.cache import cache_folder, digest, digest_ids, kept, stored
+from lis_lightning.data.digest import digest, digest_ids
+from lis_lightning.data.split import MEMO
 from lis_lightning.errors import LisWarning
-from lis_lightning.scoring.base_ranker import prepare
-from lis_lightning.scoring.ceiling import ceiling, reference_vectors
+from lis_lightning.scoring import base_ranker, cache as _cache, ceiling
+from lis_lightning.scoring.cache import cache_folder, kept, stored
+from lis_lightning.scoring.scorer import Scorer
 
 
 class Counter:
@@ -207,16 +209,19 @@ def fresh(log, tmp_path, monkeypatch):
 def computed(monkeypatch):
     """Count what is computed from now on."""
     calls = []
-    for module, name in (("ceiling", "_measure"), ("base", "_built_in")):
-        target = f"lis_lightning.{module}.{name}"
-        original = pytest.importorskip(f"lis_lightning.{module}").__dict__[name]
-        monkeypatch.setattr(target, lambda *a, _o=original, _n=name: calls.append(_n) or _o(*a))
+    for module, name in ((ceiling, "_measure"), (base_ranker, "_built_in"), (ceiling, "_pack_leak")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _o=original, _n=name: calls.append(_n) or _o(*a))
     return calls
 
 
 def content(split):
     """Return all that base and ceiling are, in bytes."""
-    base, limit, reference = prepare(split), ceiling(split, "pairs"), reference_vectors(split, "pairs")
+    base, limit, reference = (
+        Scorer(split).base_ranker,
+        Scorer(split).ceiling("pairs"),
+        Scorer(split).reference_vectors("pairs"),
+    )
     values = {**vars(limit), "logits": base.logits, "design": base.design, **vars(reference)}
     return {name: (type(value), np.asarray(value).tobytes()) for name, value in values.items()}
 
@@ -224,21 +229,21 @@ def content(split):
 def test_base_and_ceiling_come_from_disk_as_they_were_computed(fresh, monkeypatch):
     calls = computed(monkeypatch)
     first = content(fresh())
-    assert calls == ["_built_in", "_measure"]
+    assert sorted(calls) == ["_built_in", "_measure", "_pack_leak"]
     gc.collect()
     assert content(fresh()) == first
-    assert calls == ["_built_in", "_measure"]
+    assert len(calls) == 3
     assert {"value", "past_influence", "cross_fitted", "vectors"} <= set(first)
 
 
 def test_another_seed_or_label_is_computed_anew(fresh, log, monkeypatch):
     calls = computed(monkeypatch)
-    old = ceiling(fresh(), "pairs")
-    ceiling(fresh(seed=4), "pairs")
+    old = Scorer(fresh()).ceiling("pairs")
+    Scorer(fresh(seed=4)).ceiling("pairs")
     labels = log["label"].to_numpy().copy()
     labels[5000] ^= 1
     changed = PreferenceSplit.from_log(log.with_columns(label=pl.Series(labels)), seed=3)
-    assert ceiling(changed, "pairs").influence.tobytes() != old.influence.tobytes()
+    assert Scorer(changed).ceiling("pairs").influence.tobytes() != old.influence.tobytes()
     assert calls.count("_measure") == 3
 
 
@@ -246,13 +251,13 @@ def test_a_log_file_changed_under_a_cached_ceiling_is_noticed(tmp_path, log, mon
     calls = computed(monkeypatch)
     path = tmp_path / "log.parquet"
     log.write_parquet(path)
-    ceiling(PreferenceSplit.from_log(path, seed=12), "pairs", cache_dir=tmp_path)
-    ceiling(PreferenceSplit.from_log(path, seed=12), "pairs", cache_dir=tmp_path)
+    Scorer(PreferenceSplit.from_log(path, seed=12), cache_dir=tmp_path).ceiling("pairs")
+    Scorer(PreferenceSplit.from_log(path, seed=12), cache_dir=tmp_path).ceiling("pairs")
     assert calls.count("_measure") == 1
     log.with_columns(label=pl.when(pl.int_range(pl.len()) == 5900).then(1 - pl.col("label")).otherwise("label")).cast(
         log.schema
     ).write_parquet(path)
-    ceiling(PreferenceSplit.from_log(path, seed=12), "pairs", cache_dir=tmp_path)
+    Scorer(PreferenceSplit.from_log(path, seed=12), cache_dir=tmp_path).ceiling("pairs")
     assert calls.count("_measure") == 2
 
 
@@ -260,17 +265,72 @@ def test_a_pickled_split_finds_what_was_computed_for_it(fresh, monkeypatch):
     calls = computed(monkeypatch)
     monkeypatch.setenv("LIS_CACHE", "off")
     split = fresh()
-    limit = ceiling(split, "pairs")
+    limit = Scorer(split).ceiling("pairs")
     data = pickle.dumps(split)
     other = pickle.loads(data)
-    assert _cache.KEPT not in vars(other)
-    assert ceiling(other, "pairs") is limit
+    assert MEMO not in vars(other)
+    assert Scorer(other).ceiling("pairs") is limit
     assert calls.count("_measure") == 1
 
 
 def test_what_is_kept_is_freed_with_the_split(fresh):
     split = fresh()
-    limit = weakref.ref(ceiling(split, "pairs"))
+    limit = weakref.ref(Scorer(split).ceiling("pairs"))
     del split
     gc.collect()
     assert limit() is None
+
+
+def test_a_score_writes_into_its_own_folder_alone_whatever_was_printed_before(log, tmp_path, monkeypatch):
+    """In the order of lis-align: the split is printed, then scored with a folder of its own."""
+    monkeypatch.setenv("LIS_CACHE", str(tmp_path / "default"))
+    gc.collect()
+    split = PreferenceSplit.from_log(log, seed=21)
+    print(split)
+    vectors = np.random.default_rng(0).standard_normal((split.num_items, 4))
+    result = split.score(vectors, ceilings=["pairs"], cache_dir=tmp_path / "own")
+    assert math.isfinite(result.headroom)
+    assert not (tmp_path / "default").exists()
+    assert len(list((tmp_path / "own" / "scores").iterdir())) == 3  # base ranker, cross-fitted vectors, ceiling
+
+
+def test_switched_off_means_no_file_anywhere(log, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIS_CACHE", str(tmp_path / "default"))
+    gc.collect()
+    split = PreferenceSplit.from_log(log, seed=22)
+    str(split)
+    split.describe()
+    blank = split.score(np.ones((split.num_items, 2)), ceilings=["pairs"], cache_dir="off")
+    assert math.isfinite(blank.detectable)
+    assert not (tmp_path / "default").exists()
+
+
+def test_a_second_folder_gets_what_the_first_one_has_without_computing_it_again(log, tmp_path, monkeypatch):
+    gc.collect()
+    calls = computed(monkeypatch)
+    split = PreferenceSplit.from_log(log, seed=23)
+    vectors = np.random.default_rng(0).standard_normal((split.num_items, 4))
+    one, other = (split.score(vectors, ceilings=["pairs"], cache_dir=tmp_path / name) for name in ("a", "b"))
+    assert calls.count("_built_in") == 1
+    assert calls.count("_measure") == 1
+    assert one.headroom == other.headroom
+    names = [sorted(path.name for path in (tmp_path / name / "scores").iterdir()) for name in ("a", "b")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 3
+
+
+def test_headroom_of_a_new_process_takes_the_cross_fitted_vectors_from_disk(fresh, monkeypatch):
+    calls = computed(monkeypatch)
+    split = fresh()
+    vectors = np.random.default_rng(0).standard_normal((split.num_items, 4))
+    first = split.score(vectors, ceilings=["pairs"]).headroom
+    assert calls.count("_pack_leak") == 1
+    del split
+    gc.collect()
+    assert fresh().score(vectors, ceilings=["pairs"]).headroom == first
+    assert calls.count("_pack_leak") == 1
+
+
+def test_editing_what_is_said_in_a_terminal_invalidates_nothing():
+    rooms = {path.parent.name for path in _cache.hashed_sources()}
+    assert rooms == {"data", "functional", "scoring"}

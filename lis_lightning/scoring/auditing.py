@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lis_lightning.data.random_streams import random_stream
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, paired_difference
@@ -18,10 +20,9 @@ from lis_lightning.functional.multiple_comparisons import Comparison, compare_al
 from lis_lightning.results.evidence import underpowered
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import MIN_CEILING_Z, StopRule
-from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preference import BUILT_IN, Preference, named
-from lis_lightning.scoring.score import score
-from lis_lightning.scoring.summary import describe
+from lis_lightning.scoring.scorer import Scorer
 
 MISSING_GAP = 0.05  # difference of the shares without a vector, by class, from which absence tells the label
 OF_A_REPRESENTATION = ("ceiling-not-binding", "at-ceiling", "model-bound")
@@ -131,15 +132,17 @@ def audit(
     embeddings: Mapping[str, Any] | None = None,
     *,
     aligned_to: str | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Say what preference data can bring at best, and what representations bring today; no model is needed.
 
     Args:
         split: The validation preference split.
-        preferences: Preference data, as :func:`lis_lightning.scoring.score.score` takes them.
+        preferences: Preference data, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
         embeddings: Representations by name, [num_items, dim] each, rows in the order of ``split.item_ids``.
         aligned_to: The preference data that `realised` refers to; None for the first.
+        cache_dir: See :class:`lis_lightning.scoring.Scorer`.
         progress: Called before each long step with what it is, its number from 0, and the number of steps.
 
     Returns:
@@ -164,24 +167,29 @@ def audit(
     if target not in chosen:
         raise ConfigError(f"Expected `aligned_to` among the preference data {list(chosen)}, got {target!r}.")
     given = dict(embeddings or {})
+    scorer, options = (
+        Scorer(split, cache_dir=cache_dir),
+        ScoreOptions(ceilings=chosen, aligned_to=target, placebo=False),
+    )
     splits = [*split.tasks.values(), *split.periods[1:]]
     tell = _counted(progress, 1 + len(given) + len(splits) * (1 + len(chosen)))
     tell("AIS of random vectors")
-    placebo = _by_part(_score_noise(split))
+    placebo = _by_part(_score_noise(scorer))
     results = {}
     for name, rows in given.items():
         tell(f"AIS of {name}")
-        results[name] = _by_part(_scored(split, name, rows, chosen, target))
+        results[name] = _by_part(_scored(scorer, name, rows, options))
     parts = []
     for part in splits:
         place = f"{part.task}, test window from {_begins(part)}"
+        of_part = Scorer(part, cache_dir=cache_dir)
         ceilings = {}
         for name, preference in chosen.items():
             tell(f"ceiling of {name}: {place}")
-            ceilings[name] = ceiling(part, preference)
+            ceilings[name] = of_part.ceiling(preference)
         tell(f"what the split can detect: {place}")
         found = {name: by_part[part.task, part.period] for name, by_part in results.items()}
-        parts.append(_part(part, ceilings, found, placebo[part.task, part.period]))
+        parts.append(_part(of_part, ceilings, found, placebo[part.task, part.period]))
     return Audit(aligned_to=target, parts=tuple(parts))
 
 
@@ -203,10 +211,8 @@ def _by_part(result: LISResult) -> dict[tuple[str, int], LISResult]:
     return tasks | {(one.task, number): one for number, one in enumerate(result.periods, start=1)}
 
 
-def _part(
-    split: PreferenceSplit, ceilings: Mapping[str, Ceiling], results: Mapping[str, LISResult], blank: LISResult
-) -> Part:
-    facts = describe(split)
+def _part(scorer: Scorer, ceilings: Mapping[str, Ceiling], results: Mapping[str, LISResult], blank: LISResult) -> Part:
+    split, facts = scorer.split, scorer.describe()
     limits = [
         judge_ceiling(name, limit, facts["test_events"], facts["smallest_detectable_gain"])
         for name, limit in ceilings.items()
@@ -226,20 +232,19 @@ def _part(
     )
 
 
-def _scored(
-    split: PreferenceSplit, name: str, rows: Any, preferences: Mapping[str, Preference], aligned_to: str
-) -> LISResult:
+def _scored(scorer: Scorer, name: str, rows: Any, options: ScoreOptions) -> LISResult:
     """Score one representation; its name stands before what is wrong with it."""
     try:
-        return score(split, rows, ceilings=preferences, aligned_to=aligned_to, placebo=False)
+        return scorer.score(rows, options)
     except LisError as error:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _score_noise(split: PreferenceSplit) -> LISResult:
+def _score_noise(scorer: Scorer) -> LISResult:
     """Score vectors that know nothing."""
-    rng = np.random.default_rng([split.settings["seed"], 13])
-    return score(split, rng.standard_normal((split.num_items, 64)), ceilings=(), placebo=False)
+    split = scorer.split
+    rng = random_stream(split.settings["seed"], "audit")
+    return scorer.score(rng.standard_normal((split.num_items, 64)), ScoreOptions(ceilings=(), placebo=False))
 
 
 def _begins(split: PreferenceSplit) -> str:

@@ -1,20 +1,18 @@
-"""What is computed once for a split: in memory as long as the split lives, and on disk by the hash of its content.
+"""Cache of what is computed once for a split: in memory as long as the split lives, and on disk by its content.
 
 The folder is the argument `cache_dir`, else ``$LIS_CACHE``, else ``~/.cache/lis-lightning``; scores lie in its
 ``scores/``. ``LIS_CACHE=off`` (or empty) keeps nothing on disk. A file is written whole or not at all, so processes may
-share a folder, and it is named by the content of the split and of the preference data, by the versions of the numeric
-libraries and by the source text of this package: a number never outlives the code that made it. Whatever cannot be read
-or written is computed again, with one warning. A base takes about 150 bytes a scored event, a ceiling 8 bytes for each
-number of its item vectors; beyond 4 GiB the files that were not used for longest are deleted. The folder may be emptied
-at any time.
+share a folder. It is named by the content of the split and of the preference data, by the versions of the numeric
+libraries and by the source text of the rooms data, functional and scoring: a number never outlives the code that made
+it. What cannot be read or written is computed again, with one warning. A base ranker takes about 150 bytes a scored
+event, a ceiling 8 bytes for each number of its item vectors, and its cross-fitted vectors six times that. Beyond 4 GiB
+the files that were not used for longest are deleted. The folder may be emptied at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import uuid
 import warnings
@@ -31,6 +29,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from lis_lightning.data.digest import digest
+from lis_lightning.data.split import MEMO, PreferenceSplit
 from lis_lightning.errors import LisWarning
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,7 +39,6 @@ T = TypeVar("T")
 DEFAULT_FOLDER = "~/.cache/lis-lightning"
 
 MAX_BYTES = 4 * 2**30
-KEPT = "_kept"  # attribute of a split: what was computed for it dies with it, and is not pickled
 
 _alive: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _warned: set[Path] = set()
@@ -60,21 +59,66 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path | None:
         return None
 
 
-def digest(*parts: str | bytes | NDArray[Any]) -> str:
-    """Return 32 hex digits that change with any part, or with where one part ends and the next begins."""
-    total = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            data = f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
-        else:
-            data = part.encode() if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()
+class SplitCache:
+    """Values computed once for a split: shared by equal splits, arrays kept on disk.
+
+    Args:
+        split: The split.
+        cache_dir: See :func:`cache_folder`.
+
+    Attributes:
+        split: The split.
+        folder: Where arrays lie; None where nothing is kept on disk.
+    """
+
+    def __init__(self, split: PreferenceSplit, cache_dir: str | Path | None = None) -> None:
+        self.split = split
+        self.folder = cache_folder(cache_dir)
+
+    @property
+    def cache_dir(self) -> str | Path:
+        """The folder as an argument that :func:`cache_folder` takes."""
+        return "off" if self.folder is None else self.folder
+
+    def of(self, split: PreferenceSplit) -> SplitCache:
+        """Return the cache of another split in the same folder."""
+        return self if split is self.split else SplitCache(split, self.cache_dir)
+
+    def value(self, handle: Hashable, compute: Callable[[], T], content: Callable[[], str | None]) -> T:
+        """Return what was computed before for this split and folder, or for an equal split that is still alive.
+
+        Args:
+            handle: Names the value among those of the split.
+            compute: Makes the value.
+            content: Makes a digest of all that the value depends on, or None where that cannot be known.
+        """
+
+        def in_folder() -> str | None:
+            key = content()
+            return None if key is None else digest(key, str(self.folder))
+
+        return kept(self.split, (handle, self.folder), compute, content=in_folder)
+
+    def arrays(self, key: str, compute: Callable[[], Arrays], about: str = "") -> Arrays:
+        """Return arrays from disk or from memory, whichever has them; compute them where neither does.
+
+        The folder has them afterwards, whoever computed them.
+
+        Args:
+            key: Digest of all that the arrays depend on.
+            compute: Makes the arrays.
+            about: Written into the file, for whoever finds it.
+        """
+        alive = _alive.get(f"arrays {key}")
+        arrays = stored(key, compute if alive is None else lambda: dict(alive), cache_dir=self.cache_dir, about=about)
+        shared = _SharedArrays(arrays)
+        self.split.__dict__.setdefault(MEMO, {})["arrays", key, self.folder] = shared
+        _alive[f"arrays {key}"] = shared
+        return arrays
 
 
-def digest_ids(ids: NDArray[Any]) -> str:
-    """Return the digest of integer or text ids."""
-    return digest(json.dumps(ids.tolist()))
+class _SharedArrays(dict[str, Any]):
+    """Arrays that a weak reference can point to."""
 
 
 def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Callable[[], str | None]) -> T:
@@ -86,7 +130,7 @@ def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Cal
         compute: Makes the value.
         content: Makes a digest that two owners share if the value is the same for both, or None where nothing tells.
     """
-    values: dict[Hashable, Any] = owner.__dict__.setdefault(KEPT, {})
+    values: dict[Hashable, Any] = owner.__dict__.setdefault(MEMO, {})
     if handle not in values:
         key = content()
         value = None if key is None else _alive.get(key)
@@ -116,12 +160,17 @@ def stored(key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | N
     return arrays
 
 
+def hashed_sources() -> list[Path]:
+    """Return the source files that a number depends on; no other edit invalidates the cache."""
+    package = Path(__file__).parents[1]
+    rooms = [package / name for name in ("data", "functional", "scoring")]
+    return [path for room in rooms for path in sorted(room.glob("*.py"))]
+
+
 @functools.cache
 def _code_digest() -> str:
-    """Return a digest of this package's source and of the versions of what does its arithmetic."""
-    package = Path(__file__).parents[1]
-    rooms = [package / "data", package / "functional", package / "scoring"]
-    sources = [path.read_bytes() for room in rooms for path in sorted(room.glob("*.py"))]
+    """Return a digest of the sources that numbers depend on, and of the versions of what does their arithmetic."""
+    sources = [path.read_bytes() for path in hashed_sources()]
     return digest(np.__version__, scipy.__version__, torch.__version__, *sources)
 
 

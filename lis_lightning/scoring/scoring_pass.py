@@ -1,11 +1,10 @@
-"""The score: a split and a matrix of item representations in, AIS, ceilings and a verdict out."""
+"""One pass over a representation: its results on every task and period of a split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,125 +12,83 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lis_lightning.data.random_streams import random_stream
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.functional.auc import auroc
+from lis_lightning.errors import NonFiniteError, ShapeError
 from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
 from lis_lightning.functional.item_coordinates import ItemCoordinates, compute_dtype, principal_coordinates
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import Reading, prepare, probe_inputs, read_items
-from lis_lightning.scoring.ceiling import ceiling, reference_vectors
+from lis_lightning.scoring.cache import SplitCache
+from lis_lightning.scoring.ceiling import ceiling_of, reference_vectors
 from lis_lightning.scoring.companions import companions
 from lis_lightning.scoring.gain import Arm, evaluate
-from lis_lightning.scoring.headroom import headroom
+from lis_lightning.scoring.headroom import headroom_of
+from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.power import smallest_detectable_gain
-from lis_lightning.scoring.preference import Preference, named
 
 MIN_SLICE_EVENTS = 200
 MIN_SLICE_CLASS = 20  # events of the rarer class
 NOTHING = Estimate(value=np.nan, se=np.nan, low=np.nan, high=np.nan)
 
 
-def score(
-    split: PreferenceSplit,
-    embeddings: Any,
-    *,
-    ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
-    aligned_to: str = "pairs",
-    placebo: bool = True,
-    k: int = 16,
-    cache_dir: str | Path | None = None,
-) -> LISResult:
-    """Score item representations: what a ranker gains from them today, and what it could gain at best.
-
-    Several labels, and rolling windows, are scored by one pass over the representation; see ``tasks`` and ``periods``
-    of the result.
+def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptions) -> LISResult:
+    """Score item representations on all tasks and periods of a split by one pass over them.
 
     Args:
-        split: The validation preference split.
-        embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type, on any
-            device. float64 is computed with throughout; of other types, products are float32 and sums float64.
-        ceilings: Preference data to compute ceilings for, once a split: built-in kinds, or a mapping of names to any
-            preference data that :func:`lis_lightning.scoring.ceiling.ceiling` takes.
-        aligned_to: The one that `realised` refers to.
-        placebo: Whether to score a permutation of the rows and random vectors too.
-        k: Principal axes that the probe reads.
-        cache_dir: Folder where base and ceilings are kept by content, or ``"off"``; None means ``$LIS_CACHE``, else
-            ``~/.cache/lis-lightning``.
-
-    Returns:
-        The result; AUC gains on w2 with 95 % intervals clustered by user.
-
-    Raises:
-        ShapeError: If there is not one row an item.
-        NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
-        ConfigError: If `aligned_to` is not among `ceilings`, or preference data does not go with the split.
+        cache: The split, and where its base ranker and ceilings are kept.
+        embeddings: [num_items, dim]; see :meth:`lis_lightning.scoring.Scorer.score`.
+        options: What is scored.
     """
-    preferences = chosen_preferences(ceilings, aligned_to)
+    split, preferences = cache.split, options.preferences
     vectors = _checked(split, embeddings)
-    items = _placed(vectors, k)
-    reading = read_items(prepare(split, vectors.device, cache_dir=cache_dir).histories, [items])
-    reference = reference_vectors(split, preferences[aligned_to], cache_dir=cache_dir) if preferences else None
-    scorer = _Scorer(items, k, preferences, aligned_to, companions(split, items, reference), cache_dir)
-    tasks = {name: scorer.result(task, reading, placebo=placebo) for name, task in split.tasks.items()}
+    items = _placed(vectors, options.k)
+    reading = read_items(prepare(cache, vectors.device).histories, [items])
+    reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
+    scoring = _ScoringPass(items, options, companions(split, items, reference))
+    tasks = {
+        name: scoring.result(cache.of(task), reading, placebo=options.placebo) for name, task in split.tasks.items()
+    }
     later = split.periods[1:] if split.period == 0 else ()
-    periods = tuple(scorer.result(period) for period in later)
+    periods = tuple(scoring.result(cache.of(period)) for period in later)
     result = tasks.pop(split.task)
     return replace(result, tasks=tasks, periods=periods)
 
 
-def chosen_preferences(ceilings: Sequence[str] | Mapping[str, Preference], aligned_to: str) -> dict[str, Preference]:
-    """Return preference data by name.
-
-    Raises:
-        ConfigError: If `aligned_to` is not among them, or a name or a kind is none.
-    """
-    preferences = named(ceilings)
-    if preferences and aligned_to not in preferences:
-        raise ConfigError(f"Expected `aligned_to` among the ceilings {list(preferences)}, got {aligned_to!r}.")
-    return preferences
-
-
 @dataclass(frozen=True, eq=False)
-class _Scorer:
+class _ScoringPass:
     """What the results of all tasks and periods share.
 
     Attributes:
-        items: The representation in its frame.
-        k: Principal axes that the probe reads.
-        ceilings: Preference data to compute ceilings for.
-        aligned_to: The one that `realised` refers to.
-        companions: Conventional curves of the representation.
-        cache_dir: Folder where base and ceilings are kept.
+        items: The representation in its principal coordinates.
+        options: What is scored.
+        companions: Conventional metrics of the representation.
     """
 
     items: ItemCoordinates
-    k: int
-    ceilings: Mapping[str, Preference]
-    aligned_to: str
+    options: ScoreOptions
     companions: Mapping[str, float]
-    cache_dir: str | Path | None
 
-    def result(self, split: PreferenceSplit, reading: Reading | None = None, *, placebo: bool = False) -> LISResult:
+    def result(self, cache: SplitCache, reading: Reading | None = None, *, placebo: bool = False) -> LISResult:
         """Score one label on one pair of windows.
 
         Args:
-            split: The label and its windows.
+            cache: The split of the label and its windows.
             reading: What the events see of the items, where it is known already.
             placebo: Whether to score representations that know nothing too.
         """
-        prepared = prepare(split, self.items.profile.device, cache_dir=self.cache_dir)
+        split, prepared = cache.split, prepare(cache, self.items.profile.device)
         inputs = probe_inputs(prepared, reading or read_items(prepared.histories, [self.items]))
         arm = evaluate(split, prepared, inputs, prepared.logits)
         geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
-        limits = {name: ceiling(split, data, cache_dir=self.cache_dir) for name, data in self.ceilings.items()}
+        limits = {name: ceiling_of(cache, preference) for name, preference in self.options.preferences.items()}
         slices = _slices(arm, split)
         gain, gauc = arm.gain.estimate, _gauc_gain(arm)
         weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
-        realised = _realised(arm, limits.get(self.aligned_to))
-        left = self._headroom(split, arm)
+        realised = _realised(arm, limits.get(self.options.aligned_to))
+        left = self._headroom(cache, arm)
         item_gains = arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0))
         found_nothing = 0.0 in (gain.value, *(limit.value for limit in limits.values()))
         result = LISResult(
@@ -156,13 +113,13 @@ class _Scorer:
             headroom=left.value,
             headroom_low=left.low,
             headroom_high=left.high,
-            aligned_to=self.aligned_to,
+            aligned_to=self.options.aligned_to,
             ceilings=limits,
             slices=slices,
             companions=self.companions,
-            placebo=self._placebo(split) if placebo else None,
+            placebo=self._placebo(cache) if placebo else None,
             num_events=arm.labels.size,
-            detectable=smallest_detectable_gain(split) if found_nothing else math.nan,
+            detectable=smallest_detectable_gain(cache) if found_nothing else math.nan,
             split_hash=split.hash,
             influence=arm.gain.influence,
             item_gains=item_gains[0],
@@ -171,21 +128,22 @@ class _Scorer:
         judgement = judge([result])
         return replace(result, verdict=judgement.verdict, message=judgement.message)
 
-    def _headroom(self, split: PreferenceSplit, arm: Arm) -> Estimate:
+    def _headroom(self, cache: SplitCache, arm: Arm) -> Estimate:
         """Return what the preference data would still add to the representation; NaN without any."""
-        if not self.ceilings:
+        if not self.options.preferences:
             return NOTHING
-        return headroom(split, self.ceilings[self.aligned_to], arm, cache_dir=self.cache_dir).estimate
+        return headroom_of(cache, self.options.preferences[self.options.aligned_to], arm).estimate
 
-    def _placebo(self, split: PreferenceSplit) -> Placebo:
+    def _placebo(self, cache: SplitCache) -> Placebo:
         """Score the same rows in another order, and random ones: neither knows anything of the items."""
-        rng = np.random.default_rng([split.settings["seed"], 7])
+        split = cache.split
+        rng = random_stream(split.settings["seed"], "placebo")
         device = self.items.profile.device
-        prepared = prepare(split, device)
+        prepared = prepare(cache, device)
         # Items that trade names see each other's rows: no second copy of them, and no second frame.
         renamed = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
         noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
-        random = principal_coordinates(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.k)
+        random = principal_coordinates(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.options.k)
         permuted, drawn = (
             probe_inputs(prepared, read_items(histories, [rows]))
             for rows, histories in ((self.items, renamed), (random, prepared.histories))
@@ -254,9 +212,3 @@ def _realised(arm: Arm, limit: Ceiling | None) -> Estimate:
     if excess.value > 0 and excess.z >= NOT_BINDING_Z:
         return NOTHING
     return fieller_ratio(arm.gain.value, arm.gain.influence, limit.value, limit.influence)
-
-
-def base_auc(split: PreferenceSplit) -> float:
-    """Return the AUC of the base on w2."""
-    test = ~split.events.train
-    return auroc(prepare(split).logits.numpy()[test], split.events.label[test])

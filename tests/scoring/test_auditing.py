@@ -8,8 +8,8 @@ import pytest
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.results.result import Ceiling
-from lis_lightning.scoring.audit import audit, judge_ceiling
-from lis_lightning.scoring.ceiling import ceiling
+from lis_lightning.scoring.auditing import audit, judge_ceiling
+from lis_lightning.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_ceilings_and_gains_are_those_of_the_split(found, split, latents):
     (part,) = found.parts
     assert found.aligned_to == "pairs"
     assert list(part.ceilings) == ["pairs", "ids"]
-    assert part.ceilings["pairs"].value == ceiling(split, "pairs").value
+    assert part.ceilings["pairs"].value == Scorer(split).ceiling("pairs").value
     assert part.results["latents"].ais == split.score(latents, placebo=False).ais
     assert (part.task, part.period) == ("label", 0)
     assert part.begins == "2020-12-08"
@@ -88,7 +88,7 @@ def test_tasks_and_periods_each_have_a_part(log, split, latents):
     later = found.periods[1]
     assert later.begins > found.parts[0].begins
     assert later.results["latents"].ais == rolling.score(rows, placebo=False).periods[0].ais
-    assert later.ceilings["pairs"].value == ceiling(rolling.periods[1], "pairs").value
+    assert later.ceilings["pairs"].value == Scorer(rolling.periods[1]).ceiling("pairs").value
     change = found.aging["ais", "latents"]
     assert change.value == pytest.approx(later.results["latents"].ais - found.parts[0].results["latents"].ais)
     assert {row["measure"] for row in found.rows()} >= {"ceiling_aging", "ais_aging"}
@@ -126,7 +126,7 @@ def test_one_user_is_underpowered_without_a_number():
 
 
 def test_what_the_future_adds_is_paired_by_user(split):
-    given = ceiling(split, "pairs")
+    given = Scorer(split).ceiling("pairs")
     both = given.future
     assert both.value == pytest.approx(given.value - given.past)
     spread = given.influence - given.past_influence

@@ -1,0 +1,46 @@
+"""What is scored beside the representation itself: ceilings, placebo, probe size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lis_lightning.errors import ConfigError
+from lis_lightning.scoring.preference import Preference, named
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Options of a score, checked when they are made.
+
+    Attributes:
+        ceilings: Preference data to compute ceilings for, once a split: built-in kinds, or a mapping of names to any
+            preference data that :meth:`lis_lightning.scoring.Scorer.ceiling` takes.
+        aligned_to: The one that `realised` and `headroom` refer to.
+        placebo: Whether to score a permutation of the rows and random vectors too.
+        k: Number of principal axes of the representation that the probe reads.
+
+    Raises:
+        ConfigError: If `aligned_to` is not among `ceilings`, or a name or a kind is unknown.
+
+    Example:
+        >>> ScoreOptions(ceilings=["ids"], aligned_to="ids").preferences
+        {'ids': 'ids'}
+    """
+
+    ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids")
+    aligned_to: str = "pairs"
+    placebo: bool = True
+    k: int = 16
+
+    def __post_init__(self) -> None:
+        if self.preferences and self.aligned_to not in self.preferences:
+            raise ConfigError(
+                f"Expected `aligned_to` among the ceilings {list(self.preferences)}, got {self.aligned_to!r}."
+            )
+
+    @cached_property
+    def preferences(self) -> dict[str, Preference]:
+        """The preference data by name."""
+        return named(self.ceilings)
