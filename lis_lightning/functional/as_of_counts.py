@@ -1,6 +1,6 @@
-"""What was known before an event: histories, counts and rates as of its timestamp, and negatives that could be shown.
+"""As-of counts: the events before each event with the same user or item, and the rates they give.
 
-Everything here is sorting and searching on whole columns; nothing loops over events. "Before" always means a strictly
+Everything is sorting and searching on whole columns, without a loop over events. "Before" always means a strictly
 earlier timestamp: events of the same second are not history.
 """
 
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int, Int64, Num
 from numpy import ndarray
 
-_LIMIT = 2**63 - 1
+_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class AsOf:
-    """Counts of the strictly earlier events with the same key, in the order of the events asked about.
+    """Counts of the strictly earlier events with the same key, one per event.
 
     Attributes:
         count: Number of earlier events, [n].
@@ -36,7 +36,7 @@ class AsOf:
 def earlier_range(
     keys: Int[ndarray, " n"], times: Num[ndarray, " n"]
 ) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
-    """Return where the strictly earlier events of the same key stand, for rows sorted by key, then time.
+    """Return the row range of the strictly earlier events of the same key, for rows sorted by key, then time.
 
     Args:
         keys: Key of each row (user or item), non-decreasing.
@@ -56,41 +56,51 @@ def earlier_range(
     index = np.arange(keys.size)
     new_key = np.r_[True, keys[1:] != keys[:-1]]
     new_time = new_key | np.r_[True, times[1:] != times[:-1]]
-    return (
-        np.maximum.accumulate(np.where(new_key, index, 0)),
-        np.maximum.accumulate(np.where(new_time, index, 0)),
-    )
+    # The running maximum carries the first row of each key, and of each timestamp within it, forward.
+    start = np.maximum.accumulate(np.where(new_key, index, 0))
+    stop = np.maximum.accumulate(np.where(new_time, index, 0))
+    return start, stop
 
 
 def lexical_order(*keys: Num[ndarray, " n"]) -> Int64[ndarray, " n"]:
-    """Return the order that sorts rows by the first key, then by the next; equal rows keep their order.
+    """Return the stable order that sorts rows by the first key, then by the next.
 
-    As ``np.lexsort`` with its keys reversed, but integer keys are packed into one as far as 63 bits reach, which makes
-    one sort of several: a fifth of the time for a million users and a year in seconds.
+    Equals ``np.lexsort`` with the keys reversed. Integer keys are packed into one as far as 63 bits reach, so that one
+    sort replaces several: a fifth of the time for a million users and a year in seconds.
 
     Args:
-        keys: The most significant first.
+        *keys: The most significant first.
+
+    Returns:
+        Row indices, [n].
 
     Example:
         >>> import numpy as np
         >>> lexical_order(np.array([1, 0, 1]), np.array([5, 9, 4])).tolist()
         [1, 2, 0]
     """
-    packed: list[ndarray] = []
-    room = 0  # values that the last packed key takes; 0 where none can be added to it
+    packed: list[ndarray] = []  # the least significant first, as `lexsort` expects
+    span = 0  # number of values of the last packed key; 0 if no other key can be packed with it
     for key in reversed(keys):
-        low, high = (int(key.min()), int(key.max())) if key.size and key.dtype.kind in "iu" else (0, _LIMIT)
+        low, high = _integer_range(key)
         width = high - low + 1
-        if width > _LIMIT:
+        if width > _INT64_MAX:
             packed.append(key)
-            room = 0
-        elif room and room * width <= _LIMIT:
-            packed[-1] = packed[-1] + (key.astype(np.int64) - low) * room
-            room *= width
+            span = 0
+        elif span and span * width <= _INT64_MAX:
+            packed[-1] = packed[-1] + (key.astype(np.int64) - low) * span
+            span *= width
         else:
             packed.append(key.astype(np.int64) - low)
-            room = width
+            span = width
     return np.argsort(packed[0], kind="stable") if len(packed) == 1 else np.lexsort(packed)
+
+
+def _integer_range(key: ndarray) -> tuple[int, int]:
+    """Return the least and the largest value; a range too wide to pack for keys that are not integers."""
+    if key.size and key.dtype.kind in "iu":
+        return int(key.min()), int(key.max())
+    return 0, _INT64_MAX
 
 
 def as_of(keys: Int[ndarray, " n"], times: Num[ndarray, " n"], labels: Int[ndarray, "tasks n"]) -> list[AsOf]:
@@ -99,25 +109,26 @@ def as_of(keys: Int[ndarray, " n"], times: Num[ndarray, " n"], labels: Int[ndarr
     Args:
         keys: User or item of each event, in any order.
         times: Timestamp of each event.
-        labels: 0 or 1, a row for each task.
+        labels: 0 or 1, a row per task.
 
     Returns:
-        The counts of each task; ``count`` is one array that all of them share.
+        The counts of each task; ``count`` is one array shared by all of them.
 
     Example:
         >>> import numpy as np
-        >>> known, = as_of(np.array([3, 3, 3]), np.array([10, 30, 20]), np.array([[1, 0, 0]]))
-        >>> known.count.tolist(), known.positives.tolist()
+        >>> counts, = as_of(np.array([3, 3, 3]), np.array([10, 30, 20]), np.array([[1, 0, 0]]))
+        >>> counts.count.tolist(), counts.positives.tolist()
         ([0, 2, 1], [0, 1, 1])
     """
     order = lexical_order(keys, times)
     start, stop = earlier_range(keys[order], times[order])
     count = np.empty(keys.size, np.int64)
     count[order] = stop - start
-    known = []
+    counts = []
     for label in labels:
+        # Positives within a range are a difference of prefix sums.
         total = np.r_[0, np.cumsum(label[order], dtype=np.int64)]
         positives = np.empty(keys.size, np.int64)
         positives[order] = total[stop] - total[start]
-        known.append(AsOf(count, positives))
-    return known
+        counts.append(AsOf(count, positives))
+    return counts

@@ -1,4 +1,4 @@
-"""Contrastive losses: items that belong together are told from items that do not."""
+"""Contrastive losses: InfoNCE on item pairs, and the supervised contrastive loss on item classes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def info_nce(
               + \log\frac{e^{s_{ii}/t}}{\sum_{j \in M_i} e^{s_{ji}/t}} \Big]
 
     (van den Oord et al. 2018, eq. 4; in both directions as in CLIP, Radford et al. 2021, fig. 3), where
-    :math:`N_i` and :math:`M_i` leave out pairs that are positives themselves: an item that users bring together with
-    the anchor is not evidence of what the anchor is unlike. Further negatives (hard ones, or those of other devices)
-    join :math:`N_i` only. Computed in float32 at least, also under autocast.
+    :math:`N_i` and :math:`M_i` leave out the pairs of `known_positives`: false negatives, such as items that users
+    engage with together with the anchor. Further negatives (hard negatives, or those of other devices) join
+    :math:`N_i` only. Computed in float32 or wider, also under autocast.
 
     Args:
-        anchors: One row a pair; rows need no normalisation.
+        anchors: One row per pair; rows need no normalisation.
         positives: The other item of each pair, in the same order.
-        temperature: Above 0; smaller looks harder at the nearest negatives.
+        temperature: Above 0; smaller values put more weight on the nearest negatives.
         known_positives: True at [i, j] where anchor i and positive j must not count as a negative, in either
-            direction. The diagonal is not read. None: every other pair of the batch is a negative.
-        negatives: Further items that every anchor is told from.
-        known_negatives: True at [i, j] where anchor i and negative j must not count.
+            direction. The diagonal is ignored. None: every other pair of the batch is a negative.
+        negatives: Further items, negatives of every anchor.
+        known_negatives: True at [i, j] where anchor i and further negative j must not count as a negative.
 
     Returns:
-        A scalar of 0 or more, lower is better; about ``log b`` for representations that say nothing.
+        A scalar of 0 or more, lower is better; about ``log b`` for representations without information.
 
     Raises:
         ShapeError: If anchors and positives differ in shape or hold fewer than one row, or a mask does not fit.
@@ -60,24 +60,24 @@ def info_nce(
         0.0
     """
     _check_pairs(anchors, positives, temperature, known_positives, negatives, known_negatives)
-    more = anchors[:0] if negatives is None else negatives
-    with full_precision(anchors, positives, more) as rows:
-        left, right, further = (F.normalize(part, dim=-1) for part in rows)
-        logits, beyond = left @ right.T / temperature, left @ further.T / temperature
+    further = anchors[:0] if negatives is None else negatives
+    with full_precision(anchors, positives, further) as rows:
+        left, right, extra = (F.normalize(part, dim=-1) for part in rows)
+        logits, extra_logits = left @ right.T / temperature, left @ extra.T / temperature
         if known_positives is not None:
             own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
             logits = logits.masked_fill(known_positives & ~own, -math.inf)
         if known_negatives is not None:
-            beyond = beyond.masked_fill(known_negatives, -math.inf)
+            extra_logits = extra_logits.masked_fill(known_negatives, -math.inf)
         truth = torch.arange(len(logits), device=logits.device)
-        forward = F.cross_entropy(torch.cat([logits, beyond], dim=1), truth)
+        forward = F.cross_entropy(torch.cat([logits, extra_logits], dim=1), truth)
         return (forward + F.cross_entropy(logits.T, truth)) / 2
 
 
 def multi_positive_contrastive(
     rows: Float[Tensor, "b d"], classes: Int[Tensor, " b"], temperature: float | Float[Tensor, ""] = 0.1
 ) -> Float[Tensor, ""]:
-    r"""Return the supervised contrastive loss: items of one class are positives of each other.
+    r"""Return the supervised contrastive loss: items of the same class are positives of each other.
 
     .. math:: -\frac{1}{|A|} \sum_{i \in A} \frac{1}{|P_i|} \sum_{p \in P_i}
               \log\frac{e^{s_{ip}/t}}{\sum_{j \ne i} e^{s_{ij}/t}}
@@ -86,14 +86,15 @@ def multi_positive_contrastive(
 
     Args:
         rows: Items; need no normalisation.
-        classes: Class of each, as of a taxonomy; negative for items without one, which are negatives only.
+        classes: Class of each item, from a taxonomy for example; below 0 for items without one, which serve as
+            negatives only.
         temperature: Above 0.
 
     Returns:
         A scalar of 0 or more; 0 where no two items share a class.
 
     Raises:
-        ShapeError: If there is not one class a row.
+        ShapeError: If there is not one class per row.
         NonFiniteError: If a row is NaN or infinite.
         ConfigError: If the temperature is a number of 0 or less.
 
@@ -122,7 +123,7 @@ def _check_pairs(
     anchors: Tensor,
     positives: Tensor,
     temperature: float | Tensor,
-    known: Tensor | None,
+    known_positives: Tensor | None,
     negatives: Tensor | None,
     known_negatives: Tensor | None,
 ) -> None:
@@ -132,9 +133,9 @@ def _check_pairs(
     if negatives is not None and len(negatives):
         check_rows(negatives=negatives)
     num_negatives = 0 if negatives is None else len(negatives)
-    masks = {"known_positives": (known, len(anchors)), "known_negatives": (known_negatives, num_negatives)}
+    masks = {"known_positives": (known_positives, len(anchors)), "known_negatives": (known_negatives, num_negatives)}
     for name, (mask, columns) in masks.items():
         if mask is not None and mask.shape != (len(anchors), columns):
             raise ShapeError(
-                f"`{name}` must be [{len(anchors)}, {columns}], a row for each anchor, but got {tuple(mask.shape)}."
+                f"`{name}` must be [{len(anchors)}, {columns}], one row per anchor, but got {tuple(mask.shape)}."
             )

@@ -1,6 +1,6 @@
-"""Distillation: item vectors of a teacher (ID embeddings of a ranker, say) that content is to reproduce.
+"""Distillation of a teacher's item vectors (such as ID embeddings of a ranker) into content representations.
 
-All three forms forget what no ranker reads: scale, and the relational ones the rotation too.
+All losses ignore the scale of the vectors; the relational one also ignores rotation. A ranker reads neither.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from lis_lightning.functional.loss_inputs import check_rows, check_same_shape, f
 
 
 def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the mean of 1 less the cosine between each row and its teacher's.
+    """Return the mean of 1 less the cosine between each row and the teacher's vector.
 
     The regression form of feature distillation (Romero et al. 2015, FitNets, eq. 3) on unit rows, where the squared
-    distance is twice this.
+    distance is twice this loss.
 
     Args:
         rows: Representations, projected to the teacher's dimension.
@@ -38,15 +38,15 @@ def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"
     """
     check_same_shape(rows=rows, teacher=teacher)
     check_rows(rows=rows, teacher=teacher)
-    with full_precision(rows, teacher) as (own, given):
-        return 1 - F.cosine_similarity(own, given, dim=-1).mean()
+    with full_precision(rows, teacher) as (student, target):
+        return 1 - F.cosine_similarity(student, target, dim=-1).mean()
 
 
 def gram_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b m"]) -> Float[Tensor, ""]:
     """Return the mean squared difference between the cosines of item pairs and those of the teacher.
 
     Relational distillation (Park et al. 2019, with cosines for distances; Tung and Mori 2019 compare whole Gram
-    matrices as here). Invariant to rotation of either side, so that no projection is needed.
+    matrices as here). Invariant to rotation of either side, so no projection is needed.
 
     Args:
         rows: Representations, two or more.
@@ -56,7 +56,7 @@ def gram_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b m"])
         A scalar in [0, 4], lower is better.
 
     Raises:
-        ShapeError: If there are fewer than two rows, or not as many of the teacher.
+        ShapeError: If there are fewer than two rows, or a different number of teacher rows.
         NonFiniteError: If a row is NaN or infinite.
 
     Example:
@@ -68,22 +68,22 @@ def gram_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b m"])
     if len(rows) < 2:
         raise ShapeError("Relations need two rows or more, but got 1.")
     with full_precision(rows, teacher) as both:
-        own, given = (F.normalize(part, dim=-1) for part in both)
-        difference = own @ own.T - given @ given.T
-        # The diagonal is 0 but by rounding.
-        return difference.square().sum() / (len(own) * (len(own) - 1))
+        student, target = (F.normalize(part, dim=-1) for part in both)
+        difference = student @ student.T - target @ target.T
+        # The diagonal is 0 up to rounding and is not counted.
+        return difference.square().sum() / (len(student) * (len(student) - 1))
 
 
 def contrastive_distillation(
     rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"], temperature: float | Float[Tensor, ""] = 0.1
 ) -> Float[Tensor, ""]:
-    """Return how well each row finds its own teacher vector among those of the batch (Tian et al. 2020, CRD).
+    """Return the contrastive distillation loss (CRD, Tian et al. 2020) with in-batch negatives.
 
-    In the in-batch form: symmetric InfoNCE between representations and the teacher's vectors.
+    Symmetric InfoNCE between the representations and the teacher's vectors.
 
     Args:
         rows: Representations, projected to the teacher's dimension.
-        teacher: The teacher's vectors of the same items; items stand once each.
+        teacher: The teacher's vectors of the same items; each item occurs once.
         temperature: Above 0.
 
     Returns:

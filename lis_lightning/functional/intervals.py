@@ -1,8 +1,9 @@
-"""Uncertainty of AUC gains when the events of one user depend on each other.
+"""User-clustered confidence intervals of AUC gains, their paired differences and their ratios.
 
-An AUC is a U-statistic: every event has an influence on it (DeLong, DeLong and Clarke-Pearson 1988), and the influence
-values of one user's events may be added up before their variance is taken (Obuchowski 1997, clustered ROC data). The
-same per-user sums pair two gains, a gain and a ceiling, or give the interval of their ratio (Fieller 1954).
+The events of one user are dependent. An AUC is a U-statistic: every event has an influence on it (DeLong, DeLong and
+Clarke-Pearson 1988), and the influence values of a user's events are summed before their variance is taken (Obuchowski
+1997, clustered ROC data). The same per-user sums give the interval of a paired difference, and of the ratio of a gain
+to a ceiling (Fieller 1954).
 """
 
 from __future__ import annotations
@@ -19,12 +20,23 @@ from scipy.stats import norm
 from lis_lightning.errors import ShapeError
 
 Z95 = float(norm.ppf(0.975))
-POWER_80 = Z95 + float(norm.ppf(0.8))  # standard errors between zero and a gain that is found 4 times in 5
+POWER_80 = Z95 + float(norm.ppf(0.8))  # a gain of this many standard errors is significant with 80 % probability
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its standard error and 95 % interval, in the units of the number."""
+    """An estimate with its standard error and 95 % interval, in its own units.
+
+    Attributes:
+        value: The point estimate.
+        se: Its standard error.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+
+    Example:
+        >>> Estimate(value=0.02, se=0.005, low=0.01, high=0.03).z
+        4.0
+    """
 
     value: float
     se: float
@@ -33,24 +45,25 @@ class Estimate:
 
     @property
     def z(self) -> float:
-        """The value in standard errors; 0 for an exact zero, infinite for another value without error, else NaN."""
+        """The value in standard errors; 0 for a value of 0, infinite for any other value with a standard error of 0."""
         if self.value == 0.0:
             return 0.0
         return math.copysign(math.inf, self.value) if self.se == 0.0 else self.value / self.se
 
 
 def effective_users(influence: Float[ndarray, " users"]) -> float:
-    """Return how many users carry the variance: ``(sum_u I_u^2)^2 / sum_u I_u^4``, Kish's effective sample size of it.
+    """Return Kish's effective sample size of the variance, ``(sum_u I_u^2)^2 / sum_u I_u^4``.
 
-    The degrees of freedom of every interval here. A few heavy users make a variance estimate noisy, and a normal
-    quantile then too short: with 40 users of heavy-tailed activity a nominal 95 % interval covered 90 %, with these
-    degrees of freedom 95 % (100 users: 92 and 95 %; light tails: 94 and 96 %). With many users the two are equal.
+    It serves as the degrees of freedom of every interval here. A few heavy users make a variance estimate noisy, and an
+    interval with a normal quantile too short: with 40 users of heavy-tailed activity a nominal 95 % interval covered
+    90 %, with these degrees of freedom 95 % (100 users: 92 and 95 %; light tails: 94 and 96 %). With many users the two
+    are equal.
 
     Args:
-        influence: One sum of influence values a user.
+        influence: One sum of influence values per user.
 
     Returns:
-        A number between 1 and the number of users; 1 if nobody carries any variance.
+        A number between 1 and the number of users; 1 if all influence values are 0.
 
     Example:
         >>> import numpy as np
@@ -60,7 +73,7 @@ def effective_users(influence: Float[ndarray, " users"]) -> float:
     largest = float(np.abs(influence).max(initial=0.0))
     if largest == 0.0:
         return 1.0
-    squares = np.square(influence / largest)  # scaled: fourth powers of small numbers vanish
+    squares = np.square(influence / largest)  # scaled: fourth powers of small numbers underflow
     return float(squares.sum() ** 2 / (squares @ squares))
 
 
@@ -68,19 +81,19 @@ def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estim
     """Return the user-clustered interval of an AUC or an AUC gain.
 
     ``Var = U / (U - 1) * sum_u I_u^2`` with ``I_u`` the sum of the influence values of user ``u``'s events
-    (Obuchowski 1997); equals the variance of a bootstrap over users to first order. The interval takes the quantile of
-    a t distribution with :func:`effective_users` degrees of freedom.
+    (Obuchowski 1997); to first order the variance of a bootstrap over users. The interval uses the quantile of a t
+    distribution with :func:`effective_users` degrees of freedom.
 
     Args:
         value: The estimate the influence values belong to.
-        influence: One sum a user. Users without events hold 0 and count as users.
+        influence: One sum of influence values per user; users without events have 0 and count as users.
 
     Returns:
         The estimate with its standard error and 95 % interval; infinite ends with fewer than two users.
 
     Example:
         >>> import numpy as np
-        >>> cluster_interval(0.01, np.array([0.003, -0.003, 0.001, -0.001])).se.__round__(5)
+        >>> round(cluster_interval(0.01, np.array([0.003, -0.003, 0.001, -0.001])).se, 5)
         0.00516
     """
     num_users = influence.size
@@ -96,13 +109,17 @@ def paired_difference(
 ) -> Estimate:
     """Return ``value - other`` with its interval, paired by user.
 
-    Snapshots are compared this way, never by overlapping intervals: most of the spread of each is the same users.
+    Compare snapshots this way, not by whether their intervals overlap: most of the spread of both comes from the same
+    users.
 
     Args:
         value: The first estimate.
-        influence: Its per-user sums of influence values.
+        influence: Per-user sums of its influence values.
         other: The estimate to subtract.
-        other_influence: Its per-user sums, of the same users in the same order.
+        other_influence: Per-user sums of its influence values, of the same users in the same order.
+
+    Returns:
+        The difference with its standard error and 95 % interval.
 
     Raises:
         ShapeError: If the two belong to different numbers of users.
@@ -123,17 +140,17 @@ def fieller_ratio(
     """Return ``value / other`` with Fieller's 95 % interval, paired by user.
 
     The interval holds every ratio r for which ``value - r * other`` is not significantly different from zero (Fieller
-    1954). It is asymmetric. Where `other` is not significantly different from zero the set of such ratios has no ends,
+    1954). It is asymmetric. If `other` is not significantly different from zero, the set of such ratios is unbounded,
     and the interval is the whole line.
 
     Args:
         value: The numerator (AIS).
-        influence: Its per-user sums of influence values.
+        influence: Per-user sums of its influence values.
         other: The denominator (LIS).
-        other_influence: Its per-user sums, of the same users in the same order.
+        other_influence: Per-user sums of its influence values, of the same users in the same order.
 
     Returns:
-        The ratio; ``se`` is the delta-method standard error. NaN throughout where ``other`` is exactly 0.
+        The ratio; ``se`` is the delta-method standard error. NaN throughout if ``other`` is exactly 0.
 
     Raises:
         ShapeError: If the two belong to different numbers of users.
@@ -160,7 +177,7 @@ def fieller_ratio(
     c = value**2 - q2 * float(influence @ influence)
     if a <= 0:
         return Estimate(value=ratio, se=se, low=-math.inf, high=math.inf)
-    root = math.sqrt(max(b * b - a * c, 0.0))  # never negative but by rounding: the ratio itself is a solution
+    root = math.sqrt(max(b * b - a * c, 0.0))  # negative by rounding only: the ratio itself is within the interval
     return Estimate(value=ratio, se=se, low=(b - root) / a, high=(b + root) / a)
 
 
@@ -168,7 +185,7 @@ def user_sums(influence: Float[ndarray, " events"], users: Integer[ndarray, " ev
     """Return the sum of each user's influence values, [num_users] float64.
 
     Args:
-        influence: One value an event.
+        influence: One value per event.
         users: User index of each event, in ``[0, num_users)``.
         num_users: Length of the result.
 
@@ -186,7 +203,7 @@ def user_sums(influence: Float[ndarray, " events"], users: Integer[ndarray, " ev
 
 
 def _quantile(influence: ndarray) -> float:
-    """Return how many standard errors a 95 % interval reaches to each side."""
+    """Return the half-width of a 95 % interval in standard errors."""
     return float(stdtrit(effective_users(influence), 0.975))
 
 

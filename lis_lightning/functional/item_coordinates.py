@@ -88,12 +88,16 @@ def concatenate_items(items: Sequence[ItemCoordinates]) -> ItemCoordinates:
     Args:
         items: One or more, all in the frame of the first.
     """
+
+    def stacked(attribute: str) -> Tensor:
+        return torch.cat([getattr(item, attribute) for item in items])
+
     return ItemCoordinates(
-        vectors=torch.cat([item.vectors for item in items]),
+        vectors=stacked("vectors"),
         axes=items[0].axes,
-        inverse_norm=torch.cat([item.inverse_norm for item in items]),
-        center_product=torch.cat([item.center_product for item in items]),
-        profile=torch.cat([item.profile for item in items]),
+        inverse_norm=stacked("inverse_norm"),
+        center_product=stacked("center_product"),
+        profile=stacked("profile"),
     )
 
 

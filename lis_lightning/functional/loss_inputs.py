@@ -37,8 +37,8 @@ def check_rows(**matrices: Tensor) -> None:
         NonFiniteError: If a row holds NaN or infinity.
     """
     shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-    sizes = {shape[0] if len(shape) == 2 else 0 for shape in shapes.values()}
-    if len(sizes) != 1 or sizes == {0}:
+    sizes = {shape[:1] for shape in shapes.values()}
+    if any(len(shape) != 2 for shape in shapes.values()) or len(sizes) > 1 or (0,) in sizes:
         described = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
         raise ShapeError(
             f"Expected [rows, dim] with at least one row and the same number of rows in each, but got {described}."

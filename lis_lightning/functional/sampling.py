@@ -16,29 +16,38 @@ def take_whole_users(
     max_items: int | None,
     rng: np.random.Generator,
 ) -> Bool[ndarray, " users"]:
-    """Choose users at random until their events or items reach a budget; the events of a user are never divided.
+    """Choose users at random until their events or items reach a budget; a user's events are taken all or none.
 
     Args:
         users: User of each event, in ``[0, num_users)``.
-        items: Its item.
+        items: Item of each event.
         counted: Which events count toward `max_events`; users without a counted event are never chosen.
         max_events: Stop before the counted events exceed this; None for no limit.
         max_items: Stop before the distinct items of all their events exceed this; None for no limit.
-        rng: Source of the order in which users are taken.
+        rng: Draws the order in which users are taken.
 
     Returns:
         True for the chosen users, [num_users]; at least one user.
+
+    Example:
+        >>> import numpy as np
+        >>> users, items = np.array([0, 0, 1, 1, 2]), np.array([4, 5, 4, 6, 7])
+        >>> budgets = {"max_events": 3, "max_items": None}
+        >>> take_whole_users(users, items, np.ones(5, bool), **budgets, rng=np.random.default_rng(0)).tolist()
+        [True, False, True]
     """
     num_users = int(users.max(initial=-1)) + 1
     sizes = np.bincount(users[counted], minlength=num_users)
     order = rng.permutation(num_users)
     order = order[sizes[order] > 0]
+    # Rank of each event's user in that order; `num_users` for users that are never chosen.
     rank = np.full(num_users, num_users, np.int64)
     rank[order] = np.arange(order.size)
     ranked = rank[users]
-    taken = ranked < num_users
+    eligible = ranked < num_users
+    # Each item is new with the first user that has it: cumulative counts give the distinct items so far.
     first = np.full(int(items.max(initial=-1)) + 1, num_users, np.int64)
-    np.minimum.at(first, items[taken], ranked[taken])
+    np.minimum.at(first, items[eligible], ranked[eligible])
     distinct = np.cumsum(np.bincount(first[first < num_users], minlength=order.size))
     within = np.ones(order.size, bool)
     if max_events is not None:
@@ -61,21 +70,29 @@ def sample_shown_negatives(
 ) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " m"]]:
     """Draw, for each positive event, items that others engaged with in the same period.
 
-    Negatives must look like what could have been shown. Drawn from all items they would be told apart by popularity
-    and age alone; drawn from the period's own positives they follow its exposure.
+    Negatives should be items that could have been shown. If they were drawn from all items, popularity and age alone
+    would separate them from positives; drawn from the positives of the period, they follow its exposure.
 
     Args:
         users: User of each positive event.
-        items: Its item.
-        periods: Its period, as an integer (a day, say).
-        num_negatives: Negatives for each positive.
-        rng: Source of the draws.
-        rounds: How often a draw that the user engaged with in that period is repeated before it is given up.
+        items: Item of each positive event.
+        periods: Period of each positive event, as an integer (a day, say).
+        num_negatives: Negatives per positive.
+        rng: Draws the negatives.
+        rounds: Number of draws before a negative is given up, if each was an item that the user engaged with.
 
     Returns:
         ``source`` (index of the positive that a negative belongs to) and ``negative`` (its item), [m] each with
         m <= n * num_negatives: fewer where a period holds nothing but the user's own items.
+
+    Example:
+        >>> import numpy as np
+        >>> users, items = np.array([0, 1, 1]), np.array([5, 6, 7])
+        >>> source, negative = sample_shown_negatives(users, items, np.array([0, 0, 1]), 1, np.random.default_rng(0))
+        >>> source.tolist(), negative.tolist()
+        ([0, 1], [6, 5])
     """
+    # In period order, the candidates of each event are a range of rows.
     order = np.argsort(periods, kind="stable")
     ordered_periods = periods[order]
     low = np.searchsorted(ordered_periods, periods, side="left")
@@ -90,13 +107,14 @@ def sample_shown_negatives(
             break
         owner = source[todo]
         draw = items[order[low[owner] + (rng.random(todo.size) * size[owner]).astype(np.int64)]]
+        # Reject items that the user engaged with in the period: their key is among those of the log.
         candidate = key[owner] - items[owner] + draw
         at = np.minimum(np.searchsorted(engaged, candidate), engaged.size - 1)
-        fine = engaged[at] != candidate
-        negative[todo[fine]] = draw[fine]
-        todo = todo[~fine]
-    kept = negative >= 0
-    return source[kept], negative[kept]
+        accepted = engaged[at] != candidate
+        negative[todo[accepted]] = draw[accepted]
+        todo = todo[~accepted]
+    drawn = negative >= 0
+    return source[drawn], negative[drawn]
 
 
 def _joint_key(users: ndarray, periods: ndarray, items: ndarray) -> Int64[ndarray, " n"]:

@@ -12,9 +12,9 @@ def test_id_vectors_solve_their_own_ridge(log):
     values -= values.mean()
     for index in (users, items):
         values = values - (np.bincount(index, values) / (np.bincount(index) + 5.0))[index]
-    found = id_vectors(users, items, labels, 30, dim=3, iterations=1)
-    given = sparse.csr_matrix((values, (users, items)), shape=(60, 30), dtype=np.float32)
-    start = truncated_svd(given, 3)[1]
+    ids = id_vectors(users, items, labels, 30, dim=3, iterations=1)
+    residual_matrix = sparse.csr_matrix((values, (users, items)), shape=(60, 30), dtype=np.float32)
+    start = truncated_svd(residual_matrix, 3)[1]
     of_users = np.zeros((60, 3))
     for user in range(60):
         own = start[items[users == user]]
@@ -22,7 +22,7 @@ def test_id_vectors_solve_their_own_ridge(log):
     for item in range(30):
         own = of_users[users[items == item]]
         expected = np.linalg.solve(own.T @ own + 5 * np.eye(3), own.T @ values[items == item])
-        np.testing.assert_allclose(found.vectors[item], expected, atol=1e-5)
+        np.testing.assert_allclose(ids.vectors[item], expected, atol=1e-5)
 
 
 def test_the_global_generator_does_not_move(log):

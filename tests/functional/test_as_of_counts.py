@@ -9,12 +9,12 @@ logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 1
 @given(logs)
 def test_as_of_counts_strictly_earlier_events_only(rows):
     keys, times, labels = (np.array(column) for column in zip(*rows, strict=True))
-    known, inverted = as_of(keys, times, np.stack([labels, 1 - labels]))
-    assert inverted.count is known.count
+    counts, inverted = as_of(keys, times, np.stack([labels, 1 - labels]))
+    assert inverted.count is counts.count
     for index in range(keys.size):
         before = (keys == keys[index]) & (times < times[index])
-        assert known.count[index] == before.sum()
-        assert known.positives[index] == labels[before].sum()
+        assert counts.count[index] == before.sum()
+        assert counts.positives[index] == labels[before].sum()
         assert inverted.positives[index] == (1 - labels[before]).sum()
 
 
@@ -37,5 +37,5 @@ def test_lexical_order_of_nothing_is_nothing():
 
 
 def test_rates_are_smoothed_to_the_prior():
-    (known,) = as_of(np.array([0, 0]), np.array([1, 2]), np.array([[1, 1]]))
-    np.testing.assert_allclose(known.rate(0.4), [0.4, (1 + 5 * 0.4) / 6])
+    (counts,) = as_of(np.array([0, 0]), np.array([1, 2]), np.array([[1, 1]]))
+    np.testing.assert_allclose(counts.rate(0.4), [0.4, (1 + 5 * 0.4) / 6])

@@ -23,7 +23,7 @@ def _mask(num_pairs: int, seed: int, share: float = 0.3) -> torch.Tensor:
     return torch.rand(num_pairs, num_pairs, generator=torch.Generator().manual_seed(seed)) < share
 
 
-def _by_hand(anchors: torch.Tensor, positives: torch.Tensor, temperature: float, known: torch.Tensor | None) -> float:
+def _by_hand(anchors: torch.Tensor, positives: torch.Tensor, temperature: float, mask: torch.Tensor | None) -> float:
     """The formula of the docstring, one scalar at a time."""
     num_pairs = len(anchors)
 
@@ -36,9 +36,9 @@ def _by_hand(anchors: torch.Tensor, positives: torch.Tensor, temperature: float,
     for i in range(num_pairs):
         row = column = 0.0
         for j in range(num_pairs):
-            if i == j or known is None or not known[i, j]:
+            if i == j or mask is None or not mask[i, j]:
                 row += math.exp(score(i, j))
-            if i == j or known is None or not known[j, i]:
+            if i == j or mask is None or not mask[j, i]:
                 column += math.exp(score(j, i))
         total += math.log(row) + math.log(column) - 2 * score(i, i)
     return total / (2 * num_pairs)
@@ -54,9 +54,9 @@ def _by_hand(anchors: torch.Tensor, positives: torch.Tensor, temperature: float,
 )
 def test_equals_double_loop(num_pairs, dim, temperature, masked, seed):
     anchors, positives = _draw(num_pairs, dim, seed)
-    known = _mask(num_pairs, seed) if masked else None
-    loss = info_nce(anchors, positives, temperature, known)
-    assert loss.item() == pytest.approx(_by_hand(anchors, positives, temperature, known), rel=1e-9, abs=1e-12)
+    mask = _mask(num_pairs, seed) if masked else None
+    loss = info_nce(anchors, positives, temperature, mask)
+    assert loss.item() == pytest.approx(_by_hand(anchors, positives, temperature, mask), rel=1e-9, abs=1e-12)
 
 
 def test_equals_two_cross_entropies():
@@ -68,22 +68,22 @@ def test_equals_two_cross_entropies():
 
 def test_ignores_length_of_rows_and_order_of_pairs():
     anchors, positives = _draw(9, 4, 1)
-    known = _mask(9, 1)
+    mask = _mask(9, 1)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
-    expected = info_nce(anchors, positives, 0.2, known)
-    scaled = info_nce(anchors * torch.arange(1, 10)[:, None], positives * 0.01, 0.2, known)
-    permuted = info_nce(anchors[order], positives[order], 0.2, known[order][:, order])
-    swapped = info_nce(positives, anchors, 0.2, known.T)
+    expected = info_nce(anchors, positives, 0.2, mask)
+    scaled = info_nce(anchors * torch.arange(1, 10)[:, None], positives * 0.01, 0.2, mask)
+    permuted = info_nce(anchors[order], positives[order], 0.2, mask[order][:, order])
+    swapped = info_nce(positives, anchors, 0.2, mask.T)
     torch.testing.assert_close(torch.stack([scaled, permuted, swapped]), expected.expand(3))
 
 
 def test_masked_pair_gets_no_gradient():
     anchors, positives = _draw(3, 4, 3)
     positives.requires_grad_()
-    known = torch.zeros(3, 3, dtype=torch.bool)
-    known[:, 2] = True  # column 2 stays only in its own row
-    known[2, :] = True
-    info_nce(anchors, positives, 0.5, known).backward()
+    mask = torch.zeros(3, 3, dtype=torch.bool)
+    mask[:, 2] = True  # column 2 stays only in its own row
+    mask[2, :] = True
+    info_nce(anchors, positives, 0.5, mask).backward()
     assert positives.grad is not None
     assert positives.grad[2].abs().max() == 0
     assert positives.grad[:2].abs().min() > 0
@@ -91,10 +91,10 @@ def test_masked_pair_gets_no_gradient():
 
 def test_diagonal_of_mask_is_not_read():
     anchors, positives = _draw(5, 3, 4)
-    known = _mask(5, 4)
+    mask = _mask(5, 4)
     torch.testing.assert_close(
-        info_nce(anchors, positives, 0.3, known | torch.eye(5, dtype=torch.bool)),
-        info_nce(anchors, positives, 0.3, known & ~torch.eye(5, dtype=torch.bool)),
+        info_nce(anchors, positives, 0.3, mask | torch.eye(5, dtype=torch.bool)),
+        info_nce(anchors, positives, 0.3, mask & ~torch.eye(5, dtype=torch.bool)),
     )
 
 
@@ -102,8 +102,8 @@ def test_diagonal_of_mask_is_not_read():
 def test_gradients(masked):
     anchors, positives = (rows.requires_grad_() for rows in _draw(5, 3, 5))
     temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    known = _mask(5, 5) if masked else None
-    assert torch.autograd.gradcheck(lambda a, p, t: info_nce(a, p, t, known), (anchors, positives, temperature))
+    mask = _mask(5, 5) if masked else None
+    assert torch.autograd.gradcheck(lambda a, p, t: info_nce(a, p, t, mask), (anchors, positives, temperature))
 
 
 def test_stays_in_float32_under_autocast():
@@ -172,7 +172,7 @@ def test_further_negatives_join_the_direction_from_the_anchors():
     anchors, positives = _draw(4, 3, seed=0)
     more, _ = _draw(5, 3, seed=1)
     hidden = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)) < 0.4
-    found = info_nce(anchors, positives, 0.3, negatives=more, known_negatives=hidden)
+    loss = info_nce(anchors, positives, 0.3, negatives=more, known_negatives=hidden)
     a, p, n = (F.normalize(x, dim=1) for x in (anchors, positives, more))
     total = 0.0
     for i in range(4):
@@ -180,7 +180,7 @@ def test_further_negatives_join_the_direction_from_the_anchors():
         row += [math.exp(float(a[i] @ n[j]) / 0.3) for j in range(5) if not hidden[i, j]]
         column = [math.exp(float(a[j] @ p[i]) / 0.3) for j in range(4)]
         total += math.log(sum(row)) + math.log(sum(column)) - 2 * float(a[i] @ p[i]) / 0.3
-    assert found.item() == pytest.approx(total / 8)
+    assert loss.item() == pytest.approx(total / 8)
     assert info_nce(anchors, positives, 0.3, negatives=more, known_negatives=torch.ones(4, 5, dtype=torch.bool)) == (
         pytest.approx(info_nce(anchors, positives, 0.3).item())
     )

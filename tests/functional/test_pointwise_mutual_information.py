@@ -20,11 +20,11 @@ def brute_force_ppmi(users, items, num_items, smoothing=0.75):
 def test_pair_vectors_rebuild_the_information_of_a_double_loop(log):
     users, items, _ = log
     expected = brute_force_ppmi(users, items, 32)
-    found = pair_vectors(users, items, 32, dim=31)
+    pairs = pair_vectors(users, items, 32, dim=31)
     left, strength, _ = np.linalg.svd(expected)
     approximation = (left[:, :29] * strength[:29]) @ left[:, :29].T
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, approximation, atol=1e-5)
-    assert not found.present[30:].any()
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, approximation, atol=1e-5)
+    assert not pairs.present[30:].any()
 
 
 def test_the_scale_and_the_diagonal_of_a_cooccurrence_do_not_matter(log):
@@ -33,22 +33,22 @@ def test_the_scale_and_the_diagonal_of_a_cooccurrence_do_not_matter(log):
     scaled = 7.0 * together
     scaled.setdiag(3.0)
     expected = pair_vectors(users, items, 32)
-    found = cooccurrence_vectors(scaled.tocsr())
-    np.testing.assert_array_equal(found.present, expected.present)
+    pairs = cooccurrence_vectors(scaled.tocsr())
+    np.testing.assert_array_equal(pairs.present, expected.present)
     gram = expected.vectors @ expected.vectors.T  # tied components may come in any rotation
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, gram, atol=2e-5)
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, gram, atol=2e-5)
 
 
 def test_items_of_one_taste_have_near_vectors(log):
     users, items, _ = log
-    found = pair_vectors(users, items, 30, dim=4).vectors
-    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    pairs = pair_vectors(users, items, 30, dim=4).vectors
+    unit = pairs / np.linalg.norm(pairs, axis=1, keepdims=True)
     cosines = unit @ unit.T
     same = np.arange(30)[:, None] // 10 == np.arange(30)[None] // 10
     assert cosines[same].mean() > 0.5 > cosines[~same].mean()
 
 
 def test_a_log_without_pairs_has_no_vectors():
-    found = pair_vectors(np.arange(5), np.arange(5), 6)
-    assert not found.present.any()
-    assert not found.vectors.any()
+    pairs = pair_vectors(np.arange(5), np.arange(5), 6)
+    assert not pairs.present.any()
+    assert not pairs.vectors.any()

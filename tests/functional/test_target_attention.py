@@ -24,15 +24,15 @@ def test_attention_equals_a_loop_over_histories(histories, vectors):
     got = attention_features(cosines, histories, train)
     unit = vectors - vectors.mean(0)
     unit = unit / unit.norm(dim=1, keepdim=True)
-    known = {
+    expected_cosines = {
         event: [
             float(unit[histories.target[event]] @ unit[histories.item[row]]) for row in history_rows(histories, event)
         ]
         for event in range(25)
     }
-    pooled = np.array([c for event in range(15) for c in known[event]])
+    pooled = np.array([c for event in range(15) for c in expected_cosines[event]])
     for event in range(25):
-        z = (np.array(known[event]) - pooled.mean()) / pooled.std()
+        z = (np.array(expected_cosines[event]) - pooled.mean()) / pooled.std()
         residual = np.array(
             [float(histories.label[r] - histories.user_rate[event]) for r in history_rows(histories, event)]
         )
