@@ -4,4 +4,6 @@ from .monitor.early_stopping import LISEarlyStopping as LISEarlyStopping
 from .monitor.encoding import Encode as Encode
 from .results.result import LISResult as LISResult
 from .scoring.metric import LeakageImpactScore as LeakageImpactScore
-from .scoring.preference import Completed as Completed, IdEmbeddings as IdEmbeddings, PairTable as PairTable
+from .scoring.preferences.completed import Completed as Completed
+from .scoring.preferences.id_embeddings import IdEmbeddings as IdEmbeddings
+from .scoring.preferences.pair_table import PairTable as PairTable

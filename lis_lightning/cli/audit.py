@@ -96,13 +96,12 @@ def audit_data(
     from lis_lightning.align.training.run import prepare_split
     from lis_lightning.report.audit_report import render
     from lis_lightning.scoring.auditing import audit
-    from lis_lightning.scoring.preference import BUILT_IN
 
     began = time.perf_counter()
     files = _files(embeddings)
     split = prepare_split(data, split_options).split
     vectors = _true_vectors(data, split) | _vectors_of_files(files, data, split, row_ids, id_column)
-    chosen = BUILT_IN if preferences is None else preferences
+    chosen = ("pairs", "ids") if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)
     # Progress goes to standard error, so that standard output holds the result alone.

@@ -33,7 +33,7 @@ from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
 from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 from lis_lightning.tracking import loggers as tracking
 
 Listener = Callable[[pl.Trainer, Judgement], bool]  # returns whether it stops the training

@@ -1,9 +1,12 @@
 from .auditing import Audit as Audit, audit as audit
 from .base_ranker import probe_inputs as probe_inputs, read_items as read_items, user_folds as user_folds
 from .companions import successive_pairs as successive_pairs
-from .cross_fit import Leak as Leak, build_pairs as build_pairs, source as source
 from .gain import Arm as Arm, evaluate as evaluate
 from .metric import LeakageImpactScore as LeakageImpactScore
 from .options import ScoreOptions as ScoreOptions
-from .preference import Completed as Completed, IdEmbeddings as IdEmbeddings, PairTable as PairTable
+from .preferences.completed import Completed as Completed
+from .preferences.id_embeddings import IdEmbeddings as IdEmbeddings
+from .preferences.naming import Preference as Preference
+from .preferences.pair_table import PairTable as PairTable
+from .preferences.preference_data import PreferenceData as PreferenceData
 from .scorer import Scorer as Scorer, score as score

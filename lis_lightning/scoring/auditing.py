@@ -21,7 +21,7 @@ from lis_lightning.results.evidence import underpowered
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import MIN_CEILING_Z, StopRule
 from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.preference import BUILT_IN, Preference, named
+from lis_lightning.scoring.preferences.naming import Preference, by_name
 from lis_lightning.scoring.scorer import Scorer
 
 MISSING_GAP = 0.05  # difference of the shares without a vector, by class, from which absence tells the label
@@ -128,7 +128,7 @@ def _row(
 
 def audit(
     split: PreferenceSplit,
-    preferences: Sequence[str] | Mapping[str, Preference] = BUILT_IN,
+    preferences: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
     embeddings: Mapping[str, Any] | None = None,
     *,
     aligned_to: str | None = None,
@@ -160,7 +160,7 @@ def audit(
         >>> part.findings[0].name
         'pairs'
     """
-    chosen = named(preferences)
+    chosen = by_name(preferences)
     if not chosen:
         raise ConfigError("There is no preference data to audit; name at least one, such as 'pairs'.")
     target = next(iter(chosen)) if aligned_to is None else aligned_to

@@ -20,9 +20,9 @@ from lis_lightning.functional.probe import ProbeInputs
 from lis_lightning.results.result import Ceiling
 from lis_lightning.scoring.base_ranker import content_key, place_items, prepare, probe_inputs, read_items, user_folds
 from lis_lightning.scoring.cache import Arrays, SplitCache, stored
-from lis_lightning.scoring.cross_fit import Leak, Source, source
 from lis_lightning.scoring.gain import Arm, evaluate
-from lis_lightning.scoring.preference import Preference, content, handle
+from lis_lightning.scoring.preferences.naming import Preference, as_preference
+from lis_lightning.scoring.preferences.preference_data import CrossFittedVectors, MatchedPreference, PreferenceData
 
 _NUMBERS = ("value", "low", "high", "past", "missing_positive", "missing_negative", "cross_fitted")
 
@@ -61,36 +61,36 @@ def ceiling_of(cache: SplitCache, preference: Preference) -> Ceiling:
     Warns:
         LisWarning: If items are unknown to the split, a claim looks doubtful, or the cache cannot be used.
     """
-    return _known(cache, preference).ceiling
+    return _known(cache, as_preference(preference)).ceiling
 
 
 def reference_vectors(cache: SplitCache, preference: Preference) -> ItemVectors:
     """Return the preference data's vectors from all users, rows as ``split.item_ids``: companions compare with them."""
-    return _known(cache, preference).reference
+    return _known(cache, as_preference(preference)).reference
 
 
-def _known(cache: SplitCache, preference: Preference) -> Known:
+def _known(cache: SplitCache, preference: PreferenceData) -> Known:
     split = cache.split
 
     def compute() -> Known:
         # Matched before the cache is asked, so that its warnings are told whoever computed the number.
-        matched = source(split, preference)
+        matched = preference.match(split)
         key = preference_key(split, preference)
         if key is None:
             return _measure(cache, preference, matched)
         about = f"ceiling on split {split.hash}"
         return _unpack(cache.arrays(key, lambda: _pack(_measure(cache, preference, matched)), about))
 
-    return cache.value(("ceiling", handle(preference)), compute, lambda: preference_key(split, preference))
+    return cache.value(("ceiling", preference.handle), compute, lambda: preference_key(split, preference))
 
 
-def preference_key(split: PreferenceSplit, preference: Preference, what: str = "ceiling") -> str | None:
+def preference_key(split: PreferenceSplit, preference: PreferenceData, what: str = "ceiling") -> str | None:
     """Return a digest of all that the ceiling (or `what`) depends on, None if that cannot be known."""
-    data = content(preference)
+    data = preference.content_key
     return None if data is None else digest(what, content_key(split), data)
 
 
-def future_leak(cache: SplitCache, preference: Preference, matched: Source) -> Leak:
+def future_leak(cache: SplitCache, preference: PreferenceData, matched: MatchedPreference) -> CrossFittedVectors:
     """Return the cross-fitted vectors of preference data with its future; kept on disk, since they take longest.
 
     Args:
@@ -106,21 +106,21 @@ def future_leak(cache: SplitCache, preference: Preference, matched: Source) -> L
     return _unpack_leak(arrays)
 
 
-def _pack_leak(leak: Leak) -> Arrays:
+def _pack_leak(leak: CrossFittedVectors) -> Arrays:
     spaces = {"reference": leak.reference} | {f"fold {number}": fold for number, fold in enumerate(leak.folds)}
     vectors = {f"{name} vectors": space.vectors for name, space in spaces.items()}
     return vectors | {f"{name} present": space.present for name, space in spaces.items()}
 
 
-def _unpack_leak(arrays: Arrays) -> Leak:
+def _unpack_leak(arrays: Arrays) -> CrossFittedVectors:
     def space(name: str) -> ItemVectors:
         return ItemVectors(arrays[f"{name} vectors"], arrays[f"{name} present"])
 
     num_folds = len(arrays) // 2 - 1
-    return Leak(space("reference"), [space(f"fold {number}") for number in range(num_folds)])
+    return CrossFittedVectors(space("reference"), [space(f"fold {number}") for number in range(num_folds)])
 
 
-def _measure(cache: SplitCache, preference: Preference, matched: Source) -> Known:
+def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPreference) -> Known:
     split = cache.split
     leak = future_leak(cache, preference, matched)
     arm, missing = leak_arm(cache, leak)
@@ -143,7 +143,7 @@ def _measure(cache: SplitCache, preference: Preference, matched: Source) -> Know
     )
 
 
-def leak_arm(cache: SplitCache, leak: Leak) -> tuple[Arm, NDArray[np.bool_]]:
+def leak_arm(cache: SplitCache, leak: CrossFittedVectors) -> tuple[Arm, NDArray[np.bool_]]:
     """Score a leak as if it were a representation.
 
     Returns:
@@ -171,7 +171,7 @@ class LeakReading:
     missing: NDArray[np.bool_]
 
 
-def read_leak(cache: SplitCache, leak: Leak) -> LeakReading:
+def read_leak(cache: SplitCache, leak: CrossFittedVectors) -> LeakReading:
     """Read a leak at every scored event as if it were a representation."""
     split, prepared = cache.split, prepare(cache)
     num_items = split.num_items

@@ -9,9 +9,9 @@ from __future__ import annotations
 from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import LeakReading, future_leak, preference_key, read_leak
-from lis_lightning.scoring.cross_fit import source
 from lis_lightning.scoring.gain import Arm, Gain, evaluate
-from lis_lightning.scoring.preference import Preference, handle
+from lis_lightning.scoring.preferences.naming import Preference, as_preference
+from lis_lightning.scoring.preferences.preference_data import PreferenceData
 
 
 def headroom_of(cache: SplitCache, preference: Preference, arm: Arm) -> Gain:
@@ -26,15 +26,15 @@ def headroom_of(cache: SplitCache, preference: Preference, arm: Arm) -> Gain:
         preference: See :meth:`lis_lightning.scoring.Scorer.ceiling`.
         arm: The representation, scored on the same split.
     """
-    leak = _reading(cache, preference)
+    leak = _reading(cache, as_preference(preference))
     # Training events carry out-of-fold scores of the representation, so the leak is not trained on its overfit.
     return evaluate(cache.split, prepare(cache), leak.inputs, leak.base + arm.fit.score.cpu()).gain
 
 
-def _reading(cache: SplitCache, preference: Preference) -> LeakReading:
+def _reading(cache: SplitCache, preference: PreferenceData) -> LeakReading:
     """Return the leak as the probe sees it, kept as long as the split lives: snapshots only change the base."""
 
     def read() -> LeakReading:
-        return read_leak(cache, future_leak(cache, preference, source(cache.split, preference)))
+        return read_leak(cache, future_leak(cache, preference, preference.match(cache.split)))
 
-    return cache.value(("leak", handle(preference)), read, lambda: preference_key(cache.split, preference, "leak"))
+    return cache.value(("leak", preference.handle), read, lambda: preference_key(cache.split, preference, "leak"))

@@ -19,7 +19,7 @@ from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import NonFiniteError, ShapeError, SnapshotError
 from lis_lightning.results.result import LISResult
 from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 from lis_lightning.scoring.scorer import Scorer
 
 _BLOCK = 8192  # rows averaged at a time

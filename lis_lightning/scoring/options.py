@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.scoring.preference import Preference, named
+from lis_lightning.scoring.preferences.naming import Preference, by_name
+from lis_lightning.scoring.preferences.preference_data import PreferenceData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,8 @@ class ScoreOptions:
         ConfigError: If `aligned_to` is not among `ceilings`, or a name or a kind is unknown.
 
     Example:
-        >>> ScoreOptions(ceilings=["ids"], aligned_to="ids").preferences
-        {'ids': 'ids'}
+        >>> list(ScoreOptions(ceilings=["ids"], aligned_to="ids").preferences)
+        ['ids']
     """
 
     ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids")
@@ -41,6 +42,6 @@ class ScoreOptions:
             )
 
     @cached_property
-    def preferences(self) -> dict[str, Preference]:
+    def preferences(self) -> dict[str, PreferenceData]:
         """The preference data by name."""
-        return named(self.ceilings)
+        return by_name(self.ceilings)

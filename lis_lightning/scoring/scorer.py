@@ -13,12 +13,12 @@ from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.scoring.base_ranker import Prepared, prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import ceiling_of, leak_arm, reference_vectors
-from lis_lightning.scoring.cross_fit import Leak
 from lis_lightning.scoring.gain import Arm, Gain
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.power import smallest_detectable_gain
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences.naming import Preference
+from lis_lightning.scoring.preferences.preference_data import CrossFittedVectors
 from lis_lightning.scoring.scoring_pass import score_representation
 from lis_lightning.scoring.summary import describe, render
 
@@ -109,7 +109,7 @@ class Scorer:
         """
         return headroom_of(self._cache, preference, arm)
 
-    def leak_arm(self, leak: Leak) -> Arm:
+    def leak_arm(self, leak: CrossFittedVectors) -> Arm:
         """Score cross-fitted vectors of preference data as if they were a representation.
 
         Args:

@@ -24,8 +24,8 @@ from lis_lightning.functional import (
     principal_coordinates,
 )
 from lis_lightning.scoring.base_ranker import probe_inputs, read_items, user_folds
-from lis_lightning.scoring.cross_fit import build_pairs, cross_fit, source
 from lis_lightning.scoring.gain import Arm, evaluate
+from lis_lightning.scoring.preferences import as_preference, build_pairs, leave_users_out
 from lis_lightning.scoring.scorer import Scorer
 
 Array = NDArray[Any]
@@ -95,9 +95,9 @@ def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Ar
     kinds |= {"pairs, 64 dims": pairs_as(64), "pairs + raw": Completed("pairs", found["raw"], ids)}
     kinds |= {"pairs + hard raw": Completed("pairs", found["raw, hard to read"], ids)}
     kinds |= {"null": null, "null + raw": Completed(null, found["raw"], ids)}
-    leaks = {name: source(split, kind).future() for name, kind in kinds.items()}
+    leaks = {name: as_preference(kind).match(split).future() for name, kind in kinds.items()}
     fold = np.r_[user_folds(split, 20), np.full(log.num_users - split.num_users, -1)][log.user]
-    leaks["pairs, 20 folds"] = cross_fit(lambda rows: build_pairs(log, rows), np.ones(fold.size, bool), fold, 20)
+    leaks["pairs, 20 folds"] = leave_users_out(lambda rows: build_pairs(log, rows), np.ones(fold.size, bool), fold, 20)
     alone = {name: Scorer(split).leak_arm(leak) for name, leak in leaks.items()}
     limits = {name: dict.fromkeys(arms, (arm.gain.value, arm.gain.influence)) for name, arm in alone.items()}
     for name in ("pairs", "ids", "pairs + raw", "pairs + hard raw", "null", "null + raw"):

@@ -27,7 +27,7 @@ from tables import Run, read, slug, write_table
 from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.scoring.cross_fit import build_pairs, cross_fit
+from lis_lightning.scoring.preferences import build_pairs, leave_users_out
 from lis_lightning.scoring.scorer import Scorer
 
 WORLDS = ("default", "sparse, cold", REAL)
@@ -80,7 +80,7 @@ def folded(split: PreferenceSplit, num_folds: int) -> float:
     fold = np.full(split.log.num_users, -1)
     fold[: split.num_users] = split.user_folds(num_folds)["fold"].to_numpy()
     every = np.ones(split.log.user.size, bool)
-    leak = cross_fit(partial(build_pairs, split.log), every, fold[split.log.user], num_folds)
+    leak = leave_users_out(partial(build_pairs, split.log), every, fold[split.log.user], num_folds)
     return Scorer(split).leak_arm(leak).gain.value
 
 

@@ -11,7 +11,7 @@ from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import _measure
-from lis_lightning.scoring.cross_fit import source
+from lis_lightning.scoring.preferences import as_preference
 from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row, best_times
 
@@ -29,7 +29,8 @@ def rows() -> Iterator[Row]:
     _ = Scorer(split).base_ranker
     # Not `ceiling`, which computes once for the content of a split.
     cache = SplitCache(split, "off")
-    seconds = best_times(*(lambda kind=kind: _measure(cache, kind, source(split, kind)) for kind in ("pairs", "ids")))
+    kinds = [as_preference(kind) for kind in ("pairs", "ids")]
+    seconds = best_times(*(lambda kind=kind: _measure(cache, kind, kind.match(split)) for kind in kinds))
     yield Row(what=f"ceilings of pairs and ids, K = 5, {what}", ours=sum(seconds), kind="limit", bar=3)
 
 

@@ -9,7 +9,7 @@ from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.scoring.base_ranker import probe_inputs, read_items
 from lis_lightning.scoring.gain import evaluate
-from lis_lightning.scoring.preference import content, handle, named
+from lis_lightning.scoring.preferences import as_preference, by_name
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -74,10 +74,10 @@ def test_what_the_representation_holds_already_is_no_headroom(split, latents):
 
 def test_content_is_part_of_the_key(split, latents):
     one, same, other = (Completed("pairs", rows, split.item_ids) for rows in (latents, latents.copy(), 2 * latents))
-    assert handle(one) == handle(same) != handle(other) != handle("pairs")
-    assert content(one) == content(same) != content(Completed("ids", latents, split.item_ids))
-    assert content(Completed(nonsense, latents, split.item_ids)) is None
-    assert named({"pairs_content": one}) == {"pairs_content": one}
+    assert one.handle == same.handle != other.handle != as_preference("pairs").handle
+    assert one.content_key == same.content_key != Completed("ids", latents, split.item_ids).content_key
+    assert Completed(nonsense, latents, split.item_ids).content_key is None
+    assert by_name({"pairs_content": one}) == {"pairs_content": one}
 
 
 def test_bad_content_is_refused_in_words(split, latents):

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.scoring.cross_fit import BUILDERS, Leak
+from lis_lightning.scoring.preferences import BUILT_IN, CrossFittedVectors
 from lis_lightning.scoring.scorer import Scorer, score
 
 
@@ -44,9 +44,9 @@ def test_ceilings(raw):
 
 def test_naive_leak_is_refused_because_it_carries_the_label(split, raw):
     everything = np.ones(split.log.user.size, bool)
-    for kind, build in BUILDERS.items():
-        vectors = build(split.log, everything)
-        naive = Scorer(split).leak_arm(Leak(vectors, [vectors] * 5))
+    for kind, preference in BUILT_IN.items():
+        vectors = preference.build(split.log, everything)
+        naive = Scorer(split).leak_arm(CrossFittedVectors(vectors, [vectors] * 5))
         assert naive.gain.value > 0.015
         assert naive.gain.value > 2 * raw.ceilings[kind].value
 

@@ -7,7 +7,7 @@ import torch
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
-from lis_lightning.scoring.cross_fit import Leak, build_ids
+from lis_lightning.scoring.preferences import CrossFittedVectors, build_ids
 from lis_lightning.scoring.scorer import Scorer, score
 
 
@@ -97,7 +97,7 @@ def test_a_given_base_logit_replaces_the_built_in_base(log, latents):
 def test_naive_leak_exceeds_the_cross_fitted_ceiling(split):
     """Vectors that hold the scored events themselves carry their labels; this is why folds are left out."""
     everything = build_ids(split.log, np.ones(split.log.user.size, bool))
-    naive = Scorer(split).leak_arm(Leak(everything, [everything] * 5))
+    naive = Scorer(split).leak_arm(CrossFittedVectors(everything, [everything] * 5))
     assert naive.gain.value > 2 * Scorer(split).ceiling("ids").value
 
 

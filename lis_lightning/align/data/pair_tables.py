@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.errors import ConfigError
-from lis_lightning.scoring.preference import PairTable
+from lis_lightning.scoring.preferences import PairTable
 
 
 def table_pairs(table: PairTable, events: AlignmentEvents) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -19,7 +19,7 @@ from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.distillation import contrastive_distillation, cosine_distillation, gram_distillation
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 
 Form = Literal["gram", "cosine", "contrastive"]
 

@@ -20,7 +20,7 @@ from lis_lightning.functional.contrastive import info_nce
 from lis_lightning.functional.loss_inputs import check_above_zero
 from lis_lightning.functional.pairwise_losses import bpr, dpo
 from lis_lightning.functional.pooling import pool_history
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 
 
 class _OnHistories(Objective):

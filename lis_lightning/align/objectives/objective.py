@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.examples import Examples
 from lis_lightning.errors import ConfigError
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 
 LEAST_TEMPERATURE = 0.01  # CLIP (Radford et al. 2021, section 2.5): the scale is clipped at 100 against instability
 

@@ -22,7 +22,7 @@ from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
 from lis_lightning.functional.distillation import cosine_distillation
-from lis_lightning.scoring.preference import PairTable, Preference
+from lis_lightning.scoring.preferences import PairTable, Preference
 
 
 class _OnPairs(Objective):

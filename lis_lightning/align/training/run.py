@@ -36,7 +36,7 @@ from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.preference import Preference
+from lis_lightning.scoring.preferences import Preference
 from lis_lightning.scoring.scorer import Scorer
 
 PAUSED = "checkpoints/paused.ckpt"  # in the run folder

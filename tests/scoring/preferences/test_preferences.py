@@ -1,11 +1,21 @@
+import math
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from lis_lightning import IdEmbeddings, PairTable
+from lis_lightning import IdEmbeddings, LeakageImpactScore, PairTable
 from lis_lightning.errors import ConfigError, LogError, NonFiniteError, ShapeError
-from lis_lightning.scoring.preference import content, handle, named
+from lis_lightning.functional import ItemVectors
+from lis_lightning.scoring.preferences import (
+    BUILT_IN,
+    CrossFittedVectors,
+    MatchedPreference,
+    PreferenceData,
+    as_preference,
+    by_name,
+)
 
 TABLE = pl.DataFrame(
     {"item_a": [1, 1, 2], "item_b": [2, 3, 3], "user": ["x", "y", "y"], "w": [1.0, 2.0, 0.5], "t": [1.0, 2.0, 3.0]}
@@ -23,15 +33,15 @@ def test_a_pair_table_is_read_from_anything_a_log_is_read_from(tmp_path):
     given = [TABLE, TABLE.to_pandas(), TABLE.to_arrow(), tmp_path / "pairs.parquet", str(tmp_path / "*.csv")]
     tables = [PairTable(source, user="user", weight="w", time="t") for source in given]
     assert {table.num_rows for table in tables} == {3}
-    assert len({table.key for table in tables}) == 1
+    assert len({table.content_key for table in tables}) == 1
 
 
 def test_the_key_of_a_table_follows_its_content():
     cells = {"item_a": [1, 1, 4], "item_b": [2, 3, 4], "user": ["x", "y", "z"], "w": [1.0, 2.0, 0.6], "t": [1.0, 2, 4]}
     tables = [TABLE, *(TABLE.with_columns(pl.Series(name, values)) for name, values in cells.items())]
-    keys = {PairTable(table, user="user", weight="w", time="t").key for table in tables}
-    keys.add(PairTable(TABLE, user="user", weight="w").key)
-    keys.add(PairTable(TABLE, weight="w", time="t", holds_no_evaluation_events=True).key)
+    keys = {PairTable(table, user="user", weight="w", time="t").content_key for table in tables}
+    keys.add(PairTable(TABLE, user="user", weight="w").content_key)
+    keys.add(PairTable(TABLE, weight="w", time="t", holds_no_evaluation_events=True).content_key)
     assert len(keys) == len(tables) + 2
 
 
@@ -105,27 +115,37 @@ def test_embeddings_come_as_tensors_of_any_float_type():
         np.testing.assert_array_equal(matrix, MATRIX)
         assert matrix.dtype.kind == "f"
     assert ids(item_ids=["a", "b", "c", "d"]).ids.tolist() == ["a", "b", "c", "d"]
-    assert len({ids().key, ids(MATRIX + 1).key, ids(item_ids=[1, 2, 3, 5]).key, ids(FOLDS).key}) == 4
+    assert (
+        len(
+            {
+                ids().content_key,
+                ids(MATRIX + 1).content_key,
+                ids(item_ids=[1, 2, 3, 5]).content_key,
+                ids(FOLDS).content_key,
+            }
+        )
+        == 4
+    )
 
 
 def test_ceilings_have_names_that_can_be_logged():
     table = PairTable(TABLE, user="user")
-    assert named(("pairs", "ids")) == {"pairs": "pairs", "ids": "ids"}
-    assert named({"mine_2": table, "pairs": "pairs"}) == {"mine_2": table, "pairs": "pairs"}
-    assert named({}) == named([]) == {}
+    assert by_name(("pairs", "ids")) == BUILT_IN
+    assert by_name({"mine_2": table, "pairs": "pairs"}) == {"mine_2": table, "pairs": BUILT_IN["pairs"]}
+    assert by_name({}) == by_name([]) == {}
     with pytest.raises(ConfigError, match=r"got text; write \('pairs',\)"):
-        named("pairs")
+        by_name("pairs")
     with pytest.raises(ConfigError, match=r"goes without a name, got PairTable\(.*ceilings=\{\"mine\""):
-        named([table])
+        by_name([table])
     for name in ("Mine", "a b", "a/b", "", "pairs_low", 3):
         with pytest.raises(ConfigError, match=rf"lower-case letters, digits and _, .*got {name!r}"):
-            named({name: table})
+            by_name({name: table})
     with pytest.raises(ConfigError, match=r"Unknown preference data 'clicks'; expected one of \['ids', 'pairs'\]"):
-        named({"mine": "clicks"})
+        by_name({"mine": "clicks"})
     with pytest.raises(
         ConfigError, match=r"a PairTable, IdEmbeddings, Completed or a callable, got DataFrame; read a table with"
     ):
-        named({"mine": TABLE})
+        by_name({"mine": TABLE})
 
 
 class Builder:
@@ -148,24 +168,56 @@ class Builder:
 
 def test_callables_are_told_apart_by_identity_and_on_disk_by_their_own_key():
     one, two = Builder(), Builder()
-    assert handle(one) == handle(one)
-    assert handle(one) != handle(two)
-    assert hash(handle(one)) == hash(handle(one))
+    assert as_preference(one).handle == as_preference(one).handle
+    assert as_preference(one).handle != as_preference(two).handle
+    assert hash(as_preference(one).handle) == hash(as_preference(one).handle)
 
     class Plain:
         def build(self, events):
             return {}
 
     plain = Plain()
-    assert handle(plain.build) == handle(plain.build)
-    assert content(one) is None
+    assert as_preference(plain.build).handle == as_preference(plain.build).handle
+    assert as_preference(one).content_key is None
     one.cache_key, two.cache_key = "als-1", "als-2"
-    assert content(one) != content(two)
+    assert as_preference(one).content_key != as_preference(two).content_key
     one.cache_key = 3
     with pytest.raises(ConfigError, match="`cache_key` of `Builder` to be text, got 3"):
-        content(one)
+        _ = as_preference(one).content_key
 
 
 def test_equal_content_is_one_preference():
-    assert handle(PairTable(TABLE, user="user")) == handle(PairTable(TABLE.clone(), user="user"))
-    assert content("pairs") != content("ids")
+    assert as_preference(PairTable(TABLE, user="user")).handle == PairTable(TABLE.clone(), user="user").handle
+    assert as_preference("pairs").content_key != as_preference("ids").content_key
+
+
+class Editorial(PreferenceData):
+    """A new kind in one file: an editor's shelves, the same whoever clicks."""
+
+    def __init__(self, shelf_of):
+        self.shelf_of = shelf_of
+
+    @property
+    def handle(self):
+        return "editorial", id(self.shelf_of)
+
+    @property
+    def content_key(self):
+        return repr(sorted(self.shelf_of.items()))
+
+    def match(self, split):
+        shelves = np.array([self.shelf_of.get(item, 0) for item in split.log_item_ids.tolist()])
+        vectors = ItemVectors(np.eye(int(shelves.max()) + 1)[shelves], np.ones(shelves.size, bool))
+        return MatchedPreference(False, lambda: CrossFittedVectors(vectors, [vectors]), None)
+
+
+def test_a_new_kind_is_one_class(split, latents):
+    shelves = dict(zip(split.item_ids.tolist(), (latents[:, 0] > 0).astype(int).tolist(), strict=True))
+    options = {"ceilings": {"shelves": Editorial(shelves)}, "aligned_to": "shelves", "placebo": False}
+    result = split.score(latents, **options, cache_dir="off")
+    assert result.ceilings["shelves"].value > 0.005
+    assert not result.ceilings["shelves"].cross_fitted
+    assert math.isfinite(result.headroom)
+    metric = LeakageImpactScore(split, cache_dir="off", **options)
+    metric.update(split.item_ids, torch.from_numpy(latents))
+    assert metric.compute()["ceiling_shelves"] == result.ceilings["shelves"].value

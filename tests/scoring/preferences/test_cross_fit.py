@@ -11,7 +11,8 @@ from lis_lightning import IdEmbeddings, PairTable, PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeError
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
-from lis_lightning.scoring.cross_fit import Leak, known_items, source, tied
+from lis_lightning.scoring.preferences import CrossFittedVectors, as_preference, tie_folds
+from lis_lightning.scoring.preferences.item_ids import known_items
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -41,7 +42,7 @@ def same_vectors(one, other):
 
 
 def test_a_table_made_from_the_log_gives_the_built_in_vectors(split, table):
-    built_in, own = source(split, "pairs"), source(split, PairTable(table, user="user_id"))
+    built_in, own = as_preference("pairs").match(split), as_preference(PairTable(table, user="user_id")).match(split)
     assert own.cross_fitted
     assert own.past is None
     expected, found = built_in.future(), own.future()
@@ -63,8 +64,11 @@ def test_rows_of_a_pair_add_up_in_either_direction(split, table):
         w=pl.lit(2.5),
     )
     oneself = pl.concat([turned, turned[:50].with_columns(item_b="item_a")])
-    expected = source(split, PairTable(weighted, user="user_id", weight="w")).future()
-    same_vectors(source(split, PairTable(oneself, user="user_id", weight="w")).future().reference, expected.reference)
+    expected = as_preference(PairTable(weighted, user="user_id", weight="w")).match(split).future()
+    same_vectors(
+        as_preference(PairTable(oneself, user="user_id", weight="w")).match(split).future().reference,
+        expected.reference,
+    )
 
 
 def test_a_held_out_user_leaves_no_trace(split, table):
@@ -77,7 +81,7 @@ def test_a_held_out_user_leaves_no_trace(split, table):
         item_b=pl.when(pl.col("user_id").is_in(held.implode())).then(other).otherwise("item_b")
     )
     one, two = (
-        source(split, PairTable(given.with_columns(w=1.0), user="user_id", weight="w")).future().folds[2]
+        as_preference(PairTable(given.with_columns(w=1.0), user="user_id", weight="w")).match(split).future().folds[2]
         for given in (table, altered)
     )
     np.testing.assert_allclose(one.vectors @ one.vectors.T, two.vectors @ two.vectors.T, atol=1e-8)
@@ -107,8 +111,8 @@ def test_time_cuts_the_past_off_before_w2(log, split):
         .join(times.rename({"item_id": "item_b", "t": "t_b"}), on=["user_id", "item_b"])
         .with_columns(t=pl.max_horizontal("t_a", "t_b"))
     )
-    own = source(split, PairTable(timed, user="user_id", time="t"))
-    expected = source(split, "pairs")
+    own = as_preference(PairTable(timed, user="user_id", time="t")).match(split)
+    expected = as_preference("pairs").match(split)
     same_vectors(own.future().reference, expected.future().reference)
     same_vectors(own.past().reference, expected.past().reference)
     limit = Scorer(split).ceiling(PairTable(timed, user="user_id", time="t"))
@@ -120,7 +124,7 @@ def test_rows_after_the_last_event_are_not_used(split, table):
     timed = table.with_columns(t=pl.lit(end), w=pl.lit(1.0))
     late = timed.with_columns(t=pl.lit(end + 1), item_b="item_a", item_a="item_b", w=pl.lit(9.0))[:200]
     one, two = (
-        source(split, PairTable(given, user="user_id", time="t", weight="w")).future().reference
+        as_preference(PairTable(given, user="user_id", time="t", weight="w")).match(split).future().reference
         for given in (timed, pl.concat([timed, late.select(timed.columns)]))
     )
     same_vectors(one, two)
@@ -145,14 +149,14 @@ def test_other_units_of_time_are_refused(split, table):
     with pytest.raises(
         ConfigError, match=r"column 't', 1600000000000 to 1600000000000.*16\d{8} to 16\d{8}\).*one unit"
     ):
-        source(split, PairTable(milliseconds, user="user_id", time="t"))
+        as_preference(PairTable(milliseconds, user="user_id", time="t")).match(split)
 
 
 def test_a_claim_that_times_speak_against_is_told(split, table):
     begin = split.log.time[split.log.window == 1].min()
     timed = table.with_columns(t=pl.when(pl.int_range(pl.len()) < 7).then(int(begin)).otherwise(int(begin) - 1))
     with pytest.warns(LisWarning, match=rf"7 of {table.height} rows .* lie in w1 or w2 \(at {begin} or later\)"):
-        source(split, PairTable(timed, time="t", holds_no_evaluation_events=True))
+        as_preference(PairTable(timed, time="t", holds_no_evaluation_events=True)).match(split)
 
 
 def test_users_of_another_system_would_leak_and_are_refused(split, table):
@@ -161,8 +165,8 @@ def test_users_of_another_system_would_leak_and_are_refused(split, table):
         ConfigError,
         match=r"None of the \d+ scored users .*'user_id'.*it has ids such as 'u0', .*the log such as 0, 1, 2, 3, 4",
     ):
-        source(split, PairTable(renamed, user="user_id"))
-    others = source(split, PairTable(renamed, user="user_id", holds_no_evaluation_events=True))
+        as_preference(PairTable(renamed, user="user_id")).match(split)
+    others = as_preference(PairTable(renamed, user="user_id", holds_no_evaluation_events=True)).match(split)
     assert not others.cross_fitted
     assert len(others.future().folds) == 1
 
@@ -173,14 +177,14 @@ def test_few_known_users_are_told(log, table):
     known = int(split.user_ids[0])
     renamed = table.with_columns(user_id=pl.when(pl.col("user_id") == known).then("user_id").otherwise(10_000))
     with pytest.warns(LisWarning, match=rf"Only 1 of the {split.num_users} scored users"):
-        source(split, PairTable(renamed, user="user_id"))
+        as_preference(PairTable(renamed, user="user_id")).match(split)
 
 
 def test_unknown_items_are_left_out_and_told(split, table):
     more = pl.concat([table, table[:3].with_columns(item_b=pl.Series([7, 8, 8]))])
     with pytest.warns(LisWarning, match=r"2 of \d+ items of column 'item_b' of the pair table .* such as 7, 8"):
-        found = source(split, PairTable(more.with_columns(w=1.0), user="user_id", weight="w"))
-    expected = source(split, PairTable(table.with_columns(w=1.0), user="user_id", weight="w"))
+        found = as_preference(PairTable(more.with_columns(w=1.0), user="user_id", weight="w")).match(split)
+    expected = as_preference(PairTable(table.with_columns(w=1.0), user="user_id", weight="w")).match(split)
     same_vectors(found.future().reference, expected.future().reference)
 
 
@@ -189,14 +193,14 @@ def test_items_of_another_system_are_refused(split, table):
     with pytest.raises(
         ConfigError, match=r"Only 0 of \d+ item ids of column 'item_a'.*\(text here, integers in the log"
     ):
-        source(split, PairTable(text, user="user_id"))
+        as_preference(PairTable(text, user="user_id")).match(split)
     with pytest.raises(
         ConfigError, match=r"Only 0 of 3 item ids of ID embeddings.*such as 1, 2, 3, the log's such as 10\d\d"
     ):
-        source(split, IdEmbeddings(np.eye(3), [1, 2, 3], holds_no_evaluation_events=True))
+        as_preference(IdEmbeddings(np.eye(3), [1, 2, 3], holds_no_evaluation_events=True)).match(split)
     apart = pl.DataFrame({"item_a": [1001, 1002], "item_b": [1001, 1002], "user_id": [1, 2]})
     with pytest.raises(ConfigError, match="None of the 2 rows of the pair table pairs two different items"):
-        source(split, PairTable(apart, user="user_id"))
+        as_preference(PairTable(apart, user="user_id")).match(split)
 
 
 def test_a_large_catalogue_around_a_small_log_is_no_other_system(split):
@@ -208,7 +212,7 @@ def test_a_large_catalogue_around_a_small_log_is_no_other_system(split):
 
 def test_ids_of_other_integer_types_are_compared_by_value(split):
     wide = np.r_[split.item_ids.astype(np.uint64), np.uint64(2**64 - 1), np.uint64(2**63 + 1001)]
-    at = known_items(split, wide, "hashes", tell=False)
+    at = known_items(split, wide, "hashes", warn=False)
     assert at[-2:].tolist() == [-1, -1]
     assert (at[:-2] >= 0).all()
 
@@ -254,7 +258,7 @@ def test_spaces_that_differ_by_a_rotation_alone_become_one():
         present = rng.random(30) < 0.8
         turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
         folds.append(ItemVectors((rows @ turn) * present[:, None], present))
-    leak = tied(folds)
+    leak = tie_folds(folds)
     for fold in leak.folds:
         np.testing.assert_allclose(fold.vectors[fold.present], leak.reference.vectors[fold.present], atol=1e-9)
 
@@ -313,9 +317,9 @@ def test_a_callable_that_does_what_we_do_gives_our_ceiling(log, text):
 
 
 def test_a_mapping_of_ids_to_vectors_will_do(split):
-    one = source(split, embed).future().reference
+    one = as_preference(embed).match(split).future().reference
 
-    other = source(split, lambda events: dict(zip(*embed(events), strict=True))).future().reference
+    other = as_preference(lambda events: dict(zip(*embed(events), strict=True))).match(split).future().reference
     same_vectors(other, one)
 
 
@@ -340,7 +344,7 @@ BAD_BUILDS = {
 def test_what_a_callable_returns_is_checked(split, case):
     build, error, message = BAD_BUILDS[case]
     with pytest.raises(error, match=message) as told:
-        source(split, build).future()
+        as_preference(build).match(split).future()
     assert "`<lambda>`" in str(told.value)
 
 
@@ -395,6 +399,6 @@ def test_a_table_of_one_pair_says_nothing(split):
 def test_leaks_without_folds_are_scored_in_one_space(split):
     rows = np.random.default_rng(0).standard_normal((split.log.num_items, 8))
     space = ItemVectors(rows, np.ones(split.log.num_items, bool))
-    one = Scorer(split).leak_arm(Leak(space, [space]))
-    five = Scorer(split).leak_arm(Leak(space, [space] * 5))
+    one = Scorer(split).leak_arm(CrossFittedVectors(space, [space]))
+    five = Scorer(split).leak_arm(CrossFittedVectors(space, [space] * 5))
     np.testing.assert_allclose(one.score, five.score, atol=1e-9)

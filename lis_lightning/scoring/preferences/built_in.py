@@ -1,0 +1,69 @@
+"""Built-in preference data: what the interaction log itself says of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from typing_extensions import override
+
+from lis_lightning.data.digest import digest
+from lis_lightning.data.events import Log
+from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.functional.alternating_least_squares import id_vectors
+from lis_lightning.functional.item_vectors import ItemVectors
+from lis_lightning.functional.pointwise_mutual_information import pair_vectors
+from lis_lightning.scoring.preferences.cross_fit import leave_users_out, user_fold
+from lis_lightning.scoring.preferences.preference_data import MatchedPreference, PreferenceData, Rows
+
+
+def build_pairs(log: Log, rows: Rows) -> ItemVectors:
+    """Return vectors of item-to-item co-engagement from the positives among some rows of the log."""
+    rows = rows & (log.label == 1)
+    return pair_vectors(log.user[rows], log.item[rows], log.num_items)
+
+
+def build_ids(log: Log, rows: Rows) -> ItemVectors:
+    """Return ID embeddings of a ranker trained on some rows of the log."""
+    return id_vectors(log.user[rows], log.item[rows], log.label[rows].astype(np.float64), log.num_items)
+
+
+@dataclass(frozen=True)
+class LogPreference(PreferenceData):
+    """Vectors built from the events of the log.
+
+    Attributes:
+        name: Which kind.
+        build: Makes vectors from a choice of rows of the log.
+    """
+
+    name: str
+    build: Callable[[Log, Rows], ItemVectors]
+
+    @property
+    @override
+    def handle(self) -> Hashable:
+        return self.name
+
+    @property
+    @override
+    def content_key(self) -> str:
+        return digest("built in", self.name)
+
+    @override
+    def match(self, split: PreferenceSplit) -> MatchedPreference:
+        log = split.log
+        fold = user_fold(split)[log.user]
+
+        def build(rows: Rows) -> ItemVectors:
+            return self.build(log, rows)
+
+        return MatchedPreference(
+            cross_fitted=True,
+            future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
+            past=lambda: leave_users_out(build, log.window < 2, fold),
+        )
+
+
+BUILT_IN = {"pairs": LogPreference("pairs", build_pairs), "ids": LogPreference("ids", build_ids)}
