@@ -23,10 +23,8 @@ from lis_lightning.functional import (
     paired_difference,
     principal_coordinates,
 )
-from lis_lightning.scoring.base_ranker import probe_inputs, read_items, user_folds
-from lis_lightning.scoring.gain import Arm, evaluate
+from lis_lightning.scoring import Arm, Scorer, evaluate, probe_inputs, read_items, user_folds
 from lis_lightning.scoring.preferences import as_preference, build_pairs, leave_users_out
-from lis_lightning.scoring.scorer import Scorer
 
 Array = NDArray[Any]
 Limit = tuple[float, Array]  # a ceiling and its influence

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.results.jobs import jobs_in, results_of, runs_in
+from lis_lightning.results import jobs_in, results_of, runs_in
 from lis_lightning.results.leaderboard import Place, Runs, conclusion, leaderboard, render
 
 RECIPES = (

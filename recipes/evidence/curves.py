@@ -16,7 +16,7 @@ from training import RECIPES, train
 from worlds import Study
 
 from lis_lightning.results import Record, Snapshot
-from lis_lightning.scoring.companions import successive_pairs
+from lis_lightning.scoring import successive_pairs
 
 Matrix = NDArray[np.float32]
 Say = Callable[[str], None]

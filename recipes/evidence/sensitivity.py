@@ -27,8 +27,8 @@ from tables import Run, read, slug, write_table
 from worlds import REAL, Halves
 
 from lis_lightning import PreferenceSplit
+from lis_lightning.scoring import Scorer
 from lis_lightning.scoring.preferences import build_pairs, leave_users_out
-from lis_lightning.scoring.scorer import Scorer
 
 WORLDS = ("default", "sparse, cold", REAL)
 RECIPES = ("infonce", "distill", "too fast", "few pairs")
