@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from contender import Matrix, arrays, serve
 
-import lis_lightning.scoring.scorer  # noqa: F401  # an import is no cost of a score
+from lis_lightning.scoring import Scorer  # noqa: F401  # an import is no cost of a score
 
 
 def load(which: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:
