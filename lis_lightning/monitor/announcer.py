@@ -1,9 +1,9 @@
-"""Who is told of a snapshot, a verdict and the end of a run: the Trainer, its loggers, people, the terminal."""
+"""Output of a monitored run: the Trainer's metrics, its loggers, alerts and the terminal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,18 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.failures import Failures
-from lis_lightning.monitor.run_history import History
+from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.report import snapshot_text as terminal
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement
-from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
+from lis_lightning.tracking import loggers as tracking
 
 
-def check_told(name: str | None, artifact: bool, save: str | None) -> None:
-    """Check that the name can be part of keys, and that the best snapshot is on disk when it is to be logged.
+def check_logging(name: str | None, artifact: bool, save: str | None) -> None:
+    """Check the arguments of a monitor that concern logging.
 
     Raises:
-        ConfigError: If it cannot, or need not be.
+        ConfigError: If `name` cannot be part of a key, or `artifact` is set and `save` does not keep the best snapshot.
     """
     if name is not None and not re.fullmatch(r"[\w-]+", name):
         raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
@@ -34,17 +34,17 @@ def check_told(name: str | None, artifact: bool, save: str | None) -> None:
         )
 
 
-class Teller:
-    """Tells of a run, on the first process; what fails is kept by `failures` and stops nothing.
+class Announcer:
+    """Publishes what happens in a run, from the first process; a logger that fails does not stop the training.
 
     Args:
-        prefix: What all keys start with.
-        failures: Of the run.
-        alerts: Whether people are alerted through W&B.
-        progress: Whether the terminal is told.
+        prefix: Start of every logged key.
+        failures: Where failing loggers are recorded.
+        alerts: Whether to send alerts through the loggers that can.
+        progress: Whether to print to the terminal.
 
     Attributes:
-        verdict: What was last said of the run; empty before.
+        verdict: The last verdict on the run; empty before the first.
     """
 
     def __init__(self, prefix: str, failures: Failures, *, alerts: bool, progress: bool) -> None:
@@ -54,48 +54,60 @@ class Teller:
         self._alerts = alerts
         self._progress = progress
 
-    def start(self, trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
-        """Tell the loggers what the run is measured on."""
-        self._on_loggers(trainer, tracking.start, config)
+    def log_config(self, trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
+        """Log the facts of the split that the run is scored on."""
+        if trainer.is_global_zero:
+            failures = tracking.start(trainer.loggers, config, prefix=self.prefix)
+            self._failures.add_logger_failures(failures)
 
-    def found(self, trainer: pl.Trainer, result: Snapshot) -> None:
-        """Tell stock callbacks and the terminal of a result, on every process."""
+    def publish(self, trainer: pl.Trainer, result: Snapshot) -> None:
+        """Put a result into ``trainer.callback_metrics`` (on every process) and print it."""
         tracking.publish(trainer, result, self.prefix)
         if self._progress:
             rank_zero_info(terminal.snapshot_line(result))
 
-    def scored(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot) -> None:
-        """Tell the loggers of the newest result."""
-        self._on_loggers(trainer, tracking.log_result, results, best)
+    def log_result(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot) -> None:
+        """Log the newest result."""
+        if trainer.is_global_zero:
+            failures = tracking.log_result(trainer.loggers, results, best, prefix=self.prefix)
+            self._failures.add_logger_failures(failures)
 
-    def judged(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
-        """Alert people, once, where the verdict has become one to act on, or the training is told to stop.
+    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
+        """Send an alert if the verdict is new and calls for action, or the training is stopped.
 
-        A lost alert raises nothing, in a strict run either: record, curves and terminal say the same.
+        An alert that cannot be sent raises nothing, not even in a strict run: the record, the curves and the terminal
+        hold the same information.
+
+        Args:
+            trainer: The Trainer in charge.
+            judgement: The newest judgement; None if there is none.
+            stopped: Whether a callback stops the training on it.
         """
         if judgement is None:
             return
-        before, self.verdict = self.verdict, judgement.verdict
-        alert = _wandb.news(before, judgement, step=trainer.global_step, stopped=stopped, prefix=self.prefix)
-        if alert is not None and self._alerts and trainer.is_global_zero:
-            self._failures.of_loggers(tracking.log_alert(trainer.loggers, alert), may_raise=False)
+        previous, self.verdict = self.verdict, judgement.verdict
+        if self._alerts and trainer.is_global_zero:
+            failures = tracking.log_alert(
+                trainer.loggers, judgement, previous=previous, step=trainer.global_step, stopped=stopped,
+                prefix=self.prefix,
+            )  # fmt: skip
+            self._failures.add_logger_failures(failures, may_raise=False)
 
-    def end(self, trainer: pl.Trainer, history: History, artifact: bool) -> None:
-        """Tell the loggers what they show once."""
+    def log_end(self, trainer: pl.Trainer, history: RunHistory, artifact: bool) -> None:
+        """Log what is logged once, at the end: tables, movers and, if wanted, the best snapshot as an artifact."""
         best = history.best
-        if best is not None:
-            self._on_loggers(trainer, tracking.finish, history.results, best, history.best_file if artifact else None)
-            self._on_loggers(trainer, tracking.log_movers, history.movers)
+        if best is None or not trainer.is_global_zero:
+            return
+        file = history.best_file if artifact else None
+        failures = tracking.finish(trainer.loggers, history.results, best, file, prefix=self.prefix)
+        self._failures.add_logger_failures(failures)
+        failures = tracking.log_movers(trainer.loggers, history.movers, prefix=self.prefix)
+        self._failures.add_logger_failures(failures)
 
-    def conclude(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot, record: Path | None) -> None:
-        """Tell the terminal what the run has come to."""
-
-        def show() -> str:
-            return terminal.summary(results, best, record, _wandb.sync_hint(trainer.loggers))
-
+    def print_summary(
+        self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot, record: Path | None
+    ) -> None:
+        """Print all snapshots as a table, with the verdict and the path of the record."""
         if self._progress and trainer.is_global_zero:
-            rank_zero_info(self._failures.survived("summary", show) or "")
-
-    def _on_loggers(self, trainer: pl.Trainer, action: Callable[..., list[str]], *args: Any) -> None:
-        if trainer.is_global_zero:
-            self._failures.of_loggers(action(trainer.loggers, *args, prefix=self.prefix))
+            with self._failures.tolerate("summary"):
+                rank_zero_info(terminal.summary(results, best, record, tracking.sync_hint(trainer.loggers)))

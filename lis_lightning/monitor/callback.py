@@ -1,12 +1,11 @@
-"""When to take a snapshot of a module in training, and who is told of its score.
+"""The callback that takes, scores, judges and logs snapshots of a module in training.
 
-How to encode, to score, to judge, to record and to log is said elsewhere.
+It connects the Trainer's hooks to the modules of this room, which encode, schedule, score, record and log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,21 @@ from typing_extensions import override
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
 from lis_lightning.monitor import snapshot
-from lis_lightning.monitor.announcer import Teller, check_told
+from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, make_batches
 from lis_lightning.monitor.encoding import Encode, Encoder, check_encode, resolve
 from lis_lightning.monitor.failures import Failures
-from lis_lightning.monitor.processes import on_first, share_of, together
-from lis_lightning.monitor.run_history import History, judged
+from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
+from lis_lightning.monitor.run_history import RunHistory, judge_result
 from lis_lightning.monitor.schedule import Schedule
-from lis_lightning.monitor.scheduler import agenda, check_when
-from lis_lightning.monitor.snapshot_scorer import Measure, Scored, restore, waiting
+from lis_lightning.monitor.scheduler import check_schedule, make_scheduler
+from lis_lightning.monitor.snapshot_scorer import (
+    ScoredSnapshot,
+    SnapshotScorer,
+    background_state,
+    restore_background,
+)
 from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.results import record
@@ -131,9 +135,9 @@ class LISMonitor(pl.Callback):
         strict: bool = False,
         progress: bool = True,
     ) -> None:
-        check_when(every_n_steps, schedule, background_steps)
+        check_schedule(every_n_steps, schedule, background_steps)
         check_encode(encode)
-        check_told(name, artifact, save)
+        check_logging(name, artifact, save)
         self.split = split
         self.items = items
         self.name = name
@@ -163,20 +167,20 @@ class LISMonitor(pl.Callback):
         self.progress = progress
         self.listeners: list[Listener] = []
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
-        self._measure = Measure(split, options, cache_dir)
+        self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
         self._reset()
 
     def _reset(self) -> None:
-        """Forget the runs before."""
-        self._history = History(self.name, self._retention, self._catalogue)
+        """Start from an empty run."""
+        self._history = RunHistory(self.name, self._retention, self._catalogue)
         self._results = self._history.results
-        self._agenda = agenda(self.every_n_steps, self.schedule)
-        self._background: Background[Scored] = Background(self.background_steps or 0)
-        self._last_step = -1  # of the last attempt, failed or not: a step is tried once
+        self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
+        self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
+        self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
-        self._failures = Failures(self._history.note)
-        self._teller = Teller(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
+        self._failures = Failures(self._history.record_failure)
+        self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
     @property
     def results(self) -> list[Snapshot]:
@@ -201,7 +205,7 @@ class LISMonitor(pl.Callback):
 
     @property
     def last_error(self) -> str | None:
-        """The last failure that the training survived, in words."""
+        """The last tolerated failure as text, None if there was none."""
         return self._failures.last
 
     @property
@@ -212,29 +216,33 @@ class LISMonitor(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         state = self._history.state(self.rule.plateau_patience)
-        state |= {"last_step": self._last_step, "agenda": self._agenda.state_dict(), "evaluator": self._evaluator()}
-        return {**state, "waiting": waiting(self._background)}
+        return state | {
+            "last_step": self._last_step,
+            "scheduler": self._scheduler.state_dict(),
+            "evaluator": self._evaluator(),
+            "background": background_state(self._background),
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._history.load(state_dict, self._evaluator()):
             self._last_step = state_dict["last_step"]
-            self._agenda.load_state_dict(state_dict["agenda"])
-            restore(self._background, state_dict["waiting"])
+            self._scheduler.load_state_dict(state_dict["scheduler"])
+            restore_background(self._background, state_dict["background"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self._history.checkpointed()
+        self._history.protect_checkpointed()
 
     def _evaluator(self) -> dict[str, Any]:
-        """Return what makes the points of one curve comparable, in plain values."""
+        """Return the settings that must be equal for two snapshots to be comparable, in plain values."""
         return {
             "split": self.split.hash,
             "ceilings": sorted(self.ceilings),
             "aligned_to": self.aligned_to,
             "k": self.k,
             "encode": repr(self.encode) if isinstance(self.encode, Encode | str) else None,
-            "schedule": self._agenda.describe(),
+            "schedule": self._scheduler.describe(),
         }
 
     @override
@@ -247,15 +255,15 @@ class LISMonitor(pl.Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
         check_averaging(callbacks, self)
         self._failures.strict = self.strict or self._dry_run
-        warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._agenda.schedules)
+        warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._scheduler.schedules)
         self._batches = make_batches(
             self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=self.collate_fn,
-            item_key=self.item_key, **share_of(trainer),
+            item_key=self.item_key, **data_parallel_rank(trainer),
         )  # fmt: skip
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Not in `setup`, after which a module may still make its submodules.
+        # Not in `setup`: a module may still create submodules after it.
         self._encoder = resolve(self.encode, pl_module, self.item_key)
         snapshot.check(self._encoder, pl_module, self._batches)
 
@@ -263,23 +271,29 @@ class LISMonitor(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._concluded = False
         if not self._dry_run:
-            folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
-            self._folder = folder if trainer.is_global_zero else None
-            if self._folder is not None:
-                self._history.recover(self._folder)
-            self._results[:] = trainer.strategy.broadcast(self._results)  # others may not see the folder
-            log = partial(self._teller.start, trainer, self._measure.scorer.describe())
-            on_first(trainer, self._write, log, strict=self._failures.strict)
-            self._agenda.start(
-                folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
-            )
-        warn_of_stale_counting(trainer, self._prefix, self._agenda.schedules)
+            self._open_run(trainer)
+        warn_of_stale_counting(trainer, self._prefix, self._scheduler.schedules)
         if self._results:
             # A stock EarlyStopping raises where its metric is missing.
             tracking.publish(trainer, self._results[-1], self._prefix)
-            self._teller.verdict = self._results[-1].verdict
+            self._announcer.verdict = self._results[-1].verdict
         else:
-            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
+            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
+
+    def _open_run(self, trainer: pl.Trainer) -> None:
+        """Complete a resumed run's results from its record, log the split, and start the schedules."""
+        folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
+        self._folder = folder if trainer.is_global_zero else None
+        if self._folder is not None:
+            self._history.recover(self._folder)
+        # The other processes may not see the folder.
+        self._results[:] = trainer.strategy.broadcast(self._results)
+        with on_first(trainer, strict=self._failures.strict):
+            self._write_record()
+            self._announcer.log_config(trainer, self._snapshot_scorer.scorer.describe())
+        self._scheduler.start(
+            folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
+        )
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -291,112 +305,124 @@ class LISMonitor(pl.Callback):
             self._take_if_due(trainer, pl_module, validation=True)
 
     def _take_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, validation: bool = False) -> None:
-        """Read a score that is due, take a snapshot if a schedule says so, and let the listeners know."""
+        """Read a background score that is due, take a snapshot that is due, and pass judgements to the listeners."""
         if self._dry_run:
             return
 
-        def decide(due: bool) -> bool:
+        def first_process_says(due: bool) -> bool:
             return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
 
         epochs = trainer.current_epoch + trainer.is_last_batch
-        due = self._agenda.due(trainer.global_step, epochs, decide, validation=validation)
+        due = self._scheduler.due(trainer.global_step, epochs, first_process_says, validation=validation)
         judgements = []
+        # Before a new snapshot the pending score is read early: there is at most one.
         if self._background.step is not None and (due or self._background.due(trainer.global_step)):
-            judgements.append(self._read(trainer, pl_module))
+            judgements.append(self._read_background(trainer, pl_module))
         if due:
-            judgements.append(self._snapshot(trainer, pl_module, background=self.background_steps is not None))
+            background = self.background_steps is not None
+            judgements.append(self._take_snapshot(trainer, pl_module, background=background))
         for judgement in filter(None, judgements):
             stopped = [listener(trainer, judgement) for listener in self.listeners]
-            self._teller.judged(trainer, judgement, stopped=any(stopped))
+            self._announcer.alert(trainer, judgement, stopped=any(stopped))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
         if self._background.step is not None:
-            self._teller.judged(trainer, self._read(trainer, pl_module))
+            self._announcer.alert(trainer, self._read_background(trainer, pl_module))
         if trainer.global_step > self._last_step:
-            self._teller.judged(trainer, self._snapshot(trainer, pl_module))
+            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
         self._conclude(trainer)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._agenda.stop()
-        self._failures.strict = False  # the error that ends the run is the one to see
-        if self._background.step is not None:  # the other processes may be gone: nobody is asked
-            last = partial(self._finished, trainer, self._background.take)
-            self._teller.judged(trainer, self._tell(trainer, self._failures.survived("snapshot", last)))
+        self._scheduler.stop()
+        self._failures.strict = False  # the exception that ends the run must not be replaced by another
+        if self._background.step is not None:
+            result = None
+            with self._failures.tolerate("snapshot"):
+                # Without a collective call: the other processes may be gone.
+                result = self._save_embeddings(trainer, self._background.take())
+            self._announcer.alert(trainer, self._add_result(trainer, result))
         if self._folder is not None and self._results and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._agenda.stop()
+            self._scheduler.stop()
 
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
-        """Say what the run has come to, once, whether it reached its end or not."""
+        """Log and print the outcome of the run and close its record, whether it reached its end or not."""
         self._concluded = True
-        if (best := self.best) is None:
+        best = self.best
+        if best is None:
             return
-        log = partial(self._teller.end, trainer, self._history, self.artifact)
-        end = partial(self._failures.survived, "record", partial(self._history.end, cut_short_by))
-        on_first(trainer, log, end, strict=self._failures.strict)
-        self._teller.conclude(trainer, self._results, best, self.record_path)
+        with on_first(trainer, strict=self._failures.strict):
+            self._announcer.log_end(trainer, self._history, self.artifact)
+            with self._failures.tolerate("record"):
+                self._history.end(cut_short_by)
+        self._announcer.print_summary(trainer, self._results, best, self.record_path)
 
-    def _snapshot(
+    def _take_snapshot(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
     ) -> Judgement | None:
-        """Measure, and tell everybody; None where it failed, or is still to be scored."""
+        """Encode and score all items, and judge the run; None where that failed or the score is still to come."""
         step = self._last_step = self._failures.step = trainer.global_step
-        encode = partial(
-            self._measure.scoring, trainer, pl_module, self._batches, self._encoder, self.item_key,
-            first=not self._results, placebo=self.placebo and not self._results, background=background,
-        )  # fmt: skip
-        with self._agenda.taking(step), snapshot.undisturbed(pl_module):
-            scoring = self._failures.survived("snapshot", encode)
-            if scoring is None:
+        first = not self._results
+        score: Callable[[], ScoredSnapshot] | None = None
+        with self._scheduler.taking(step), snapshot.undisturbed(pl_module):
+            with self._failures.tolerate("snapshot"):
+                score = self._snapshot_scorer.encode_to_score(
+                    trainer, pl_module, self._batches, self._encoder, self.item_key,
+                    first=first, placebo=self.placebo and first, background=background,
+                )  # fmt: skip
+            if score is None:
                 return None
             if background:
-                self._background.submit(step, scoring)
+                self._background.submit(step, score)
                 return None
-            return self._tell(trainer, self._failures.survived("snapshot", partial(self._agreed, trainer, scoring)))
+            return self._add_result(trainer, self._shared_result(trainer, score))
 
-    def _read(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        """Wait for the score in the background, and tell everybody; None where it failed."""
-        with self._agenda.waiting(), snapshot.undisturbed(pl_module):
-            read = partial(self._agreed, trainer, self._background.take)
-            return self._tell(trainer, self._failures.survived("snapshot", read))
+    def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
+        """Wait for the score in the background and judge the run; None where the score failed."""
+        with self._scheduler.waiting(), snapshot.undisturbed(pl_module):
+            return self._add_result(trainer, self._shared_result(trainer, self._background.take))
 
-    def _agreed(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> Snapshot:
-        """Return the score that the first process came to, on every process."""
-        result = self._finished(trainer, partial(together, trainer, scoring))
-        # Another machine may round otherwise, and all must judge alike.
-        return trainer.strategy.broadcast(result)
+    def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:
+        """Return the first process's score, on every process; None where scoring failed."""
+        with self._failures.tolerate("snapshot"):
+            result = self._save_embeddings(trainer, together(trainer, score))
+            # Another machine may round differently, and all processes must reach the same verdict.
+            return trainer.strategy.broadcast(result)
+        return None
 
-    def _finished(self, trainer: pl.Trainer, scoring: Callable[[], Scored]) -> Snapshot:
-        """Return a score as it is recorded, its representations put on disk."""
-        scored = scoring()
+    def _save_embeddings(self, trainer: pl.Trainer, scored: ScoredSnapshot) -> Snapshot:
+        """Write the representations of a snapshot to disk if they are to be kept, and return its result."""
         if scored.embeddings is not None:
-            keep = partial(self._history.keep, self.split, scored.result, scored.embeddings, scored.model)
-            on_first(trainer, partial(self._failures.survived, "file", keep), strict=self._failures.strict)
+            with on_first(trainer, strict=self._failures.strict), self._failures.tolerate("file"):
+                self._history.save_embeddings(self.split, scored.result, scored.embeddings, scored.model)
         return record.as_recorded(scored.result)
 
-    def _tell(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
-        """Judge a result, and put it wherever one looks for it."""
+    def _add_result(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
+        """Judge a new result, then publish, record and log it."""
         if result is None:
             return None
-        said = self._failures.survived("verdict", partial(judged, self._results, result, self.rule))
-        judgement, result = said or (None, result)
+        judgement: Judgement | None = None
+        with self._failures.tolerate("verdict"):
+            judgement, result = judge_result(self._results, result, self.rule)
         self._results.append(result)
-        self._teller.found(trainer, result)
+        self._announcer.publish(trainer, result)
         if not self._dry_run:
-            log = partial(self._teller.scored, trainer, self._results, self._history.best or result)
-            on_first(trainer, self._write, log, strict=self._failures.strict)
+            with on_first(trainer, strict=self._failures.strict):
+                self._write_record()
+                self._announcer.log_result(trainer, self._results, self._history.best or result)
         return judgement
 
-    def _write(self) -> None:
-        """Make the record hold the run so far, on the process that writes it."""
+    def _write_record(self) -> None:
+        """Write the results so far to the record, on the process that has one."""
         if self._folder is not None:
-            config = {"schedule": self._agenda.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            self._failures.survived("record", partial(self._history.write, self._folder, self._measure.scorer, config))
+            config = {"schedule": self._scheduler.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
+            with self._failures.tolerate("record"):
+                self._history.write(self._folder, self._snapshot_scorer.scorer, config)

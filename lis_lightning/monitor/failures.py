@@ -1,70 +1,83 @@
-"""What a training survives: each failure remembered, recorded, and warned of once for each kind."""
+"""Failure handling of a monitored run: errors are recorded and warned about once per kind, and training goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
+from typing_extensions import override
 
 from lis_lightning.errors import LisWarning, RecordError
-
-Value = TypeVar("Value")
 
 
 class Failures:
     """The failures of a run.
 
     Args:
-        note: Called with ``what``, ``step`` and ``error`` of each, to keep it; what it raises is passed over.
+        record: Called with ``what``, ``step`` and ``error`` for each failure, to write it down. An error that it raises
+            is only added to :attr:`last`.
 
     Attributes:
-        strict: Whether a failure is raised instead.
-        step: The step that is being worked on.
-        last: The last failure, in words.
+        strict: Whether a failure is raised instead of tolerated.
+        step: Optimizer step at which the monitor is working.
+        last: The last failure as text, None before the first.
     """
 
-    def __init__(self, note: Callable[..., Any]) -> None:
-        self.note = note
+    def __init__(self, record: Callable[..., Any]) -> None:
         self.strict = False
         self.step = 0
         self.last: str | None = None
+        self._record = record
         self._warned: set[str] = set()
 
-    def survived(self, what: str, action: Callable[[], Value]) -> Value | None:
-        """Return what an action returns; None where it fails and the training is to go on.
+    def tolerate(self, what: str) -> AbstractContextManager[None, bool]:
+        """Return a context that records an exception raised in it instead of raising it, unless the run is strict.
 
-        An interrupt (Ctrl-C, SIGTERM) is no failure, and ends the training as it should.
-        """
-        try:
-            return action()
-        except Exception as error:
-            if self.strict:
-                raise
-            self._keep(what, f"{type(error).__name__}: {error}")
-            return None
-
-    def of_loggers(self, failures: Iterable[str], *, may_raise: bool = True) -> None:
-        """Keep what :mod:`lis_lightning.tracking.loggers` says has failed.
+        An interrupt (Ctrl-C, SIGTERM) is not an ``Exception``: it passes through and ends the training.
 
         Args:
-            failures: A sentence each.
-            may_raise: Whether they are worth the end of a strict run.
+            what: What the block does, for the record and the warning, such as ``"snapshot"``.
+
+        Example:
+            >>> import warnings
+            >>> failures = Failures(record=lambda **failure: print(failure))
+            >>> failures.step = 200
+            >>> with warnings.catch_warnings(action="ignore"), failures.tolerate("snapshot"):
+            ...     raise ValueError("no items")
+            {'what': 'snapshot', 'step': 200, 'error': 'ValueError: no items'}
+        """
+        return _Tolerance(self, what)
+
+    def add_logger_failures(self, failures: Iterable[str], *, may_raise: bool = True) -> None:
+        """Record the failures that a function of :mod:`lis_lightning.tracking.loggers` returned.
+
+        Args:
+            failures: One sentence per failure.
+            may_raise: Whether a strict run raises the first one.
 
         Raises:
-            RecordError: If strict, at the first one.
+            RecordError: If the run is strict and `may_raise` is set.
         """
         for failure in failures:
             if self.strict and may_raise:
                 raise RecordError(f"{failure}. Mend or remove this logger.")
-            self._keep("logger", failure)
+            self.add("logger", failure)
 
-    def _keep(self, what: str, error: str) -> None:
+    def add(self, what: str, error: str) -> None:
+        """Record a failure, and warn if it is the first of its kind.
+
+        Args:
+            what: What failed.
+            error: Type and message of the exception; failures are of one kind if `what` and type agree.
+        """
         self.last = error
         try:
-            self.note(what=what, step=self.step, error=error)
-        except Exception as unnoted:  # most often the disk, which has failed already
-            self.last = f"{error} (not recorded: {unnoted})"
+            self._record(what=what, step=self.step, error=error)
+        except Exception as record_error:  # most often the full disk that caused the failure itself
+            self.last = f"{error} (not recorded: {record_error})"
         kind = f"{what} {error.split(':')[0]}"
         if kind not in self._warned:
             self._warned.add(kind)
@@ -73,3 +86,20 @@ class Failures:
                 "this kind are only recorded.",
                 category=LisWarning,
             )
+
+
+class _Tolerance(AbstractContextManager[None, bool]):
+    """A block whose exceptions are recorded; a class, as mypy takes it that a generator's block never swallows any."""
+
+    def __init__(self, failures: Failures, what: str) -> None:
+        self._failures = failures
+        self._what = what
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception) or self._failures.strict:
+            return False
+        self._failures.add(self._what, f"{type(error).__name__}: {error}")
+        return True

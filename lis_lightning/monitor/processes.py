@@ -1,9 +1,10 @@
-"""Several processes that must agree on what failed, so that none waits for the others."""
+"""Agreement between processes: an error on one is raised on all, so that no process waits for another forever."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -14,29 +15,53 @@ Value = TypeVar("Value")
 
 
 def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
-    """Do something on every process; where it fails on one it fails on all, so that none waits for the others.
+    """Call a function on every process; if it raises on one process, raise on all.
+
+    Args:
+        trainer: The Trainer in charge.
+        action: Called without arguments.
+
+    Returns:
+        The value of `action` on this process.
 
     Raises:
-        SnapshotError: With several processes, naming those that failed and why. A single one raises its own error.
+        SnapshotError: With several processes; names those that failed and why. A single process raises its own error.
     """
     error: Exception | None = None
     try:
         value = action()
     except Exception as caught:
         error = caught
-    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
-        return value
-    if trainer.world_size == 1 and error is not None:
-        raise error
-    texts: list[str | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(texts, error and f"{type(error).__name__}: {error}")
-    raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error
+    _raise_on_all(trainer, error)
+    return value
 
 
-def share_of(trainer: pl.Trainer) -> dict[str, int]:
+@contextlib.contextmanager
+def on_first(trainer: pl.Trainer, *, strict: bool) -> Iterator[None]:
+    """Run a block that does its work on the first process only and nothing on the others.
+
+    Args:
+        trainer: The Trainer in charge.
+        strict: Whether the block may raise; then all processes raise together.
+
+    Raises:
+        SnapshotError: As :func:`together`.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        if not strict:
+            raise
+        error = caught
+    if strict:
+        _raise_on_all(trainer, error)
+
+
+def data_parallel_rank(trainer: pl.Trainer) -> dict[str, int]:
     """Return `rank` and `world_size` among the processes that see different data.
 
-    Those that hold parts of one layer (tensor parallel) encode the same items.
+    Processes that hold parts of one layer (tensor parallelism) share a rank: they encode the same items.
     """
     sampler = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
     return {
@@ -45,23 +70,12 @@ def share_of(trainer: pl.Trainer) -> dict[str, int]:
     }
 
 
-def on_first(trainer: pl.Trainer, *actions: Callable[[], Any], strict: bool) -> None:
-    """Do what concerns the first process; the actions do nothing on the others.
-
-    Args:
-        trainer: The Trainer in charge.
-        *actions: What is done, in this order.
-        strict: Whether an action may raise; all processes then raise together.
-
-    Raises:
-        SnapshotError: As :func:`together`.
-    """
-
-    def act() -> None:
-        for action in actions:
-            action()
-
-    if strict:
-        together(trainer, act)
-    else:
-        act()
+def _raise_on_all(trainer: pl.Trainer, error: Exception | None) -> None:
+    """Raise on every process if any process has an error."""
+    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
+        return
+    if trainer.world_size == 1 and error is not None:
+        raise error
+    texts: list[str | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(texts, error and f"{type(error).__name__}: {error}")
+    raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error

@@ -34,7 +34,7 @@ NO_USERS = NO_ITEMS = np.zeros(0)
 AnyResult = TypeVar("AnyResult", bound=LISResult)
 
 
-class History:
+class RunHistory:
     """The results of one run and its record, which may come into being late, fail, or be found again.
 
     Snapshots on disk lie beside the record, in a folder that is named like it.
@@ -60,7 +60,7 @@ class History:
         self._retention = retention
         self._catalogue = catalogue
         self._checkpointed: set[int] = set()
-        self._found: Path | None = None
+        self._checkpoint_record: Path | None = None
 
     def state(self, patience: int) -> dict[str, Any]:
         """Return what a checkpoint keeps, in plain values; see :func:`packed`."""
@@ -86,13 +86,13 @@ class History:
             return False
         self.run_id = state["run_id"]
         self.results[:] = record.unpack(state["results"])
-        self._found = state["record"] and Path(state["record"])
-        self.checkpointed()
+        self._checkpoint_record = state["record"] and Path(state["record"])
+        self.protect_checkpointed()
         return True
 
     def recover(self, folder: Path) -> None:
         """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
-        self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._found)
+        self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._checkpoint_record)
 
     def write(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> None:
         """Make the disk hold what the run holds: its newest result, and those that the disk refused before.
@@ -118,7 +118,7 @@ class History:
         if store is not None:
             store.prune(self.results, self.best_step, self._checkpointed)
 
-    def keep(self, split: PreferenceSplit, result: Snapshot, embeddings: Tensor, model: type) -> None:
+    def save_embeddings(self, split: PreferenceSplit, result: Snapshot, embeddings: Tensor, model: type) -> None:
         """Put a snapshot on disk, if it is one to keep and there is a record to keep it by.
 
         Args:
@@ -137,7 +137,7 @@ class History:
             about = {"model": f"{model.__module__}.{model.__qualname__}", "run_id": self.run_id}
             store.write(embeddings, split, result, about)
 
-    def checkpointed(self) -> None:
+    def protect_checkpointed(self) -> None:
         """Keep the snapshots wanted now until the next checkpoint: a run that is killed goes on from this one."""
         if self._retention is not None:
             self._checkpointed = self._retention.wanted(self.results, self.best_step)
@@ -186,7 +186,7 @@ class History:
             verdict = self.results[-1].verdict
             self.record.status("end", best_step=self.best_step, verdict=verdict, cut_short_by=cut_short_by)
 
-    def note(self, **failure: Any) -> None:
+    def record_failure(self, **failure: Any) -> None:
         """Record a failure, if there is a record.
 
         Raises:
@@ -264,7 +264,7 @@ def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
     return [recorded[one.step] if _same(one, recorded.get(one.step)) else one for one in results]
 
 
-def judged(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
+def judge_result(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
     """Return what a run says so far, and its newest result with its verdict and those of its other tasks."""
     tasks = {}
     for name, task in result.tasks.items():

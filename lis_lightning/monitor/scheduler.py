@@ -15,7 +15,7 @@ from lis_lightning.monitor.schedule import EverySteps, LocalSchedule, Moment, On
 SHARED_EVERY = 10  # optimizer steps between questions to the first of several processes: each makes all of them wait
 
 
-class Agenda:
+class Scheduler:
     """What a run's schedules have said so far, and what its snapshots have cost.
 
     Args:
@@ -128,8 +128,8 @@ class Agenda:
         return time.perf_counter() - self._began if self._running else self._now.seconds
 
 
-def agenda(every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | None) -> Agenda:
-    """Return the agenda of what a user gave; every 200 steps if nothing.
+def make_scheduler(every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | None) -> Scheduler:
+    """Return the scheduler of the schedules given to a monitor; every 200 steps if none.
 
     Raises:
         ConfigError: If `every_n_steps` is below 1, or `schedule` is none.
@@ -146,17 +146,17 @@ def agenda(every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | 
                 f"`schedule` must be a schedule of `lis_lightning.monitor.schedule` or a list of them, got {one!r}: "
                 "for example EverySteps(200) or [LogSpaced(10), OnFile()]."
             )
-    return Agenda([*([EverySteps(every_n_steps)] if every_n_steps is not None else []), *schedules])
+    return Scheduler([*([EverySteps(every_n_steps)] if every_n_steps is not None else []), *schedules])
 
 
-def check_when(
+def check_schedule(
     every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | None, background_steps: int | None
 ) -> None:
     """Raise for what a user gave, where no snapshot could be taken so.
 
     Raises:
-        ConfigError: As :func:`agenda`, or if `background_steps` is below 1.
+        ConfigError: As :func:`make_scheduler`, or if `background_steps` is below 1.
     """
-    agenda(every_n_steps, schedule)
+    make_scheduler(every_n_steps, schedule)
     if background_steps is not None and background_steps < 1:
         raise ConfigError(f"`background_steps` must be at least 1 optimizer step or None, got {background_steps}.")

@@ -27,7 +27,7 @@ from lis_lightning.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSnapshot:
     """A snapshot and its score.
 
     Attributes:
@@ -41,7 +41,7 @@ class Scored:
     model: type
 
 
-class Measure:
+class SnapshotScorer:
     """Encodes and scores on one split, time and again.
 
     Args:
@@ -73,10 +73,10 @@ class Measure:
         finally:
             self.metric.reset()  # its sums are as large as the representations
 
-    def scoring(
+    def encode_to_score(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str,
         *, first: bool, placebo: bool, background: bool,
-    ) -> Callable[[], Scored]:  # fmt: skip
+    ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
         """Encode all items now, and return how to score them; call it within :func:`snapshot.undisturbed`.
 
         Args:
@@ -101,15 +101,17 @@ class Measure:
             self._score, embeddings, type(module), trainer.global_step, time.perf_counter() - started, placebo
         )
 
-    def _score(self, embeddings: Tensor, model: type, step: int, encode_seconds: float, placebo: bool) -> Scored:
+    def _score(
+        self, embeddings: Tensor, model: type, step: int, encode_seconds: float, placebo: bool
+    ) -> ScoredSnapshot:
         began = time.perf_counter()
         result = self.scorer.score(embeddings, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
         snapshot_ = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
-        return Scored(snapshot_, embeddings, model)
+        return ScoredSnapshot(snapshot_, embeddings, model)
 
 
-def waiting(background: Background[Scored]) -> dict[str, Any] | None:
+def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] | None:
     """Return the score in the background in plain values; a resumed run reads it where this one would have."""
     if background.step is None:
         return None
@@ -119,10 +121,10 @@ def waiting(background: Background[Scored]) -> dict[str, Any] | None:
     return {"step": background.step, "results": record.pack([scored.result]), "error": ""}
 
 
-def restore(background: Background[Scored], state: Mapping[str, Any] | None) -> None:
-    """Take over what :func:`waiting` returned."""
+def restore_background(background: Background[ScoredSnapshot], state: Mapping[str, Any] | None) -> None:
+    """Take over what :func:`background_state` returned."""
     if state is not None:
         results = record.unpack(state["results"])
         background.restore(
-            state["step"], Scored(results[0], None, object) if results else SnapshotError(state["error"])
+            state["step"], ScoredSnapshot(results[0], None, object) if results else SnapshotError(state["error"])
         )

@@ -26,7 +26,7 @@ import torch
 
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.results.stopping import VERDICTS, Judgement
 from lis_lightning.tracking import wandb_run as _wandb
 from lis_lightning.tracking.wandb_tables import movers_table
 
@@ -86,13 +86,29 @@ def log_result(loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, *,
     return _each(loggers, log)
 
 
-def log_alert(loggers: Loggers, alert: _wandb.Alert) -> list[str]:
-    """Send an alert to the subscribers of W&B runs.
+def log_alert(
+    loggers: Loggers, judgement: Judgement, *, previous: str, step: int, stopped: bool, prefix: str = "lis"
+) -> list[str]:
+    """Send an alert through W&B loggers where a verdict is new and calls for action, or the training is stopped.
+
+    Args:
+        loggers: The Trainer's loggers.
+        judgement: The newest judgement.
+        previous: The verdict before it; empty if there was none.
+        step: Optimizer step of the judgement.
+        stopped: Whether the training is stopped on it.
+        prefix: What the keys start with, and the alert's title.
 
     Returns:
         What failed, a sentence for each logger.
     """
-    return _each_wandb(loggers, lambda run: _wandb.send(run, alert))
+    alert = _wandb.news(previous, judgement, step=step, stopped=stopped, prefix=prefix)
+    return [] if alert is None else _each_wandb(loggers, lambda run: _wandb.send(run, alert))
+
+
+def sync_hint(loggers: Loggers) -> str | None:
+    """Return the sentence that says how to upload what W&B loggers kept offline; None where nothing was."""
+    return _wandb.sync_hint(loggers)
 
 
 def log_movers(loggers: Loggers, movers: Sequence[Mover], *, prefix: str = "lis", num: int = 10) -> list[str]:

@@ -275,7 +275,7 @@ def test_a_failure_that_waits_survives_a_resume(split, tmp_path, monkeypatch):
 
     with pytest.warns(LisWarning, match="ArithmeticError: singular"):
         fit(tmp_path, monitor, Save(), steps=6)
-    assert saved[0]["waiting"] == {"step": 4, "results": [], "error": "ArithmeticError: singular"}
+    assert saved[0]["background"] == {"step": 4, "results": [], "error": "ArithmeticError: singular"}
     other = background_of(split)
     other.load_state_dict(saved[0])
     with pytest.raises(Exception, match="ArithmeticError: singular"):

@@ -383,7 +383,7 @@ def test_a_model_that_knows_nothing_of_us_is_scored_in_the_precision_of_its_trai
         strict=True, placebo=False,
     )  # fmt: skip
     seen = []
-    monkeypatch.setattr(monitor._measure.metric, "update", _spy(monitor._measure.metric.update, seen))
+    monkeypatch.setattr(monitor._snapshot_scorer.metric, "update", _spy(monitor._snapshot_scorer.metric.update, seen))
     plain, mixed = ([_last(module.model, batch, on) for batch in _fives(items)] for on in (False, True))
     fit(tmp_path, module, monitor, loader, precision=precision)
     assert [result.step for result in monitor.results] == [0, 1]

@@ -14,7 +14,7 @@ import hydra
 import pytest
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.monitor import scheduler as _agenda
+from lis_lightning.monitor import scheduler as scheduler_module
 from lis_lightning.monitor.schedule import (
     AtSteps,
     Budget,
@@ -28,7 +28,7 @@ from lis_lightning.monitor.schedule import (
     OnSignal,
     Schedule,
 )
-from lis_lightning.monitor.scheduler import Agenda, agenda
+from lis_lightning.monitor.scheduler import Scheduler, make_scheduler
 
 
 def taken(schedule, moments):
@@ -116,10 +116,16 @@ def test_budget_holds_its_share_when_the_cost_changes():
         (lambda: Budget(5), r"`Budget\(share\)` must be between 0 and 1 \(0\.05 for 5 %\), got 5"),
         (lambda: OnFile(poll_seconds=-1), r"`OnFile\(poll_seconds\)` must be at least 0, got -1"),
         (lambda: OnSignal("SIGNONE"), r"a signal such as 'SIGUSR1', got 'SIGNONE'"),
-        (lambda: agenda(0, None), r"`every_n_steps` must be at least 1 optimizer step, got 0"),
-        (lambda: agenda(None, [200]), r"a schedule of `lis_lightning.monitor.schedule` or a list of them, got 200"),
-        (lambda: agenda(None, [EverySteps]), r"or a list of them, got <class"),
-        (lambda: agenda(None, 200), r"a schedule of `lis_lightning.monitor.schedule` or a list of them, got 200"),
+        (lambda: make_scheduler(0, None), r"`every_n_steps` must be at least 1 optimizer step, got 0"),
+        (
+            lambda: make_scheduler(None, [200]),
+            r"of `lis_lightning.monitor.schedule` or a list of them, got 200",
+        ),
+        (lambda: make_scheduler(None, [EverySteps]), r"or a list of them, got <class"),
+        (
+            lambda: make_scheduler(None, 200),
+            r"of `lis_lightning.monitor.schedule` or a list of them, got 200",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_its_value(make, message):
@@ -221,7 +227,7 @@ def alone(due):
 
 
 def started(*schedules, shared=False, step=0):
-    plan = Agenda(schedules)
+    plan = Scheduler(schedules)
     plan.start(Path(), step=step, epoch=0, shared=shared)
     with plan.taking(step):
         pass
@@ -260,8 +266,8 @@ def test_a_snapshot_serves_the_validation_at_its_step_too():
 
 def test_the_raw_snapshot_is_on_top_of_the_budget(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(_agenda.time, "perf_counter", lambda: clock[0])
-    plan = Agenda([Budget(0.1)])
+    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: clock[0])
+    plan = Scheduler([Budget(0.1)])
     plan.start(Path(), step=0, epoch=0, shared=False)
     with plan.taking(0):
         clock[0] += 50.0
@@ -296,13 +302,13 @@ def test_several_processes_ask_the_first_one_rarely_and_only_where_it_matters():
 
 def test_state_goes_on_where_it_was(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(_agenda.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: clock[0])
     plan = started(EveryMinutes(1), EveryValidation(2))
     clock[0] = 40.0
     assert not plan.due(7, 3, alone, validation=True)
     state = json.loads(json.dumps(plan.state_dict()))
     clock[0] = 9000.0  # the time between two processes is no training
-    other = Agenda([EveryMinutes(1), EveryValidation(2)])
+    other = Scheduler([EveryMinutes(1), EveryValidation(2)])
     other.load_state_dict(state)
     other.start(Path(), step=7, epoch=3, shared=False)
     clock[0] += 19.0
@@ -318,5 +324,5 @@ def test_state_goes_on_where_it_was(monkeypatch):
 def test_schedules_travel_with_a_trainer(tmp_path):
     schedules = [EverySteps(3), LogSpaced(), AtSteps([4]), Budget(0.1), OnFile(), OnSignal(), EveryMinutes(3)]
     assert pickle.loads(pickle.dumps(schedules)) == copy.deepcopy(schedules) == schedules
-    assert agenda(5, schedules).describe()[:2] == ["EverySteps(n=5)", "EverySteps(n=3)"]
-    assert agenda(None, None).describe() == ["EverySteps(n=200)"]
+    assert make_scheduler(5, schedules).describe()[:2] == ["EverySteps(n=5)", "EverySteps(n=3)"]
+    assert make_scheduler(None, None).describe() == ["EverySteps(n=200)"]

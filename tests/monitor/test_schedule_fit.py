@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.monitor import scheduler as _agenda
+from lis_lightning.monitor import scheduler as scheduler_module
 from lis_lightning.monitor.schedule import (
     AtSteps,
     Budget,
@@ -154,7 +154,7 @@ class Clock:
 
     def __init__(self, monkeypatch, module, per_step, per_snapshot):
         self.now = 1000.0
-        monkeypatch.setattr(_agenda.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: self.now)
         module.on_train_batch_end = lambda *_: self.passes(per_step)
         self.per_snapshot = per_snapshot
 

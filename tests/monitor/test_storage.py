@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, LogError, RecordError, SnapshotError
 from lis_lightning.monitor import storage
-from lis_lightning.monitor.run_history import History
+from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results.movers import Catalogue, movers
 from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 
 
@@ -168,33 +169,33 @@ def test_named_and_later_records_have_folders_of_their_own(small_split, tmp_path
 
 @pytest.fixture
 def history(tmp_path, split):
-    history = History(retention=Retention("best"))
-    history.write(tmp_path, split, {})
+    history = RunHistory(retention=Retention("best"))
+    history.write(tmp_path, Scorer(split), {})
     return history
 
 
 def add(history, folder, split, step, ais):
     """What the monitor does with a snapshot."""
     result = result_at(step, ais)
-    history.keep(split, result, torch.full((split.num_items, 2), float(step)), torch.nn.Linear)
+    history.save_embeddings(split, result, torch.full((split.num_items, 2), float(step)), torch.nn.Linear)
     history.results.append(result)
-    history.write(folder, split, {})
+    history.write(folder, Scorer(split), {})
 
 
 def test_the_best_of_the_last_checkpoint_stays_until_the_next_one(history, split, tmp_path):
     """A killed run goes back to that checkpoint: the better snapshots after it are then those of abandoned weights."""
     add(history, tmp_path, split, 0, 0.1)
     add(history, tmp_path, split, 2, 0.2)
-    history.checkpointed()
+    history.protect_checkpointed()
     state = {**history.state(patience=3), "evaluator": {}}
     add(history, tmp_path, split, 4, 0.3)
     add(history, tmp_path, split, 6, 0.4)
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors", "step-00000006.safetensors"]
     (tmp_path / "snapshots" / "0123.draft").write_text("killed while writing")
-    resumed = History(retention=Retention("best"))
+    resumed = RunHistory(retention=Retention("best"))
     assert resumed.load(state, {})
     resumed.recover(tmp_path)
-    resumed.write(tmp_path, split, {})
+    resumed.write(tmp_path, Scorer(split), {})
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors"]
 
 

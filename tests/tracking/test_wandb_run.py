@@ -89,10 +89,11 @@ def run(home, file, tmp_path_factory):
         failures.extend(tracking.log_result([logger], RESULTS[: number + 1], best))
 
     def end(logger):
-        failures.extend(tracking.log_alert([logger], _wandb.Alert("lis: plateau", "Step 40: enough.", "INFO")))
+        options = {"previous": "improving", "step": 40, "stopped": False}
+        failures.extend(tracking.log_alert([logger], judgement("plateau"), **options))
         failures.extend(tracking.log_movers([logger], [mover(number) for number in range(50)], num=2))
         failures.extend(tracking.finish([logger], RESULTS, BEST, file))
-        hints.append((_wandb.sync_hint([logger]), logger.experiment.settings.sync_dir))
+        hints.append((tracking.sync_hint([logger]), logger.experiment.settings.sync_dir))
 
     hints = []
     made = train(tmp_path_factory.mktemp("run"), start, each, end)
@@ -252,7 +253,7 @@ def test_a_named_monitor_keeps_to_its_own_keys(home, tmp_path):
 
 def test_an_alert_is_kept_offline(run):
     (alert,) = run.of("alert")
-    assert (alert["title"], alert["text"], alert["level"]) == ("lis: plateau", "Step 40: enough.", "INFO")
+    assert (alert["title"], alert["text"], alert["level"]) == ("lis: plateau", "Step 40: about plateau", "INFO")
 
 
 @pytest.mark.parametrize(
@@ -326,4 +327,4 @@ def test_wandb_mode(tmp_path, monkeypatch, environment, netrc, expected):
 def test_the_hint_names_the_folder_to_sync(run, tmp_path):
     assert run.hint == f"W&B is offline; upload this run with `wandb sync {run.sync_dir}`."
     assert run.file.parent == Path(run.sync_dir)
-    assert _wandb.sync_hint([CSVLogger(tmp_path)]) is None
+    assert tracking.sync_hint([CSVLogger(tmp_path)]) is None

@@ -31,7 +31,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Schedule
-from lis_lightning.monitor.scheduler import check_when
+from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
 from lis_lightning.results.snapshot import Snapshot
@@ -73,7 +73,7 @@ class Monitoring:
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
-        check_when(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
+        check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
         if self.save is not None:
             Retention(self.save, "float32")
 
