@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lis_lightning.data.columns import Label, task_logits
-from lis_lightning.data.split import WINDOWS, PreferenceSplit
+from lis_lightning.data.events import WINDOWS
 from lis_lightning.errors import ConfigError, LisWarning, LogError
 from lis_lightning.functional.auc import auroc, auroc_influence
 from lis_lightning.functional.intervals import cluster_interval, user_sums
+
+if TYPE_CHECKING:
+    from lis_lightning.data.split import PreferenceSplit
 
 WRONG_SIGN_Z = -2.0
 MANY_REPEATS = 0.01  # share of repeated rows from which a reader should know

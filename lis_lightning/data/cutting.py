@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,21 +14,27 @@ from numpy.typing import NDArray
 from lis_lightning.data import tables as _log
 from lis_lightning.data.checks import check_settings, check_split, warn_of_logits, warn_of_repeats
 from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
+from lis_lightning.data.events import WINDOWS, Events, Log
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
-from lis_lightning.data.split import WINDOWS, Events, Log, PreferenceSplit
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
 from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
 
+if TYPE_CHECKING:
+    from lis_lightning.data.split import PreferenceSplit
+
 ROLLING_START = 0.5  # share of the events before the first period
 
 
-def cut_log(log: str | Path | _log.Table, settings: dict[str, Any]) -> PreferenceSplit:
+def cut_log(
+    log: str | Path | _log.Table, settings: dict[str, Any], split_class: type[PreferenceSplit]
+) -> PreferenceSplit:
     """Return the split of the primary task, in the first period; it knows all the others.
 
     Args:
         log: As of ``PreferenceSplit.from_log``.
         settings: Its other arguments.
+        split_class: What is made.
 
     Raises:
         LogError: If the log cannot be used as it is.
@@ -42,12 +48,12 @@ def cut_log(log: str | Path | _log.Table, settings: dict[str, Any]) -> Preferenc
         labels=labels,
         base_logits=task_logits(settings["base_logit"], list(labels)),
     )
-    split = _cut(columns, settings | {"units_per_day": columns.units_per_day})
+    split = _cut(columns, settings | {"units_per_day": columns.units_per_day}, split_class)
     warn_of_repeats(columns.num_repeats(), columns.user.size)
     return split
 
 
-def _cut(columns: Columns, settings: dict[str, Any]) -> PreferenceSplit:
+def _cut(columns: Columns, settings: dict[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
     rng = np.random.default_rng(settings["seed"])
     edges = _edges(columns.time, settings)
     # Drawn before anything that depends on the budget, so that the same items are unseen whatever the budget.
@@ -58,9 +64,13 @@ def _cut(columns: Columns, settings: dict[str, Any]) -> PreferenceSplit:
     chosen = take_whole_users(columns.user, columns.item, part > 0, **budgets, rng=rng)
     rows = _order(columns, part, chosen, unseen, settings["history"])
     periods = [_period(rows, index, settings) for index in range(len(edges) - 1)]
-    alignment, family = _alignment(rows), dict[str, tuple[PreferenceSplit, ...]]()
+    alignment = _alignment(rows)
+    family: dict[str, tuple[PreferenceSplit, ...]] = {}
     for task in rows.columns.labels:
-        family[task] = tuple(_split(rows, period, task, alignment, settings, family) for period in periods)
+        family[task] = tuple(
+            split_class(**_split_fields(rows, period, task, settings), alignment=alignment, _family=family)
+            for period in periods
+        )
     for splits in family.values():
         for split in splits:
             check_split(split)
@@ -273,15 +283,8 @@ def _alignment(rows: _Rows) -> pl.DataFrame:
     )
 
 
-def _split(
-    rows: _Rows,
-    period: _Period,
-    task: str,
-    alignment: pl.DataFrame,
-    settings: dict[str, Any],
-    family: dict[str, tuple[PreferenceSplit, ...]],
-) -> PreferenceSplit:
-    """Return the split of one task in one pair of windows."""
+def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the split of one task in one pair of windows, but for what all splits share."""
     columns, scored = rows.columns, period.scored
     label, by_user, by_item = columns.labels[task], rows.by_user[task], rows.by_item[task]
     log, events = period.log, period.events
@@ -295,24 +298,22 @@ def _split(
         )
     if task in columns.base_logits:
         events = replace(events, base_logit=columns.base_logits[task][scored])
-    return PreferenceSplit(
-        item_ids=rows.item_ids,
-        user_ids=rows.user_ids,
-        log=log,
-        log_item_ids=columns.item_ids,
-        log_user_ids=columns.user_ids,
-        events=events,
-        history_item=rows.history_item,
-        history_label=label[: rows.history_item.size],
-        alignment=alignment,
-        prior=float(log.label[log.window == 0].mean()),
-        slices=period.slices,
-        task=task,
-        period=period.index,
-        settings=settings,
-        hash=_hash(log, columns.item_ids, rows.unseen, events, settings),
-        _family=family,
-    )
+    return {
+        "item_ids": rows.item_ids,
+        "user_ids": rows.user_ids,
+        "log": log,
+        "log_item_ids": columns.item_ids,
+        "log_user_ids": columns.user_ids,
+        "events": events,
+        "history_item": rows.history_item,
+        "history_label": label[: rows.history_item.size],
+        "prior": float(log.label[log.window == 0].mean()),
+        "slices": period.slices,
+        "task": task,
+        "period": period.index,
+        "settings": settings,
+        "hash": _hash(log, columns.item_ids, rows.unseen, events, settings),
+    }
 
 
 def _hash(log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]) -> str:

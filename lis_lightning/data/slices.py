@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lis_lightning.data.split import Events, Log
+from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Categories
 
 HEAD_SHARE = 0.8  # of the events of w0 fall on the head items

@@ -13,75 +13,16 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from lis_lightning.data.columns import Label
+from lis_lightning.data.cutting import cut_log
+from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Table
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.as_of_counts import AsOf
 
 if TYPE_CHECKING:
     from lis_lightning.results.result import LISResult
 
 Windows = tuple[float, float, float] | tuple[Any, Any] | Literal["rolling"]
 MEMO = "_memo"  # attribute of a split that holds what scoring computed for it: freed with it, not pickled
-WINDOWS = ("w0 align", "w1 probe-train", "w2 probe-test")
-
-
-@dataclass(frozen=True)
-class Log:
-    """Events as arrays sorted by user, then time: what preference data is built from. [num_rows] each.
-
-    It ends with w2: of a rolling split each period has a log of its own, without what came later.
-
-    Attributes:
-        user: User index; indices below ``split.num_users`` are the scored users.
-        item: Item index; indices below ``split.num_items`` are the rows of R.
-        label: 0 or 1.
-        time: Timestamp.
-        window: 0 before w1, 1 in w1, 2 in w2.
-        num_users: Number of users of the log.
-        num_items: Number of items of the log.
-    """
-
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    label: NDArray[np.int8]
-    time: NDArray[Any]
-    window: NDArray[np.int8]
-    num_users: int
-    num_items: int
-
-
-@dataclass(frozen=True)
-class Events:
-    """The scored events of w1 and w2, with what was known strictly before each. [num_events] each.
-
-    Attributes:
-        user: User index in ``[0, split.num_users)``.
-        item: Row of the target in R.
-        label: 0 or 1.
-        train: True in w1 (the probe is fitted there), False in w2 (it is tested there).
-        start: The history of event e is rows ``start[e]:stop[e]`` of the history arrays.
-        stop: See `start`.
-        by_user: Counts of the user's earlier events, over all of the log.
-        by_item: Counts of the item's earlier events.
-        unseen: Whether the target was withheld from alignment.
-        base_logit: Logit of a production ranker, where the log has one for this task.
-        weight: What each event is worth, at least 0; None where all are worth the same.
-    """
-
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    label: NDArray[np.int8]
-    train: NDArray[np.bool_]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    by_user: AsOf
-    by_item: AsOf
-    unseen: NDArray[np.bool_]
-    base_logit: NDArray[np.float64] | None
-    weight: NDArray[np.float64] | None
-
-    def __len__(self) -> int:
-        return self.user.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +159,6 @@ class PreferenceSplit:
             >>> split.num_items, len(split.events)
             (4, 20)
         """
-        from lis_lightning.data.cutting import cut_log
-
         return cut_log(
             log,
             {
@@ -228,6 +167,7 @@ class PreferenceSplit:
                 "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives, "base_logit": base_logit,
                 "seed": seed,
             },
+            cls,
         )  # fmt: skip
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lis_lightning.data.split import Log, PreferenceSplit
+from lis_lightning.data.events import Log
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, ShapeError
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_coordinates import principal_coordinates

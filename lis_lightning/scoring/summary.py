@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lis_lightning.data.split import WINDOWS, PreferenceSplit
+from lis_lightning.data.events import WINDOWS
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.auc import auroc
 from lis_lightning.results.text import plain_console
 from lis_lightning.scoring.base_ranker import prepare
