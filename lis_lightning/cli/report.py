@@ -16,6 +16,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.report.page import write_report
 from lis_lightning.report.runs import RecordedRun, find_runs
 from lis_lightning.report.terminal import render_text
+from lis_lightning.tracking.wandb_offline import OFFLINE_READERS
 
 _DESCRIPTION = """\
 Shows what training did for the ranker: whether the score still improves, how far it is from the ceiling, whether to
@@ -71,7 +72,7 @@ def _report(arguments: Sequence[str]) -> None:
     if options.watch is not None:
         _watch(options.paths, page, options.title, options.watch, open_it=options.open)
         return
-    runs = find_runs(options.paths)
+    runs = find_runs(options.paths, OFFLINE_READERS)
     _print(render_text(runs))
     if page is not None:
         write_report(runs, page, title=options.title)
@@ -114,7 +115,7 @@ def _watch(paths: Sequence[str], page: Path | None, title: str | None, seconds: 
 def _runs_so_far(paths: Sequence[str]) -> list[RecordedRun]:
     """Return the runs in existing folders; none before the first snapshot."""
     try:
-        return find_runs(paths)
+        return find_runs(paths, OFFLINE_READERS)
     except ConfigError:
         if not all(Path(path).expanduser().exists() for path in paths):
             raise

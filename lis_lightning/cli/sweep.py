@@ -20,7 +20,7 @@ from lis_lightning.align.training.console import rank_zero_print
 from lis_lightning.align.training.pruning import Rival
 from lis_lightning.align.training.run import PAUSED, Run
 from lis_lightning.results.jobs import WHOLE, Job, jobs_in, results_of, runs_in
-from lis_lightning.results.leaderboard import conclusion, frame, leaderboard, render
+from lis_lightning.results.leaderboard import conclusion, rank_recipes, render_standings, standings_frame
 from lis_lightning.tracking.logger_options import leaderboard_destination
 from lis_lightning.tracking.loggers import log_leaderboard
 
@@ -124,11 +124,11 @@ def report(folder: Path) -> int:
     Args:
         folder: Of the sweep.
     """
-    places = leaderboard(runs_in(folder))
+    places = rank_recipes(runs_in(folder))
     if not places:
         return 0
-    frame(places).write_csv(folder / TABLE_FILE)
-    rank_zero_print(f"\n{render(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
+    standings_frame(places).write_csv(folder / TABLE_FILE)
+    rank_zero_print(f"\n{render_standings(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
     jobs = list(jobs_in(folder))
     for path, job in jobs:
         if job.status == "pruned":

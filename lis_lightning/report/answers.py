@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.results.format import format_bounds, format_estimate, format_interval, format_share
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 
@@ -47,19 +48,6 @@ def tone(verdict: str) -> str:
     return "good" if verdict in _GOOD else "bad" if verdict in _BAD else "plain"
 
 
-def interval(value: float, low: float, high: float, *, percent: bool = False) -> str:
-    """Write a number with its 95 % interval; a dash where there is none.
-
-    Example:
-        >>> interval(0.0123, 0.01, 0.0146), interval(0.5, 0.42, 0.58, percent=True), interval(float("nan"), 0, 0)
-        ('+0.0123 [+0.0100, +0.0146]', '50% [42%, 58%]', '-')
-    """
-    if math.isnan(value):
-        return "-"
-    shape = "{:.0%} [{:.0%}, {:.0%}]" if percent else "{:+.4f} [{:+.4f}, {:+.4f}]"
-    return shape.format(value, low, high)
-
-
 def answers(run: RecordedRun) -> list[Answer]:
     """Return what a person wants to know of a run within ten seconds.
 
@@ -68,8 +56,8 @@ def answers(run: RecordedRun) -> list[Answer]:
     """
     said, last, best = run.judgement, run.results[-1], run.best
     _, improving, bottleneck = _READING[said.verdict]
-    newest = f"newest snapshot: step {last.step}, AIS {interval(last.ais, last.ais_low, last.ais_high)}"
-    keep = f"Keep step {best.step}: AIS {interval(best.ais, best.ais_low, best.ais_high)}."
+    newest = f"newest snapshot: step {last.step}, AIS {format_interval(last.ais, last.ais_low, last.ais_high)}"
+    keep = f"Keep step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}."
     return [
         Answer(question="Still improving?", answer=improving, evidence=newest),
         Answer(question="How far from the ceiling?", answer=_distance(best), evidence=_room(best)),
@@ -80,7 +68,8 @@ def answers(run: RecordedRun) -> list[Answer]:
 
 def _distance(best: Snapshot) -> str:
     if not math.isnan(best.realised):
-        return f"{best.realised:.0%} realised [{best.realised_low:.0%}, {best.realised_high:.0%}]"
+        bounds = format_bounds(best.realised_low, best.realised_high, percent=True)
+        return f"{format_share(best.realised)} realised {bounds}"
     limit = best.ceiling
     if limit is None:
         return "No ceiling was computed"
@@ -90,10 +79,12 @@ def _distance(best: Snapshot) -> str:
 
 
 def _room(best: Snapshot) -> str:
-    left = interval(best.headroom, best.headroom_low, best.headroom_high)
+    left = format_interval(best.headroom, best.headroom_low, best.headroom_high)
     limit = best.ceiling
-    known = "" if limit is None else f"ceiling of {best.aligned_to} {interval(limit.value, limit.low, limit.high)}; "
-    return f"{known}the data would still add {left}" if left != "-" else known.rstrip("; ") or "see the curve"
+    ceiling = "" if limit is None else f"ceiling of {best.aligned_to} {format_estimate(limit)}"
+    if left == "-":
+        return ceiling or "see the curve"
+    return "; ".join(filter(None, [ceiling, f"the data would still add {left}"]))
 
 
 def _action(run: RecordedRun) -> str:

@@ -15,8 +15,8 @@ import polars as pl
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.functional.multiple_comparisons import ranking_in_words
 from lis_lightning.report.tables import Table
+from lis_lightning.results.format import format_gain, format_share, plain_console
 from lis_lightning.results.result import LISResult
-from lis_lightning.results.text import plain_console
 from lis_lightning.scoring.auditing import Audit, Part
 
 _WIDTH = 130
@@ -127,7 +127,7 @@ def _tables(part: Part, aligned_to: str) -> list[Table]:
 def _preferences(part: Part, where: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            name, _cell(limit.value, limit.low, limit.high), _gain(limit.past), _of(limit.future),
+            name, _cell(limit.value, limit.low, limit.high), format_gain(limit.past), _of(limit.future),
             f"{limit.missing_positive:.1%} / {limit.missing_negative:.1%}",
         )
         for name, limit in part.ceilings.items()
@@ -151,8 +151,8 @@ def _differences(part: Part, where: str) -> Table:
 def _representations(part: Part, aligned_to: str, where: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            name, _cell(result.ais, result.ais_low, result.ais_high), _gain(result.ais_geometry),
-            _cell(result.realised, result.realised_low, result.realised_high, _share),
+            name, _cell(result.ais, result.ais_low, result.ais_high), format_gain(result.ais_geometry),
+            _cell(result.realised, result.realised_low, result.realised_high, format_share),
             _cell(result.headroom, result.headroom_low, result.headroom_high),
         )
         for name, result in _best_first(part)
@@ -194,7 +194,7 @@ def _timeline(audit: Audit) -> Table:
     rows: list[tuple[str, ...]] = [("AUC of the base", *(f"{part.facts['base_auc']:.4f}" for part in periods), "")]
     for (measure, name), change in audit.aging.items():
         gains = [cluster_interval(*part.gains[measure, name]) for part in periods]
-        spans = [f"{one.value:+.4f} ±{one.high - one.value:.4f}" for one in gains]
+        spans = [f"{format_gain(one.value)} ±{one.high - one.value:.4f}" for one in gains]
         rows.append((f"{_LABELS[measure]} {name}", *spans, _of(change)))
     headings = ("test window from", *(part.begins for part in periods), "newest less oldest")
     return Table(f"How fast they age ({periods[0].task})", headings, rows)
@@ -215,14 +215,6 @@ def _of(estimate: Estimate) -> str:
     return _cell(estimate.value, estimate.low, estimate.high)
 
 
-def _gain(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.4f}"
-
-
-def _share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.0%}"
-
-
-def _cell(value: float, low: float, high: float, form: Callable[[float], str] = _gain) -> str:
+def _cell(value: float, low: float, high: float, form: Callable[[float], str] = format_gain) -> str:
     """Return a value with its interval."""
     return form(value) if math.isnan(low) else f"{form(value)} [{form(low)}, {form(high)}]"

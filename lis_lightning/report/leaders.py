@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lis_lightning.report.runs import RecordedRun, same_split
 from lis_lightning.results.jobs import Job, by_recipe
-from lis_lightning.results.leaderboard import Place, Runs, conclusion, leaderboard
+from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_recipes
 
 
-def places_of(runs: Sequence[RecordedRun]) -> list[Place]:
-    """Return the places of the runs that can be paired, seeds of one recipe together; none of fewer than two."""
+def standings_of(runs: Sequence[RecordedRun]) -> list[Standing]:
+    """Return the standings of the runs that can be paired, seeds of one recipe together; none of fewer than two."""
     able = same_split(runs)
     named: dict[str, list[RecordedRun]] = {}
     jobs: dict[Path, Job] = {run.path: run.job for run in able if run.job is not None}
@@ -21,7 +21,7 @@ def places_of(runs: Sequence[RecordedRun]) -> list[Place]:
         named.setdefault(together.get(run.path, run.name), []).append(run)
     if len(named) < 2:
         return []
-    return leaderboard(
+    return rank_recipes(
         {
             name: Runs(best=[run.best for run in members], seconds=sum(_seconds(run) for run in members))
             for name, members in named.items()
@@ -34,11 +34,11 @@ def ranked(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
     return sorted(runs, key=lambda run: -run.best.ais if math.isfinite(run.best.ais) else math.inf)
 
 
-def conclusion_of(places: Sequence[Place]) -> str:
+def conclusion_of(standings: Sequence[Standing]) -> str:
     """Say in a sentence which one to take."""
     return (
-        conclusion(places)
-        if places
+        conclusion(standings)
+        if standings
         else "These runs cannot be compared by pairs: fewer than two have a record on one split."
     )
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.report import figures, tables
-from lis_lightning.report.answers import answers, interval, mark, tone
+from lis_lightning.report.answers import answers, mark, tone
 from lis_lightning.report.document import document, write
-from lis_lightning.report.leaders import conclusion_of, places_of, ranked
+from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
 from lis_lightning.report.pictures import shown_movers
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.results.format import format_interval
 
 NUM_SHOWN = 4  # runs whose curves are drawn at first: more bands than these hide each other
 
@@ -54,7 +55,7 @@ def render_report(
     """Return the page as text; see :func:`write_report`."""
     runs = ranked(runs)
     lead = runs[0]
-    places = places_of(runs)
+    standings = standings_of(runs)
     companions = list(lead.best.companions)
     drawn = {"curve": figures.curves(runs, references), "slices": figures.slices(lead), "cost": figures.cost(lead)}
     drawn |= {f"companion-{index}": figures.companion(lead, name) for index, name in enumerate(companions)}
@@ -72,13 +73,13 @@ def render_report(
             "name": lead.name, "verdict": lead.judgement.verdict, "message": lead.judgement.message,
             "mark": mark(lead.judgement.verdict), "tone": tone(lead.judgement.verdict),
         },
-        conclusion=conclusion_of(places),
+        conclusion=conclusion_of(standings),
         answers=answers(lead),
         failures=[f"{run.name}: {failure}" for run in runs for failure in run.failures],
         curve_label=_curve_label(lead),
         snapshots=tables.snapshots(runs),
         gauges=[_gauge(run, number if len(runs) > 1 else None) for number, run in enumerate(runs)],
-        leaderboard=tables.board(places) if len(runs) > 1 else None,
+        leaderboard=tables.board(standings) if len(runs) > 1 else None,
         slices=tables.slices(lead),
         movers=shown_movers(lead),
         concentration=tables.concentrated(lead),
@@ -91,8 +92,8 @@ def render_report(
 def _listed(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
     """Return the runs as the page lists them; the first of them are shown at first."""
     return [
-        {"name": run.name, "colour": colour, "dash": dash, "shown": place < NUM_SHOWN}
-        for place, (run, (colour, dash)) in enumerate(zip(runs, figures.colours(runs), strict=True))
+        {"name": run.name, "colour": colour, "dash": dash, "shown": standing < NUM_SHOWN}
+        for standing, (run, (colour, dash)) in enumerate(zip(runs, figures.colours(runs), strict=True))
     ]
 
 
@@ -107,7 +108,7 @@ def _gauge(run: RecordedRun, number: int | None) -> dict[str, Any]:
     low, high = cut(best.realised_low), cut(best.realised_high)
     return {
         "run": number, "name": run.name, "known": known, "value": cut(best.realised), "low": low, "width": high - low,
-        "text": interval(best.realised, best.realised_low, best.realised_high, percent=True)
+        "text": format_interval(best.realised, best.realised_low, best.realised_high, percent=True)
         if known else answers(run)[1].answer,
     }  # fmt: skip
 
@@ -116,5 +117,5 @@ def _curve_label(lead: RecordedRun) -> str:
     best = lead.best
     return (
         f"AIS over optimizer steps. {lead.name}: {len(lead.results)} snapshots, best at step {best.step} with "
-        f"{interval(best.ais, best.ais_low, best.ais_high)}; verdict {lead.judgement.verdict}."
+        f"{format_interval(best.ais, best.ais_low, best.ais_high)}; verdict {lead.judgement.verdict}."
     )

@@ -1,10 +1,10 @@
-"""Runs as they lie on disk: their records, what they were told, and their items; or, without a record, W&B's file."""
+"""The runs below a folder, read from their records, their Hydra overrides and their catalogues of items."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -19,27 +19,33 @@ from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import Record
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule, judge
-from lis_lightning.tracking.wandb_offline import read_offline
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RecordedRun:
-    """One run, as far as it has come.
+    """One run up to its newest snapshot.
 
     Attributes:
-        name: What tells it from the others.
-        path: Its record, or W&B's file.
+        name: Display name, unique among the runs of a report.
+        path: The file it was read from.
         results: Its snapshots by step; at least one.
-        split: Facts of the split it was measured on.
-        settings: How it was monitored, by name.
-        overrides: What the command line said, ``key=value`` each.
-        failures: What the training survived, in words.
-        ended: Whether it has come to its end.
-        times: When the snapshot of each step was on disk; empty where nobody knows.
-        versions: Of the packages that can change a number.
-        job: What a sweep knows of it; None outside one.
-        paired: Whether it can be compared by user: a record can, what W&B keeps cannot.
+        split: Facts of the split it was scored on.
+        settings: Settings of the monitor, by name.
+        overrides: Hydra overrides of the command line, ``key=value`` each.
+        failures: Errors that the training survived, in words.
+        ended: Whether the run has ended.
+        times: When the snapshot of each step was written; empty where unknown.
+        versions: Versions of the packages that can change a number.
+        job: Its job in a sweep; None outside a sweep.
+        paired: Whether its snapshots hold the per-user values of a paired comparison. Records do, W&B's files do not.
         catalogue: Its items; None where they are not known.
+
+    Example:
+        >>> from lis_lightning.results import LISResult, Snapshot
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> run = RecordedRun(name="mine", path=Path("record.jsonl"), results=[Snapshot.of(result, step=200)])
+        >>> run.best.step, run.recipe
+        (200, 'mine')
     """
 
     name: str
@@ -58,12 +64,12 @@ class RecordedRun:
 
     @property
     def recipe(self) -> str:
-        """What it shares with runs of other seeds."""
+        """Name of the recipe, which runs of other seeds share."""
         return self.name if self.job is None else self.job.recipe
 
     @cached_property
     def judgement(self) -> Judgement:
-        """What its results say, by its own stop rule. What W&B keeps is not judged anew: its verdict stands."""
+        """Judgement by the run's own stop rule; without per-user values, the verdict that was logged."""
         last = self.results[-1]
         if not self.paired:
             best = max(range(len(self.results)), key=lambda index: self.results[index].ais)
@@ -80,119 +86,125 @@ class RecordedRun:
 
     @property
     def movers(self) -> list[Mover]:
-        """Items whose gain rose or fell most from the first snapshot to the best; none where items are not known."""
+        """Items whose gain rose or fell most from the first snapshot to the best; empty without a catalogue."""
         return [] if self.catalogue is None else movers(self.results[0], self.best, self.catalogue)
 
 
-def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
-    """Return all runs in folders, by their records; a W&B run without a record is read from W&B's offline file.
+RunReader = Callable[[Path], RecordedRun | None]  # of a file; None where it has no snapshot
+
+
+def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | None = None) -> list[RecordedRun]:
+    """Return all runs below some paths, read from their records or, without a record, by a reader of another format.
 
     Args:
-        paths: Folders, which are searched through and through, and files: ``record*.jsonl`` or ``run-*.wandb``.
+        paths: Folders, which are searched recursively, and files: ``record*.jsonl`` or a pattern of `readers`.
+        readers: Readers of other file formats, by file name pattern, such as
+            :data:`lis_lightning.tracking.OFFLINE_READERS`. In a folder, they read runs without a record only.
 
     Returns:
         Runs with at least one snapshot, in the order of their paths.
 
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
-        RecordError: If a file that was named cannot be read. In a folder, damaged ones are passed over with a warning.
+        RecordError: If a file that was named cannot be read. In a folder, damaged files are skipped with a warning.
     """
+    readers = readers or {}
     given = [Path(path).expanduser() for path in paths]
     for path in given:
         if not path.exists():
-            raise ConfigError(f"{path} does not exist. Name a folder of runs, a record.jsonl or a run-*.wandb.")
-    found: dict[Path, RecordedRun] = {}
+            files = " or ".join(["record.jsonl", *readers])
+            raise ConfigError(f"{path} does not exist. Name a folder of runs, or a file {files}.")
+    runs: dict[Path, RecordedRun] = {}
     problems: list[str] = []
     for path in given:
-        for file in [path] if path.is_file() else _files_in(path):
+        files_of_path = [path] if path.is_file() else _files_in(path, readers)
+        for file in files_of_path:
             try:
-                run = _read(file)
+                run = _read(file, readers)
             except LisError as error:
                 if file == path:
                     raise
                 problems.append(str(error))
                 continue
             if run is not None:
-                found.setdefault(file.resolve(), run)
-    if not found:
+                runs.setdefault(file.resolve(), run)
+    if not runs:
         reasons = "".join(f"\n{problem}" for problem in problems)
+        formats = " or ".join(["a record.jsonl", *readers])
         raise ConfigError(
-            f"There is no run with a snapshot in {', '.join(map(str, given))}. A run has a record.jsonl where its "
-            f"LISMonitor wrote it (`dirpath`, or the first logger's folder), or W&B's run-*.wandb.{reasons}"
+            f"There is no run with a snapshot in {', '.join(map(str, given))}. Looked for {formats}; LISMonitor writes "
+            f"the record to its `dirpath` or the first logger's folder.{reasons}"
         )
     for problem in problems:
         warnings.warn(f"Passed over: {problem}", LisWarning, stacklevel=2)
-    return _named(list(found.values()))
+    return _named(list(runs.values()))
 
 
 def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRun:
-    """Return the run of a record; where the disk refused one, what is known without it.
+    """Return the run of a record or, where no record could be written, a run of its snapshots alone.
 
     Args:
         record: The file; None where there is none.
         results: The snapshots, by step.
     """
-    run = None if record is None else _read(record)
+    run = None if record is None else _read_record(record)
     return run or RecordedRun(name="run", path=record or Path("no record"), results=results)
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """Return the records below a folder, and the W&B files of runs that have none."""
+def _files_in(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the records below a folder, and the files of other formats of runs that have no record."""
     records = sorted(folder.rglob("record*.jsonl"))
-    offline = [
-        file
-        for file in sorted(folder.rglob("run-*.wandb"))
-        if not any(file.is_relative_to(record.parent) for record in records)
-    ]
-    return [*records, *offline]
+    recorded_folders = [record.parent for record in records]
+    candidates = [file for pattern in patterns for file in sorted(folder.rglob(pattern))]
+    foreign = [file for file in candidates if not any(map(file.is_relative_to, recorded_folders))]
+    return [*records, *foreign]
 
 
-def _read(file: Path) -> RecordedRun | None:
-    """Return the run of a file; None where it has no snapshot yet, or nothing of ours."""
-    if file.suffix == ".wandb":
-        logged = read_offline(file)
-        if not logged.results:
-            return None
-        return RecordedRun(
-            name=logged.name or file.stem, path=file, results=logged.results, split=logged.split, paired=False,
-            ended=logged.ended,
-        )  # fmt: skip
-    found = Record.contents(file)  # once: a run that trains goes on writing
-    if not found.results:
+def _read(file: Path, readers: Mapping[str, RunReader]) -> RecordedRun | None:
+    """Return the run of a file; None where it has no snapshot of ours yet."""
+    for pattern, reader in readers.items():
+        if file.match(pattern):
+            return reader(file)
+    return _read_record(file)
+
+
+def _read_record(file: Path) -> RecordedRun | None:
+    contents = Record.contents(file)  # read once: a run in training appends to it
+    if not contents.results:
         return None
-    statuses = found.statuses
+    statuses = contents.statuses
     return RecordedRun(
         name=file.parent.name,
         path=file,
-        results=found.results,
-        split=found.header["split"],
-        settings=found.header["config"],
+        results=contents.results,
+        split=contents.header["split"],
+        settings=contents.header["config"],
         overrides=_overrides(file.parent),
         failures=[_failure(status) for status in statuses if status["kind"] == "failure"],
         ended=bool(statuses) and statuses[-1]["kind"] == "end",
-        times=found.times,
-        versions=found.header["versions"],
+        times=contents.times,
+        versions=contents.header["versions"],
         job=Job.read(file.parent) if (file.parent / JOB_FILE).is_file() else None,
         catalogue=_catalogue(file),
     )
 
 
 def _failure(status: Mapping[str, Any]) -> str:
-    said = {key: value for key, value in status.items() if key not in {"kind", "time"}}
-    return ", ".join(f"{key} {value}" for key, value in said.items())
+    facts = {key: value for key, value in status.items() if key not in {"kind", "time"}}
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def _overrides(folder: Path) -> list[str]:
-    """Return what Hydra was told, where it ran the job."""
+    """Return the overrides of a job that Hydra ran; empty for other runs."""
     from omegaconf import OmegaConf
 
     with contextlib.suppress(OSError, ValueError):
-        return [str(one) for one in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+        return [str(override) for override in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     return []
 
 
 def _catalogue(record: Path) -> Catalogue | None:
-    """Return the items beside a record, or None: a page is better without movers than not at all."""
+    """Return the items beside a record; None where they cannot be read, so that a report goes without movers."""
     path = Catalogue.beside(record)
     with contextlib.suppress(OSError, pl.exceptions.PolarsError, LisError):
         return Catalogue.read(path)
@@ -200,25 +212,27 @@ def _catalogue(record: Path) -> Catalogue | None:
 
 
 def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs with names that tell them apart: as much of their folders as it takes."""
-
-    def name(run: RecordedRun, depth: int) -> str:
-        if run.job is not None and depth == 0:
-            return f"{run.recipe} seed {run.job.seed}"
-        folders = run.path.parent.resolve().parts[-1 - depth :]
-        stem = run.path.stem.removeprefix("record").strip("-")
-        return "/".join(folders) + (f" {stem}" if stem and run.path.suffix == ".jsonl" else "")
-
+    """Return the runs with unique names: as many parent folders are put in front as that takes."""
     for depth in range(8):
-        names = [run.name if run.path.suffix == ".wandb" and depth == 0 else name(run, depth) for run in runs]
+        names = [_name(run, depth) for run in runs]
         if len(set(names)) == len(names):
             break
     else:
         names = [str(run.path) for run in runs]
-    return [replace(run, name=said) for run, said in zip(runs, names, strict=True)]
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _name(run: RecordedRun, depth: int) -> str:
+    if depth == 0 and not run.paired:  # a file of another format brings a name of its own
+        return run.name
+    if depth == 0 and run.job is not None:
+        return f"{run.recipe} seed {run.job.seed}"
+    folders = "/".join(run.path.parent.resolve().parts[-1 - depth :])
+    stem = run.path.stem.removeprefix("record").strip("-")
+    return f"{folders} {stem}" if stem and run.paired else folders
 
 
 def same_split(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs that can be paired with the first that can: those with a record on its split."""
-    able = [run for run in runs if run.paired]
-    return [run for run in able if run.best.split_hash == able[0].best.split_hash]
+    """Return the runs that can be compared by user: those with a record, on the split of the first of them."""
+    paired = [run for run in runs if run.paired]
+    return [run for run in paired if run.best.split_hash == paired[0].best.split_hash]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from lis_lightning.results.format import format_bounds, format_gain, format_interval, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.text import plain_console
 
 
 def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hint: str | None = None) -> str:
@@ -42,26 +41,21 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
     for result in results:
         table.add_row(
             f"{result.step}{'*' if result is best else ' '}",
-            f"{result.ais:+.4f}",
-            f"[{result.ais_low:+.4f}, {result.ais_high:+.4f}]",
-            f"{result.ais_geometry:+.4f}",
-            _share(result.realised),
-            *(f"{task.ais:+.4f}" for task in result.tasks.values()),
+            format_gain(result.ais),
+            format_bounds(result.ais_low, result.ais_high),
+            format_gain(result.ais_geometry),
+            format_share(result.realised),
+            *(format_gain(task.ais) for task in result.tasks.values()),
             result.verdict,
         )
-    plain_console(output := io.StringIO(), 100).print(table)
-    return output.getvalue().rstrip()
+    return render_plain(table, width=100)
 
 
 def snapshot_line(result: Snapshot) -> str:
     """Return a snapshot as one line of a log."""
-    realised = "" if math.isnan(result.realised) else f", {_share(result.realised)} of the ceiling"
+    interval = format_interval(result.ais, result.ais_low, result.ais_high)
+    realised = "" if math.isnan(result.realised) else f", {format_share(result.realised)} of the ceiling"
     return (
-        f"LIS step {result.step}: AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]{realised}, "
+        f"LIS step {result.step}: AIS {interval}{realised}, "
         f"{result.verdict} ({result.encode_seconds:.1f} s to encode, {result.score_seconds:.1f} s to score)"
     )
-
-
-def _share(value: float) -> str:
-    """Write a share in per cent; a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.0%}"

@@ -9,9 +9,10 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from lis_lightning.report.answers import interval, mark
+from lis_lightning.report.answers import mark
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.leaderboard import Place
+from lis_lightning.results.format import format_estimate, format_gain, format_interval, format_share
+from lis_lightning.results.leaderboard import Standing
 from lis_lightning.results.movers import concentration
 
 HOW_TO_READ = (
@@ -42,12 +43,12 @@ def snapshots(runs: Sequence[RecordedRun]) -> Table:
         [
             *([run.name] if several else []),
             f"{one.step}{' ★' if one is run.best else ''}",
-            interval(one.ais, one.ais_low, one.ais_high),
-            f"{one.ais_geometry:+.4f}",
-            interval(one.realised, one.realised_low, one.realised_high, percent=True),
-            interval(one.headroom, one.headroom_low, one.headroom_high),
+            format_interval(one.ais, one.ais_low, one.ais_high),
+            format_gain(one.ais_geometry),
+            format_interval(one.realised, one.realised_low, one.realised_high, percent=True),
+            format_interval(one.headroom, one.headroom_low, one.headroom_high),
             "-" if math.isnan(one.gain_z) else f"{one.gain_z:+.1f}",
-            interval(one.gauc_gain, one.gauc_gain_low, one.gauc_gain_high),
+            format_interval(one.gauc_gain, one.gauc_gain_low, one.gauc_gain_high),
             f"{mark(one.verdict)} {one.verdict}",
         ]
         for run in runs
@@ -66,23 +67,23 @@ def snapshots(runs: Sequence[RecordedRun]) -> Table:
     return Table("Snapshots", [*(["run"] if several else []), *headings], rows)
 
 
-def board(places: Sequence[Place]) -> Table | None:
-    """Return the leaderboard; None without places."""
-    if not places:
+def board(standings: Sequence[Standing]) -> Table | None:
+    """Return the leaderboard; None without standings."""
+    if not standings:
         return None
     rows = [
         [
-            f"{number}{' =' if number > 1 and place.tied else ''} {place.recipe}",
-            interval(place.ais.value, place.ais.low, place.ais.high),
-            "-" if math.isnan(place.realised) else f"{place.realised:.0%}",
-            "-" if place.step is None else str(place.step),
-            str(place.seeds),
-            "-" if math.isnan(place.seconds) else f"{place.seconds / 60:.1f}",
-            "" if math.isnan(place.p) else interval(place.behind.value, place.behind.low, place.behind.high),
-            "" if math.isnan(place.p) else f"{place.p:.2g}",
-            place.verdict,
+            f"{number}{' =' if number > 1 and standing.tied else ''} {standing.recipe}",
+            format_estimate(standing.ais),
+            format_share(standing.realised),
+            "-" if standing.step is None else str(standing.step),
+            str(standing.seeds),
+            "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}",
+            "" if math.isnan(standing.p) else format_estimate(standing.behind),
+            "" if math.isnan(standing.p) else f"{standing.p:.2g}",
+            standing.verdict,
         ]
-        for number, place in enumerate(places, start=1)
+        for number, standing in enumerate(standings, start=1)
     ]
     headings = ["recipe", "best AIS", "realised", "step", "seeds", "minutes", "the leader gains more", "p", "verdict"]
     return Table("Leaderboard", headings, rows)
@@ -91,7 +92,7 @@ def board(places: Sequence[Place]) -> Table | None:
 def slices(run: RecordedRun) -> Table:
     """Return the gain in each slice at the best snapshot."""
     rows = [
-        [name, f"{part.num_events:,}" if part.num_events else "-", interval(part.value, part.low, part.high)]
+        [name, f"{part.num_events:,}" if part.num_events else "-", format_estimate(part)]
         for name, part in run.best.slices.items()
     ]
     return Table("Slices", ["test events", "number", f"AIS at step {run.best.step}"], rows)
@@ -101,7 +102,7 @@ def concentrated(run: RecordedRun) -> str:
     """Say how many items make half of the gain."""
     gains = run.best.item_gains
     share = concentration(gains[gains != 0]) if gains.size else math.nan
-    return "" if math.isnan(share) else f"Half of all that items gain comes from {share:.0%} of the items."
+    return "" if math.isnan(share) else f"Half of all that items gain comes from {format_share(share)} of the items."
 
 
 def agreement(run: RecordedRun, name: str) -> str:

@@ -6,10 +6,11 @@ import io
 import math
 from collections.abc import Sequence
 
-from lis_lightning.report.answers import answers, interval, mark
-from lis_lightning.report.leaders import conclusion_of, places_of, ranked
+from lis_lightning.report.answers import answers, mark
+from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.leaderboard import render as render_board
+from lis_lightning.results.format import format_gain, format_interval, plain_console
+from lis_lightning.results.leaderboard import render_standings
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -37,33 +38,32 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
         runs: As :func:`find_runs` finds them; at least one.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     values = [one.ais for run in runs for one in run.results if math.isfinite(one.ais)]
     low, high = min([0.0, *values]), max([0.0, *values])
     table = Table(box=box.SIMPLE, header_style="bold")
-    for heading in ("run", f"AIS {low:+.4f} to {high:+.4f}", "best AIS", "step", "realised", "verdict"):
+    for heading in ("run", f"AIS {format_gain(low)} to {format_gain(high)}", "best AIS", "step", "realised", "verdict"):
         table.add_column(heading, no_wrap=heading != "run")
     for run in ranked(runs):
         best = run.best
         table.add_row(
             run.name,
             sparkline([one.ais for one in run.results], low, high),
-            interval(best.ais, best.ais_low, best.ais_high),
+            format_interval(best.ais, best.ais_low, best.ais_high),
             f"{best.step}/{run.results[-1].step}",
-            interval(best.realised, best.realised_low, best.realised_high, percent=True),
+            format_interval(best.realised, best.realised_low, best.realised_high, percent=True),
             f"{mark(run.judgement.verdict)} {run.judgement.verdict}",
         )
-    console = Console(file=(output := io.StringIO()), width=132, markup=False, highlight=False)
+    console = plain_console(output := io.StringIO(), 132)
     console.print(table)
     if len(runs) == 1:
         console.print(f"{runs[0].judgement.verdict}: {runs[0].judgement.message}\n", soft_wrap=True)
         for one in answers(runs[0]):
             console.print(f"{one.question:<26}{one.answer}; {one.evidence}", soft_wrap=True)
-    elif places := places_of(runs):
-        console.print(render_board(places), soft_wrap=True)
-        console.print(conclusion_of(places), soft_wrap=True)
+    elif standings := standings_of(runs):
+        console.print(render_standings(standings), soft_wrap=True)
+        console.print(conclusion_of(standings), soft_wrap=True)
     for run in runs:
         for failure in run.failures:
             console.print(f"{run.name}: survived a failure: {failure}", soft_wrap=True)

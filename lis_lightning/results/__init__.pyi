@@ -1,5 +1,11 @@
 from .jobs import Job as Job, jobs_in as jobs_in, results_of as results_of, runs_in as runs_in
-from .leaderboard import Place as Place, Runs as Runs, conclusion as conclusion, render as render
+from .leaderboard import (
+    Runs as Runs,
+    Standing as Standing,
+    conclusion as conclusion,
+    rank_recipes as rank_recipes,
+    render_standings as render_standings,
+)
 from .record import Record as Record
 from .result import Ceiling as Ceiling, LISResult as LISResult, Placebo as Placebo, SliceEstimate as SliceEstimate
 from .snapshot import Snapshot as Snapshot

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.results.format import format_estimate, format_gain
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 
 
-def shown(estimate: Estimate) -> str:
-    """Write an estimate with its interval."""
-    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
-
-
-def rounded(events: float) -> int:
-    """Round up to two digits: more would pretend to know."""
+def _round_up(events: float) -> int:
+    """Round up to two significant digits: the estimate is no more precise than that."""
     unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
     return round(math.ceil(events / unit) * unit)
 
@@ -69,8 +65,8 @@ def underpowered(
         needed = num_events * detectable / relevant_gain
         return (
             f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
-            f"{detectable:+.4f} only, about {rounded(needed):,} the {relevant_gain:+g} that matters: more users or a "
-            "longer log."
+            f"{format_gain(detectable)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more "
+            "users or a longer log."
         )
     if estimate.low > 0 or estimate.high < relevant_gain:
         return None
@@ -79,6 +75,6 @@ def underpowered(
     # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
     return (
-        f"{what} is {shown(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
-        f"{num_events:,} test events cannot tell, about {rounded(needed):,} can: more users or a longer log."
+        f"{what} is {format_estimate(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "
+        f"{num_events:,} test events cannot tell, about {_round_up(needed):,} can: more users or a longer log."
     )

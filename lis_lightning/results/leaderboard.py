@@ -6,7 +6,6 @@ and its error holds how much they differ: users and seeds are both drawn.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from scipy.stats import norm
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.text import plain_console
 
 SURE = 0.05  # of the probability, after correction, that two recipes as good as each other are told apart
 
@@ -41,7 +40,7 @@ class Runs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Standing:
     """A line of the leaderboard.
 
     Attributes:
@@ -80,14 +79,14 @@ class Place:
 _NOTHING = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
 
 
-def leaderboard(runs: Mapping[str, Runs]) -> list[Place]:
+def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
     """Rank recipes by their best AIS, and say how sure the order is.
 
     Args:
         runs: By name of the recipe.
 
     Returns:
-        Places, the best first; recipes without a finished run last.
+        Standings, the best first; recipes without a finished run last.
 
     Raises:
         ConfigError: If the runs were scored on different splits.
@@ -102,13 +101,13 @@ def leaderboard(runs: Mapping[str, Runs]) -> list[Place]:
     finished = [name for name in ranked if runs[name].best]
     gaps = {name: _difference(runs[finished[0]], runs[name]) for name in finished[1:]}
     chances = _holm({name: 2 * float(norm.sf(abs(gap.z))) for name, gap in gaps.items()}, len(finished))
-    return [_place(name, runs[name], gaps.get(name, _NOTHING), chances.get(name, math.nan)) for name in ranked]
+    return [_standing(name, runs[name], gaps.get(name, _NOTHING), chances.get(name, math.nan)) for name in ranked]
 
 
-def _place(name: str, runs: Runs, behind: Estimate, p: float) -> Place:
+def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
     best = max(runs.best, key=lambda result: result.ais, default=None)
     shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
-    return Place(
+    return Standing(
         recipe=name,
         ais=_combined(_gains(runs), _influence(runs)) if runs.best else _NOTHING,
         realised=float(np.mean(shares)) if shares else math.nan,
@@ -153,47 +152,47 @@ def _holm(chances: Mapping[str, float], number: int) -> dict[str, float]:
     return corrected
 
 
-def conclusion(places: Sequence[Place]) -> str:
+def conclusion(standings: Sequence[Standing]) -> str:
     """Say in a sentence which recipe to take."""
-    finished = [place for place in places if place.seeds]
+    finished = [standing for standing in standings if standing.seeds]
     if not finished:
         return "Every run failed: there is nothing to compare."
-    first, tied = finished[0], [place.recipe for place in finished[1:] if place.tied]
+    first, tied = finished[0], [standing.recipe for standing in finished[1:] if standing.tied]
     alone = "" if len(finished) > 1 else " It is the only one."
     if first.ais.low <= 0:
-        return f"No recipe is clearly above 0; {first.recipe} is highest, {first.ais.value:+.4f}.{alone}"
+        return f"No recipe is clearly above 0; {first.recipe} is highest, {format_gain(first.ais.value)}.{alone}"
     if not tied:
-        return f"{first.recipe} leads with AIS {first.ais.value:+.4f}, clearly before all others.{alone}"
+        return f"{first.recipe} leads with AIS {format_gain(first.ais.value)}, clearly before all others.{alone}"
     others = "; the others are behind" if len(tied) + 1 < len(finished) else ""
     return f"{', '.join([first.recipe, *tied[:-1]])} and {tied[-1]} cannot be told apart{others}."
 
 
-def frame(places: Sequence[Place]) -> pl.DataFrame:
+def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
     """Return the leaderboard as a table, a row a recipe, numbers as they are."""
     rows = [
         {
-            "recipe": place.recipe,
-            "ais": place.ais.value,
-            "ais_low": place.ais.low,
-            "ais_high": place.ais.high,
-            "realised": place.realised,
-            "best_step": place.step,
-            "verdict": place.verdict,
-            "seeds": place.seeds,
-            "failed": place.failed,
-            "pruned": place.pruned,
-            "seconds": place.seconds,
-            "behind": place.behind.value,
-            "behind_z": place.behind.z,
-            "p": place.p,
-            "tied": place.tied,
+            "recipe": standing.recipe,
+            "ais": standing.ais.value,
+            "ais_low": standing.ais.low,
+            "ais_high": standing.ais.high,
+            "realised": standing.realised,
+            "best_step": standing.step,
+            "verdict": standing.verdict,
+            "seeds": standing.seeds,
+            "failed": standing.failed,
+            "pruned": standing.pruned,
+            "seconds": standing.seconds,
+            "behind": standing.behind.value,
+            "behind_z": standing.behind.z,
+            "p": standing.p,
+            "tied": standing.tied,
         }
-        for place in places
+        for standing in standings
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def render(places: Sequence[Place]) -> str:
+def render_standings(standings: Sequence[Standing]) -> str:
     """Return the leaderboard as a table for a terminal; recipes that cannot be told from the leader bear an =."""
     from rich import box
     from rich.table import Table
@@ -202,22 +201,20 @@ def render(places: Sequence[Place]) -> str:
     for heading in ("", "recipe", "best AIS", "95 % interval", "realised", "step", "seeds", "minutes", "behind", "p"):
         table.add_column(heading, justify="left" if heading in {"", "recipe"} else "right", no_wrap=True)
     table.add_column("verdict")
-    for number, place in enumerate(places, start=1):
-        known, lost = bool(place.seeds), ((place.pruned, "pruned"), (place.failed, "failed"))
+    for number, standing in enumerate(standings, start=1):
+        known, lost = bool(standing.seeds), ((standing.pruned, "pruned"), (standing.failed, "failed"))
         table.add_row(
-            f"{number}{' =' if number > 1 and place.tied else ''}",
-            place.recipe,
-            f"{place.ais.value:+.4f}" if known else "-",
-            f"[{place.ais.low:+.4f}, {place.ais.high:+.4f}]" if known else "-",
-            "-" if math.isnan(place.realised) else f"{place.realised:.0%}",
-            "-" if place.step is None else str(place.step),
-            ", ".join([str(place.seeds), *(f"{n} {what}" for n, what in lost if n)]),
-            "-" if math.isnan(place.seconds) else f"{place.seconds / 60:.1f}",
-            "" if math.isnan(place.p) else f"{place.behind.value:+.4f}",
-            "" if math.isnan(place.p) else f"{place.p:.2g}",
-            place.verdict,
+            f"{number}{' =' if number > 1 and standing.tied else ''}",
+            standing.recipe,
+            format_gain(standing.ais.value),
+            format_bounds(standing.ais.low, standing.ais.high) if known else "-",
+            format_share(standing.realised),
+            "-" if standing.step is None else str(standing.step),
+            ", ".join([str(standing.seeds), *(f"{n} {what}" for n, what in lost if n)]),
+            "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}",
+            "" if math.isnan(standing.p) else format_gain(standing.behind.value),
+            "" if math.isnan(standing.p) else f"{standing.p:.2g}",
+            standing.verdict,
         )
-    names = max((len(place.recipe) for place in places), default=0)
-    console = plain_console(output := io.StringIO(), 130 + names)
-    console.print(table)
-    return output.getvalue().rstrip()
+    names = max((len(standing.recipe) for standing in standings), default=0)
+    return render_plain(table, width=130 + names)

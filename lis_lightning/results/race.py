@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.leaderboard import SURE, Place, Runs, leaderboard
+from lis_lightning.results.leaderboard import SURE, Runs, Standing, rank_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Cut:
 
     leader: str | None
     kept: Sequence[str]
-    dropped: Sequence[Place]
+    dropped: Sequence[Standing]
     failed: Sequence[str]
 
 
@@ -73,15 +73,15 @@ def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
         runs: Of the recipes still in the race, with their snapshots up to the rung.
         num_rungs: How often the race decides in all.
     """
-    places = leaderboard(runs)
-    finished = [place for place in places if place.seeds]
-    dropped = [place for place in finished if place.p < SURE / num_rungs]
-    behind = {place.recipe for place in dropped}
+    standings = rank_recipes(runs)
+    finished = [standing for standing in standings if standing.seeds]
+    dropped = [standing for standing in finished if standing.p < SURE / num_rungs]
+    behind = {standing.recipe for standing in dropped}
     return Cut(
         leader=finished[0].recipe if finished else None,
-        kept=[place.recipe for place in finished if place.recipe not in behind],
+        kept=[standing.recipe for standing in finished if standing.recipe not in behind],
         dropped=dropped,
-        failed=[place.recipe for place in places if not place.seeds],
+        failed=[standing.recipe for standing in standings if not standing.seeds],
     )
 
 
@@ -89,7 +89,7 @@ def described(decision: Cut, step: int) -> str:
     """Say in lines who goes on from a rung, and why others do not."""
     lines = [f"race, step {step}: {len(decision.kept)} go on, {', '.join(decision.kept) or 'none'}"]
     lines += [
-        f"  dropped {place.recipe}: AIS {place.behind.value:.4f} behind {decision.leader} (p {place.p:.1g})"
-        for place in decision.dropped
+        f"  dropped {standing.recipe}: AIS {standing.behind.value:.4f} behind {decision.leader} (p {standing.p:.1g})"
+        for standing in decision.dropped
     ]
     return "\n".join([*lines, *(f"  dropped {name}: failed" for name in decision.failed)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
-from lis_lightning.results.text import plain_console
+from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 
 NAN = math.nan
 
@@ -264,20 +263,20 @@ def _table(result: LISResult) -> str:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
     for row in _rows(result):
         table.add_row(*row)
-    console = plain_console(output := io.StringIO(), 100)
-    console.print(table)
-    for name, one in {result.task: result, **result.tasks}.items():
-        task = f"[{name}] " if result.tasks else ""
-        console.print(f"{task}{one.verdict}{': ' if one.message else ''}{one.message}")
-    return output.getvalue().rstrip()
+    verdicts = []
+    for name, task in {result.task: result, **result.tasks}.items():
+        prefix = f"[{name}] " if result.tasks else ""
+        message = f": {task.message}" if task.message else ""
+        verdicts.append(f"{prefix}{task.verdict}{message}")
+    return render_plain(table, *verdicts, width=100)
 
 
 def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     """Return the rows of the table: name, value, interval, events."""
 
     def row(name: str, value: float, low: float = NAN, high: float = NAN, events: str = "") -> tuple[str, ...]:
-        interval = "" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
-        return name, "-" if math.isnan(value) else f"{value:+.4f}", interval, events
+        interval = "" if math.isnan(low) else format_bounds(low, high)
+        return name, format_gain(value), interval, events
 
     def limit_row(name: str, limit: Ceiling) -> tuple[str, ...]:
         return row(name if limit.cross_fitted else f"{name} (not cross-fitted)", limit.value, limit.low, limit.high)
@@ -294,9 +293,9 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     for name, part in result.slices.items():
         rows.append(row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
     rows += [limit_row(f"ceiling, {name}", limit) for name, limit in result.ceilings.items()]
-    realised = "-" if math.isnan(result.realised) else f"{result.realised:.0%}"
-    spread = "" if math.isnan(result.realised_low) else f"[{result.realised_low:.0%}, {result.realised_high:.0%}]"
-    rows.append((f"realised of {result.aligned_to}", realised, spread, ""))
+    unbounded = math.isnan(result.realised_low)
+    bounds = "" if unbounded else format_bounds(result.realised_low, result.realised_high, percent=True)
+    rows.append((f"realised of {result.aligned_to}", format_share(result.realised), bounds, ""))
     rows.append(row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
     for name, one in result.tasks.items():
         rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))

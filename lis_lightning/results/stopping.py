@@ -16,7 +16,8 @@ import numpy as np
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, paired_difference
-from lis_lightning.results.evidence import gain_over, gap_error, shown, underpowered
+from lis_lightning.results.evidence import gain_over, gap_error, underpowered
+from lis_lightning.results.format import format_estimate, format_interval
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 
@@ -197,9 +198,9 @@ class _Run:
         if placebo is not None and not placebo.passed:
             return _Finding(
                 "placebo-failed",
-                f"vectors that know nothing score {shown(placebo.permuted)} (rows permuted) and "
-                f"{shown(placebo.random)} (random): the base lacks structure that any vector brings. Read AIS "
-                "against these, not against 0, or give a better `base_logit`.",
+                f"vectors that know nothing score {format_estimate(placebo.permuted)} (rows permuted) and "
+                f"{format_estimate(placebo.random)} (random): the base lacks structure that any vector brings. "
+                "Read AIS against these, not against 0, or give a better `base_logit`.",
             )
         raw, rank = (result.companions.get("rankme", math.inf) for result in (self.results[0], self.last))
         lost = self.num_recent and rank < COLLAPSED_SHARE * raw and self.last.compare(self.results[0]).low <= 0
@@ -260,12 +261,13 @@ class _Run:
             return self._powerless("AIS", cluster_interval(best.ais, best.influence))
         estimate = cluster_interval(limit.value, limit.influence)
         name = f"the ceiling of {best.aligned_to}"
+        interval = format_estimate(estimate)
         room = paired_difference(limit.value, limit.influence, best.ais, best.influence)
         worthless = estimate.low <= 0 and estimate.high < self.worth
         if room.z <= -NOT_BINDING_Z and best.ais_low > 0 and not worthless:
             return _Finding(
                 "ceiling-not-binding",
-                f"AIS {best.ais:+.4f} exceeds {name}, {shown(estimate)}: the content carries more than this "
+                f"AIS {best.ais:+.4f} exceeds {name}, {interval}: the content carries more than this "
                 f"preference data. No share is printed; watch AIS itself.{self._left()}",
             )
         if estimate.low <= 0:
@@ -276,15 +278,14 @@ class _Run:
             if best.ais_low <= 0 or worthless:
                 return _Finding(
                     "data-bound",
-                    f"{name} is {shown(estimate)}: more or better preference data is needed; more training will not "
-                    "help.",
+                    f"{name} is {interval}: more or better preference data is needed; more training will not help.",
                 )
         # AIS may meet a ceiling that is too low while the data has more to teach: headroom tells.
         reached = room.value <= room.se and not best.headroom_low > self.worth
         if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < self.worth):
             return _Finding(
                 "at-ceiling",
-                f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {shown(estimate)}."
+                f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {interval}."
                 f"{self._left()} {self._keep()}Only better preference data can bring more.",
             )
         return None
@@ -311,10 +312,11 @@ class _Run:
         if progress is None:
             return None
         recent = "the last snapshot" if self.num_recent == 1 else f"the last {self.num_recent} snapshots"
-        gained = f"the gain of {recent} over the best before is {shown(progress)}"
+        gained = f"the gain of {recent} over the best before is {format_estimate(progress)}"
         if self._recovers():
             return _Finding(
-                "improving", f"AIS {self.last.ais:+.4f} rises out of a dip; the best is {self.best.ais:+.4f}. Go on."
+                "improving",
+                f"AIS {self.last.ais:+.4f} rises out of a dip; the best is {self.best.ais:+.4f}. Go on.",
             )
         if self._falls(len(self.results) - 1):
             once = f"{self._drop()}; if it stays there, the run is overfitting. {self._keep()}"
@@ -359,11 +361,11 @@ class _Run:
         best = self.best
         if not math.isfinite(best.headroom):
             return ""
-        left = f"{best.headroom:+.4f} [{best.headroom_low:+.4f}, {best.headroom_high:+.4f}]"
+        left = format_interval(best.headroom, best.headroom_low, best.headroom_high)
         return f" Leaked on top of this representation it would still add {left}."
 
     def _drop(self) -> str:
-        return f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {shown(self.gains[-1])}"
+        return f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {format_estimate(self.gains[-1])}"
 
     def _keep(self) -> str:
         """Return which snapshot to keep, if it is not the newest."""

@@ -18,6 +18,7 @@ from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, paired_difference
 from lis_lightning.functional.multiple_comparisons import Comparison, compare_all_pairs
 from lis_lightning.results.evidence import underpowered
+from lis_lightning.results.format import format_estimate, format_interval
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import MIN_CEILING_Z, StopRule
 from lis_lightning.scoring.options import ScoreOptions
@@ -270,7 +271,7 @@ def judge_ceiling(
     rule = rule or StopRule()
     estimate = cluster_interval(limit.value, limit.influence)
     what = f"the ceiling of {name}"
-    known = f"{what} is {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]"
+    known = f"{what} is {format_estimate(limit)}"
     powerless = underpowered(what, estimate, num_events, rule.relevant_gain, detectable)
     if powerless is not None:
         verdict, message = "underpowered", powerless
@@ -301,7 +302,7 @@ def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
     """Say what one representation brings; a verdict on a run or on the ceiling itself is not one on this."""
     if result.verdict in OF_A_REPRESENTATION:
         return Finding(name=name, verdict=result.verdict, message=result.message)
-    gain = f"AIS {result.ais:+.4f} [{result.ais_low:+.4f}, {result.ais_high:+.4f}]"
+    gain = f"AIS {format_interval(result.ais, result.ais_low, result.ais_high)}"
     rank = result.companions.get("rankme", np.inf)
     alike = f" Its effective rank is {rank:.1f}: it tells few items apart." if rank < StopRule().collapsed_below else ""
     if result.ais_low > 0:

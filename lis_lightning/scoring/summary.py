@@ -10,7 +10,7 @@ import numpy as np
 from lis_lightning.data.events import WINDOWS
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.auc import auroc
-from lis_lightning.results.text import plain_console
+from lis_lightning.results.format import plain_console
 from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.power import smallest_detectable_gain

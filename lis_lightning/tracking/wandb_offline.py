@@ -1,4 +1,4 @@
-"""The snapshots of a W&B run without a record, from its offline file, by W&B's own reader."""
+"""The snapshots of a W&B run without a record, read from its offline file by W&B's own command."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lis_lightning.errors import ConfigError, RecordError
 from lis_lightning.functional.intervals import Z95
+from lis_lightning.report.runs import RecordedRun
 from lis_lightning.results.result import Ceiling, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
@@ -23,32 +24,25 @@ _STEP = "trainer/global_step"
 _SECONDS = 120
 
 
-@dataclass(frozen=True, kw_only=True)
-class Logged:
-    """What W&B's file of a run holds of ours.
-
-    Attributes:
-        name: The run's display name.
-        results: Its snapshots, without what pairs them by user.
-        split: Facts of the split.
-        ended: Whether the run was finished.
-    """
-
-    name: str
-    results: list[Snapshot]
-    split: Mapping[str, Any] = field(default_factory=dict)
-    ended: bool = False
-
-
-def read_offline(file: Path) -> Logged:
-    """Read a ``run-*.wandb`` file; one that was cut short gives the snapshots before the cut.
+def read_offline(file: Path) -> RecordedRun | None:
+    """Read a ``run-*.wandb`` file; a truncated file gives the snapshots before the cut.
 
     Args:
         file: W&B's transaction log of the run.
 
+    Returns:
+        The run, without per-user values; None where no snapshot was logged to it.
+
     Raises:
-        ConfigError: If the command ``wandb`` is not there.
+        ConfigError: If the command ``wandb`` is not installed.
         RecordError: If it cannot read the file.
+
+    Example:
+        >>> try:
+        ...     read_offline(Path("run-missing.wandb"))
+        ... except RecordError as error:
+        ...     print(str(error).partition(":")[0])
+        run-missing.wandb cannot be read by `wandb leet inspect`
     """
     rows: dict[int, dict[str, Any]] = {}
     split: dict[str, Any] = {}
@@ -67,10 +61,14 @@ def read_offline(file: Path) -> Logged:
         elif kind == "history" and f"{_PREFIX}ais" in (item := body.get("item", {})):
             rows[int(item[_STEP])] = item
     results = [_result(step, row) for step, row in sorted(rows.items())]
-    if results:
-        message = str(summary.get(f"{_PREFIX}message", ""))
-        results[-1] = replace(results[-1], message=message)
-    return Logged(name=name, results=results, split=split, ended=ended)
+    if not results:
+        return None
+    message = str(summary.get(f"{_PREFIX}message", ""))
+    results[-1] = replace(results[-1], message=message)
+    return RecordedRun(name=name or file.stem, path=file, results=results, split=split, paired=False, ended=ended)
+
+
+OFFLINE_READERS = {"run-*.wandb": read_offline}  # for `find_runs`
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
@@ -92,7 +90,7 @@ def _records(file: Path) -> list[dict[str, Any]]:
 
 
 def _result(step: int, row: Mapping[str, Any]) -> Snapshot:
-    """Build a result of what was logged of it."""
+    """Rebuild a snapshot from its logged values."""
     values = {
         key.removeprefix(_PREFIX): float(value)
         for key, value in row.items()

@@ -10,8 +10,16 @@ from collections import Counter
 from pathlib import Path
 
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.results import jobs_in, results_of, runs_in
-from lis_lightning.results.leaderboard import Place, Runs, conclusion, leaderboard, render
+from lis_lightning.results import (
+    Runs,
+    Standing,
+    conclusion,
+    jobs_in,
+    rank_recipes,
+    render_standings,
+    results_of,
+    runs_in,
+)
 
 RECIPES = (
     "infonce,hard_negatives,sessions,next_item,nested,mixed,distill,distill_contrastive,bpr,dpo,taxonomy,shuffled,"
@@ -30,7 +38,7 @@ def sweep(name: str, *overrides: str) -> None:
         raise ConfigError(f"The sweep {name!r} ended with code {done.returncode}; what it said stands above.")
 
 
-def places_of(folder: Path) -> list[Place]:
+def places_of(folder: Path) -> list[Standing]:
     """Return the leaderboard of a finished sweep, with the first snapshot of any of its runs as a further control."""
     runs = runs_in(folder)
     raw = next((results[0] for place, job in jobs_in(folder) if (results := results_of(place, job))), None)
@@ -38,10 +46,10 @@ def places_of(folder: Path) -> list[Place]:
         raise ConfigError(
             f"{folder} holds no run that came to an end; is it the folder of a sweep (outputs/sweeps/...)?"
         )
-    return leaderboard(runs | {RAW: Runs(best=[raw])})
+    return rank_recipes(runs | {RAW: Runs(best=[raw])})
 
 
-def controls(places: list[Place]) -> list[str]:
+def controls(places: list[Standing]) -> list[str]:
     """Say at which place each control came, and which recipe that is none came behind it."""
     ranks = {place.recipe: rank for rank, place in enumerate(places, start=1)}
     lines = []
@@ -83,7 +91,7 @@ def cost(grid: Path, race: Path) -> list[str]:
             f"Grid and race must have the same recipes and seeds, but {sorted(told[grid] ^ told[race])[:4]} are in one "
             "alone. Run both with the same words, but for sweep=race."
         )
-    places = {folder: leaderboard(runs_in(folder)) for folder in jobs}
+    places = {folder: rank_recipes(runs_in(folder)) for folder in jobs}
     first = {folder: places[folder][0].recipe for folder in jobs}
     lost = next(place.behind.value for place in places[grid] if place.recipe == first[race])
     steps = {folder: sum(job.steps for job in some) for folder, some in jobs.items()}
@@ -113,7 +121,7 @@ def main() -> None:
         places = places_of(grid)
         told = [
             "",
-            render(places),
+            render_standings(places),
             conclusion(places),
             "",
             "controls",

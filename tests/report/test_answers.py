@@ -4,7 +4,7 @@ import math
 import pytest
 
 from lis_lightning.report import recorded_run
-from lis_lightning.report.answers import answers, interval, mark, tone
+from lis_lightning.report.answers import answers, mark, tone
 from lis_lightning.results.stopping import VERDICTS, Judgement
 
 
@@ -53,7 +53,3 @@ def test_the_distance_to_the_ceiling_is_a_share_with_its_interval_or_why_there_i
     assert (
         answers(recorded_run(None, [dataclasses.replace(no_share, ceilings={})]))[1].answer == "No ceiling was computed"
     )
-
-
-def test_no_number_is_written_without_its_interval():
-    assert interval(0.01, 0.005, 0.015) == "+0.0100 [+0.0050, +0.0150]"

@@ -43,7 +43,7 @@ def test_a_run_that_goes_on_or_was_killed_is_shown_as_far_as_it_came(write_run, 
     assert len(run.results) == 3
 
 
-def test_failures_of_a_run_are_told(write_run, tmp_path):
+def test_failures_of_a_run_are_listed(write_run, tmp_path):
     from lis_lightning.results.record import Record
 
     Record.open(write_run(tmp_path / "run", num=2, ended=False)).status(

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.leaderboard import Runs, conclusion, frame, leaderboard
+from lis_lightning.results.leaderboard import Runs, conclusion, rank_recipes, standings_frame
 from lis_lightning.results.snapshot import Snapshot
 
 USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
@@ -26,7 +26,7 @@ def test_places_are_ranked_and_paired():
         "a": Runs(best=[result(0.020)], seconds=3.0),
         "broken": Runs(best=[], failed=2),
     }
-    places = leaderboard(runs)
+    places = rank_recipes(runs)
     assert [place.recipe for place in places] == ["a", "b", "broken"]
     assert math.isnan(places[0].p)
     assert math.isnan(places[0].behind.value)
@@ -45,7 +45,7 @@ def test_equals_cannot_be_told_apart_and_seeds_widen():
         for name in ("a", "b", "c")
     }
     runs["far"] = Runs(best=[result(0.001), result(0.0012)])
-    places = leaderboard(runs)
+    places = rank_recipes(runs)
     assert [place.tied for place in places[1:]] == [True, True, False]
     assert conclusion(places).endswith("cannot be told apart; the others are behind.")
     assert conclusion(places[:3]).endswith("cannot be told apart.")
@@ -57,7 +57,7 @@ def test_equals_cannot_be_told_apart_and_seeds_widen():
 
 def test_correction_counts_every_pair():
     runs = {str(i): Runs(best=[result(0.02 - 0.0001 * i, noise=1.0, seed=i)]) for i in range(5)}
-    places = leaderboard(runs)
+    places = rank_recipes(runs)
     raw = sorted(2 * norm.sf(abs(place.behind.z)) for place in places[1:])
     assert min(place.p for place in places[1:]) == pytest.approx(min(1.0, 10 * raw[0]))
 
@@ -72,22 +72,22 @@ def test_false_alarms_are_rare_among_equals():
             one = result(0.0)
             shown = influence.sum()  # what such users would show
             runs[name] = Runs(best=[Snapshot(**{**vars(one), "ais": shown, "influence": influence})])
-        alarms += any(place.p < 0.05 for place in leaderboard(runs)[1:])
+        alarms += any(place.p < 0.05 for place in rank_recipes(runs)[1:])
     assert alarms <= 0.08 * 300
 
 
 def test_nothing_above_zero_and_nothing_at_all():
-    assert conclusion(leaderboard({"a": Runs(best=[result(0.0)])})).startswith("No recipe is clearly above 0; a is")
-    assert conclusion(leaderboard({"a": Runs(best=[], failed=1)})) == "Every run failed: there is nothing to compare."
+    assert conclusion(rank_recipes({"a": Runs(best=[result(0.0)])})).startswith("No recipe is clearly above 0; a is")
+    assert conclusion(rank_recipes({"a": Runs(best=[], failed=1)})) == "Every run failed: there is nothing to compare."
 
 
 def test_runs_on_two_splits_are_refused():
     with pytest.raises(ConfigError, match=r"scored on 2 different splits \(s, t\)"):
-        leaderboard({"a": Runs(best=[result(0.1)]), "b": Runs(best=[result(0.1, split="t")])})
+        rank_recipes({"a": Runs(best=[result(0.1)]), "b": Runs(best=[result(0.1, split="t")])})
 
 
 def test_the_table_has_a_row_a_recipe():
-    table = frame(leaderboard({"a": Runs(best=[result(0.02)], seconds=3.0), "b": Runs(best=[], failed=1)}))
+    table = standings_frame(rank_recipes({"a": Runs(best=[result(0.02)], seconds=3.0), "b": Runs(best=[], failed=1)}))
     assert table["recipe"].to_list() == ["a", "b"]
     assert table["ais"][0] == 0.02
     assert table["verdict"].to_list() == ["plateau", "failed"]

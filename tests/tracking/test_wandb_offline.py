@@ -7,7 +7,7 @@ from pytorch_lightning.loggers import WandbLogger
 from lis_lightning.errors import RecordError
 from lis_lightning.report import find_runs
 from lis_lightning.tracking import loggers as tracking
-from lis_lightning.tracking.wandb_offline import read_offline
+from lis_lightning.tracking.wandb_offline import OFFLINE_READERS, read_offline
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def offline_run(scored, split, tmp_path_factory):
 
 
 def test_snapshots_come_back_as_they_were_logged(offline_run, scored):
-    (run,) = find_runs([offline_run])
+    (run,) = find_runs([offline_run], OFFLINE_READERS)
     assert run.name == "named"
     assert not run.paired
     assert run.ended
@@ -59,5 +59,5 @@ def test_the_record_is_preferred_to_wandbs_file(offline_run, write_run, tmp_path
 
     write_run(tmp_path / "run", num=2)
     shutil.copytree(offline_run, tmp_path / "run" / "logs")
-    (run,) = find_runs([tmp_path])
+    (run,) = find_runs([tmp_path], OFFLINE_READERS)
     assert run.paired

@@ -34,6 +34,7 @@ from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
+from lis_lightning.results.format import format_estimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
@@ -293,5 +294,5 @@ def _ceilings(scorer: Scorer, objectives: Mapping[str, Objective]) -> dict[str, 
             found[aligned_to] = own
     for name, preference in found.items():
         limit = scorer.ceiling(preference)
-        rank_zero_print(f"ceiling of {name}: {limit.value:+.4f} [{limit.low:+.4f}, {limit.high:+.4f}]")
+        rank_zero_print(f"ceiling of {name}: {format_estimate(limit)}")
     return {"ceilings": found, "aligned_to": aligned_to}

@@ -1,10 +1,13 @@
-"""Tables come back as plain text in a notebook too, where rich would show them and leave the text empty."""
+"""Numbers as text, and tables, which are text in a notebook too, where rich would display them instead."""
+
+import math
 
 import pytest
 
 from lis_lightning.report.audit_report import render as render_audit
 from lis_lightning.report.snapshot_text import snapshot_table
-from lis_lightning.results.leaderboard import Runs, leaderboard, render as render_leaderboard
+from lis_lightning.results.format import format_interval
+from lis_lightning.results.leaderboard import Runs, rank_recipes, render_standings
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.auditing import audit
 
@@ -27,7 +30,7 @@ def result(split, latents):
         (lambda split, result: str(split), "smallest detectable gain"),
         (lambda split, result: str(result), "ceiling, pairs"),
         (lambda split, result: snapshot_table([result]), "warming-up|model-bound|at-ceiling|ceiling-not-binding"),
-        (lambda split, result: render_leaderboard(leaderboard({"mine": Runs(best=[result])})), "mine"),
+        (lambda split, result: render_standings(rank_recipes({"mine": Runs(best=[result])})), "mine"),
         (lambda split, result: render_audit(audit(split, ["pairs"])), "ceiling of pairs"),
     ],
     ids=["split", "result", "snapshots", "leaderboard", "audit"],
@@ -38,3 +41,8 @@ def test_a_table_is_text(split, result, capsys, table, word):
     assert "─" in text
     assert "\x1b" not in text
     assert capsys.readouterr().out == ""
+
+
+def test_an_interval_without_a_value_is_a_dash():
+    assert format_interval(0.01, 0.005, 0.015) == "+0.0100 [+0.0050, +0.0150]"
+    assert format_interval(math.nan, 0.0, 0.0) == "-"
