@@ -10,8 +10,16 @@ from collections import Counter
 from pathlib import Path
 
 from lis_lightning.errors import ConfigError, LisError
-from lis_lightning.results.jobs import jobs_in, results_of, runs_in
-from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_recipes, render_standings
+from lis_lightning.results import (
+    Runs,
+    Standing,
+    conclusion,
+    jobs_in,
+    rank_recipes,
+    render_standings,
+    results_of,
+    runs_in,
+)
 
 RECIPES = (
     "infonce,hard_negatives,sessions,next_item,nested,mixed,distill,distill_contrastive,bpr,dpo,taxonomy,shuffled,"

@@ -20,8 +20,7 @@ from scipy.stats import binomtest
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
 from lis_lightning.functional import Estimate, cluster_interval, fieller_ratio, paired_difference
-from lis_lightning.results.result import LISResult
-from lis_lightning.results.stopping import judge
+from lis_lightning.results import LISResult, judge
 
 NUM_USERS = 200  # of each draw
 POPULATION = 20  # times as many users to draw from

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from arithmetic import fair_regret, regret, share, shown
 
-from lis_lightning.results import Snapshot
-from lis_lightning.results.stopping import StopRule, judge
+from lis_lightning.results import Snapshot, StopRule, judge
 
 Run = dict[str, Any]
 Rule = Callable[[Run], tuple[int, int]]  # where it stops, and the snapshot that it keeps

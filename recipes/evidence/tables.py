@@ -15,7 +15,7 @@ from training import RECIPES
 from worlds import ALL, KINDS
 
 from lis_lightning.functional import paired_difference
-from lis_lightning.results.record import Record
+from lis_lightning.results import Record
 
 
 def slug(name: str) -> str:

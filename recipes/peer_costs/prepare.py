@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.record import Record
+from lis_lightning.results import Record
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))  # the study whose runs these are
 from gold import Data

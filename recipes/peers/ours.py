@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from lis_lightning import LISEarlyStopping, LISMonitor, PreferenceSplit
 from lis_lightning.align.world import simulate_world
-from lis_lightning.results.stopping import StopRule
+from lis_lightning.results import StopRule
 
 NUM = 31
 LOG, TRUTH = simulate_world(num_users=40, num_items=NUM, num_events=1200)
