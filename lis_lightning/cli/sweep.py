@@ -19,7 +19,7 @@ from typing_extensions import override
 from lis_lightning.align.training.console import rank_zero_print
 from lis_lightning.align.training.pruning import Rival
 from lis_lightning.align.training.run import PAUSED, Run
-from lis_lightning.results.jobs import WHOLE, Job, jobs_in, results_of, runs_in
+from lis_lightning.results.jobs import COMPLETE, Job, jobs_in, results_of, runs_in
 from lis_lightning.results.leaderboard import conclusion, rank_recipes, render_standings, standings_frame
 from lis_lightning.tracking.logger_options import leaderboard_destination
 from lis_lightning.tracking.loggers import log_leaderboard
@@ -133,7 +133,7 @@ def report(folder: Path) -> int:
     for path, job in jobs:
         if job.status == "pruned":
             rank_zero_print(f"pruned: {path} after {job.steps} steps, {job.error}")
-    failed = [(path, job) for path, job in jobs if job.status not in WHOLE]
+    failed = [(path, job) for path, job in jobs if job.status not in COMPLETE]
     for path, job in failed:
         reason = job.error or "killed"
         rank_zero_print(f"not finished: {path} ({reason}); the same command with retry=true runs it again")

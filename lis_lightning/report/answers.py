@@ -11,7 +11,7 @@ from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 
 # Of each verdict: a mark that needs no colour, whether it still improves, and the bottleneck.
-_READING = {
+_ANSWERS = {
     "warming-up": ("○", "Too early to tell", "Not known yet"),
     "improving": ("▲", "Yes", "None: training still pays"),
     "plateau": ("■", "No", "Neither stands out"),
@@ -40,7 +40,7 @@ class Answer:
 
 def mark(verdict: str) -> str:
     """Return a sign for a verdict that needs no colour."""
-    return _READING[verdict][0]
+    return _ANSWERS[verdict][0]
 
 
 def tone(verdict: str) -> str:
@@ -49,20 +49,20 @@ def tone(verdict: str) -> str:
 
 
 def answers(run: RecordedRun) -> list[Answer]:
-    """Return what a person wants to know of a run within ten seconds.
+    """Return the answers to the four questions for a run.
 
     Args:
         run: The run so far.
     """
-    said, last, best = run.judgement, run.results[-1], run.best
-    _, improving, bottleneck = _READING[said.verdict]
+    judgement, last, best = run.judgement, run.results[-1], run.best
+    _, improving, bottleneck = _ANSWERS[judgement.verdict]
     newest = f"newest snapshot: step {last.step}, AIS {format_interval(last.ais, last.ais_low, last.ais_high)}"
     keep = f"Keep step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}."
     return [
         Answer(question="Still improving?", answer=improving, evidence=newest),
         Answer(question="How far from the ceiling?", answer=_distance(best), evidence=_room(best)),
-        Answer(question="Stop or go on?", answer=_action(run), evidence=f"{said.reason or keep}"),
-        Answer(question="What is the bottleneck?", answer=bottleneck, evidence=f"verdict: {said.verdict}"),
+        Answer(question="Stop or go on?", answer=_action(run), evidence=f"{judgement.reason or keep}"),
+        Answer(question="What is the bottleneck?", answer=bottleneck, evidence=f"verdict: {judgement.verdict}"),
     ]
 
 

@@ -44,6 +44,12 @@ def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | 
 
     Raises:
         ConfigError: If there is no result, or plotly is not installed.
+
+    Example:
+        >>> from lis_lightning.results import LISResult, Snapshot
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> curve_figure([Snapshot.of(result, step=200)]).data[-1].name
+        'best: step 200'
     """
     if not results:
         raise ConfigError("Nothing to draw: the list of results is empty.")

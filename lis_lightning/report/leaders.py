@@ -12,19 +12,19 @@ from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_r
 
 
 def standings_of(runs: Sequence[RecordedRun]) -> list[Standing]:
-    """Return the standings of the runs that can be paired, seeds of one recipe together; none of fewer than two."""
-    able = same_split(runs)
-    named: dict[str, list[RecordedRun]] = {}
-    jobs: dict[Path, Job] = {run.path: run.job for run in able if run.job is not None}
-    together = {path: name for name, members in by_recipe(jobs).items() for path in members}
-    for run in able:
-        named.setdefault(together.get(run.path, run.name), []).append(run)
-    if len(named) < 2:
+    """Return the leaderboard of the runs on one split, grouped by recipe; empty for fewer than two recipes."""
+    comparable = same_split(runs)
+    grouped: dict[str, list[RecordedRun]] = {}
+    jobs: dict[Path, Job] = {run.path: run.job for run in comparable if run.job is not None}
+    recipes = {path: name for name, members in by_recipe(jobs).items() for path in members}
+    for run in comparable:
+        grouped.setdefault(recipes.get(run.path, run.name), []).append(run)
+    if len(grouped) < 2:
         return []
     return rank_recipes(
         {
             name: Runs(best=[run.best for run in members], seconds=sum(_seconds(run) for run in members))
-            for name, members in named.items()
+            for name, members in grouped.items()
         }
     )
 
@@ -35,7 +35,7 @@ def ranked(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
 
 
 def conclusion_of(standings: Sequence[Standing]) -> str:
-    """Say in a sentence which one to take."""
+    """Return the conclusion of a leaderboard in a sentence."""
     return (
         conclusion(standings)
         if standings
@@ -44,8 +44,8 @@ def conclusion_of(standings: Sequence[Standing]) -> str:
 
 
 def _seconds(run: RecordedRun) -> float:
-    """Return what a run took: as its job says, or from its first snapshot to its last."""
+    """Return the duration of a run: that of its job or, outside a sweep, from its first snapshot to its last."""
     if run.job is not None:
-        return run.job.seconds or math.nan  # of a job that goes on nobody knows
+        return run.job.seconds or math.nan  # unknown while the job is running
     written = sorted(run.times.values())
     return (written[-1] - written[0]).total_seconds() if written else math.nan

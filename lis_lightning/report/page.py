@@ -42,6 +42,17 @@ def write_report(
 
     Raises:
         ConfigError: If there is no run, or plotly or jinja2 is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from lis_lightning.report import recorded_run
+        >>> from lis_lightning.results import LISResult, Snapshot
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = recorded_run(None, [Snapshot.of(result, step=200)])
+        ...     page = write_report([run], Path(folder) / "report.html")
+        ...     print(page.name, page.read_text().count("<html"))
+        report.html 1
     """
     if not runs:
         raise ConfigError("Nothing to show: the list of runs is empty.")

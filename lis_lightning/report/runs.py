@@ -107,6 +107,17 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
         RecordError: If a file that was named cannot be read. In a folder, damaged files are skipped with a warning.
+
+    Example:
+        >>> import tempfile
+        >>> from lis_lightning.results import Record, Snapshot
+        >>> snapshot = Snapshot(
+        ...     ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703, step=200
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Record.create(Path(folder) / "mine" / "record.jsonl", run_id="a1", split_hash="c0ffee").append(snapshot)
+        ...     [(run.name, run.best.step) for run in find_runs([folder])]
+        [('mine', 200)]
     """
     readers = readers or {}
     given = [Path(path).expanduser() for path in paths]
@@ -146,6 +157,12 @@ def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRu
     Args:
         record: The file; None where there is none.
         results: The snapshots, by step.
+
+    Example:
+        >>> from lis_lightning.results import LISResult, Snapshot
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> recorded_run(None, [Snapshot.of(result, step=200)]).best.step
+        200
     """
     run = None if record is None else _read_record(record)
     return run or RecordedRun(name="run", path=record or Path("no record"), results=results)

@@ -30,7 +30,18 @@ def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hi
 
 
 def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) -> str:
-    """Return the snapshots as a table for a terminal, the best one marked by ``*``."""
+    """Return the snapshots as a plain-text table, the best one marked by ``*``.
+
+    Args:
+        results: The snapshots, by step; at least one.
+        best: The best of them; None marks none.
+
+    Example:
+        >>> from lis_lightning.results import LISResult, Snapshot
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> snapshot_table([Snapshot.of(result, step=200)]).splitlines()[-1].split()[:4]
+        ['200', '+0.0030', '[+0.0010,', '+0.0050]']
+    """
     from rich import box
     from rich.table import Table
 

@@ -99,14 +99,14 @@ def slices(run: RecordedRun) -> Table:
 
 
 def concentrated(run: RecordedRun) -> str:
-    """Say how many items make half of the gain."""
+    """Return which share of the items makes half of the gain."""
     gains = run.best.item_gains
     share = concentration(gains[gains != 0]) if gains.size else math.nan
     return "" if math.isnan(share) else f"Half of all that items gain comes from {format_share(share)} of the items."
 
 
 def agreement(run: RecordedRun, name: str) -> str:
-    """Say how a conventional curve goes along with AIS."""
+    """Return the rank correlation of a companion metric with AIS over the snapshots."""
     pairs = [(one.companions.get(name, math.nan), one.ais) for one in run.results]
     known = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if len(known) < 4 or any(len({pair[side] for pair in known}) < 2 for side in (0, 1)):
@@ -116,25 +116,28 @@ def agreement(run: RecordedRun, name: str) -> str:
 
 
 def cost(run: RecordedRun) -> str:
-    """Say what the snapshots cost, of the time that the run took."""
+    """Return the time spent on snapshots, and its share of the duration of the run."""
     spent = [one.encode_seconds + one.score_seconds for one in run.results]
     known = [seconds for seconds in spent if math.isfinite(seconds)]
     if not known:
         return "No timings were recorded."
-    said = f"{len(known)} snapshots took {sum(known):.1f} s, {sum(known) / len(known):.1f} s each."
+    duration = f"{len(known)} snapshots took {sum(known):.1f} s, {sum(known) / len(known):.1f} s each."
     written = sorted(run.times.values())
     whole = (written[-1] - written[0]).total_seconds() + known[0] if len(written) > 1 else 0.0
-    return f"{said} That is {sum(known) / whole:.0%} of the {whole:.0f} s up to the last one." if whole else said
+    if not whole:
+        return duration
+    return f"{duration} That is {format_share(sum(known) / whole)} of the {whole:.0f} s up to the last one."
 
 
 def parameters(runs: Sequence[RecordedRun]) -> list[Table]:
-    """Return what was run: overrides, the split, how it was monitored, versions."""
-    told = [[run.name, " ".join(run.overrides) or "-", str(run.path)] for run in runs]
-    found = [Table("Runs", ["run", "overrides", "record"], told)]
-    for title, pick in (("Split", "split"), ("Monitor", "settings"), ("Versions", "versions")):
-        if values := dict(getattr(runs[0], pick)):
-            found.append(Table(title, ["name", "value"], [[key, _plain(value)] for key, value in values.items()]))
-    return found
+    """Return the configuration of the runs: overrides, split, settings of the monitor, versions."""
+    run_rows = [[run.name, " ".join(run.overrides) or "-", str(run.path)] for run in runs]
+    tables = [Table("Runs", ["run", "overrides", "record"], run_rows)]
+    for title, attribute in (("Split", "split"), ("Monitor", "settings"), ("Versions", "versions")):
+        if values := dict(getattr(runs[0], attribute)):
+            rows = [[key, _plain(value)] for key, value in values.items()]
+            tables.append(Table(title, ["name", "value"], rows))
+    return tables
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The same as text, for a terminal far away: a sparkline and a line for each run, then the verdict."""
+"""Runs as plain text for a terminal: a sparkline and a row for each run, then the verdict."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     console.print(table)
     if len(runs) == 1:
         console.print(f"{runs[0].judgement.verdict}: {runs[0].judgement.message}\n", soft_wrap=True)
-        for one in answers(runs[0]):
-            console.print(f"{one.question:<26}{one.answer}; {one.evidence}", soft_wrap=True)
+        for answer in answers(runs[0]):
+            console.print(f"{answer.question:<26}{answer.answer}; {answer.evidence}", soft_wrap=True)
     elif standings := standings_of(runs):
         console.print(render_standings(standings), soft_wrap=True)
         console.print(conclusion_of(standings), soft_wrap=True)

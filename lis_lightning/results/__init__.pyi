@@ -1,3 +1,9 @@
+from .format import (
+    format_estimate as format_estimate,
+    format_gain as format_gain,
+    format_interval as format_interval,
+    format_share as format_share,
+)
 from .jobs import Job as Job, jobs_in as jobs_in, results_of as results_of, runs_in as runs_in
 from .leaderboard import (
     Runs as Runs,

@@ -1,4 +1,4 @@
-"""The jobs of a sweep on disk: what each of them is, how far it came, and what it reached."""
+"""The jobs of a sweep on disk: configuration, status and results of each."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ from lis_lightning.results.record import Record
 from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
-WHOLE = {"finished", "paused", "pruned"}  # statuses of jobs that came to what they were asked for
+COMPLETE = {"finished", "paused", "pruned"}  # statuses of jobs that reached the step they were to reach
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a sweep, as its file tells it.
+    """One run of a sweep, as stored in its ``job.json``.
 
     Attributes:
         recipe: Name of the recipe.
-        seed: Of weights and batches.
-        overrides: What the command line said, by key.
-        digest: Of the whole configuration.
+        seed: Seed of weights and batches.
+        overrides: Hydra overrides of the command line, by key.
+        digest: Hash of the whole configuration.
         status: ``running`` (also of a job that was killed), ``paused``, ``pruned``, ``finished`` or ``failed``.
-        stop_at: Optimizer step it is to pause at; None to go on to the end.
-        prune: Whether it is to end where it is clearly behind the best finished job.
-        steps: Optimizer steps it was trained.
+        stop_at: Optimizer step to pause at; None trains to the end.
+        prune: Whether to end it once it is clearly behind the best finished job.
+        steps: Optimizer steps trained so far.
         best_ais: AIS of its best snapshot; NaN until it is finished.
         record: File of the run's own record.
-        seconds: What it took.
+        seconds: Duration.
         error: Why it failed or was pruned, in words.
+
+    Example:
+        >>> job = Job(recipe="infonce", seed=1, status="paused", steps=100)
+        >>> job.reaches(Job(recipe="infonce", seed=1, stop_at=50)), job.reaches(Job(recipe="infonce", seed=1))
+        (True, False)
     """
 
     recipe: str
@@ -52,12 +57,12 @@ class Job:
     error: str = ""
 
     def reaches(self, other: Job) -> bool:
-        """Whether it has been trained as far as another one is to be."""
+        """Whether it has been trained as far as another job asks for."""
         paused = self.status == "paused" and other.stop_at is not None and self.steps >= other.stop_at
         return self.status == "finished" or paused or (self.status == "pruned" and other.prune)
 
     def write(self, folder: Path) -> None:
-        """Write the job's file in one step."""
+        """Write ``job.json`` atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{JOB_FILE}.{os.getpid()}"
         draft.write_text(json.dumps(asdict(self), indent=1))
@@ -65,7 +70,7 @@ class Job:
 
     @classmethod
     def read(cls, folder: Path) -> Job | None:
-        """Return the job of a folder; None where there is none, or its file was cut short."""
+        """Return the job of a folder; None without one, or if its file is damaged."""
         try:
             return cls(**json.loads((folder / JOB_FILE).read_text()))
         except (OSError, ValueError, TypeError):
@@ -73,12 +78,23 @@ class Job:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Return what tells configurations apart."""
+    """Return a hash of a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def jobs_in(folder: Path) -> Iterator[tuple[Path, Job]]:
-    """Yield the jobs of a sweep with their folders, in the order of their names."""
+    """Yield the jobs of a sweep with their folders, in the order of their paths.
+
+    Args:
+        folder: Folder of the sweep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Job(recipe="infonce", seed=1).write(Path(folder) / "0")
+        ...     [job.recipe for _, job in jobs_in(Path(folder))]
+        ['infonce']
+    """
     for path in sorted(folder.rglob(JOB_FILE)):
         job = Job.read(path.parent)
         if job is not None:
@@ -86,38 +102,54 @@ def jobs_in(folder: Path) -> Iterator[tuple[Path, Job]]:
 
 
 def runs_in(folder: Path) -> dict[str, Runs]:
-    """Return the runs of a sweep by recipe; seeds of one recipe and of one set of overrides go together.
+    """Return the runs of a sweep by recipe; runs that differ in the seed alone are grouped.
 
     Args:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Job(recipe="infonce", seed=1, status="failed").write(Path(folder) / "0")
+        ...     runs_in(Path(folder))["infonce"].failed
+        1
     """
     return {name: runs_of(jobs) for name, jobs in by_recipe(dict(jobs_in(folder))).items()}
 
 
 def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
-    """Return jobs by recipe, and by what else differs among them but the seed."""
+    """Return jobs by recipe and by the overrides that vary among them, except the seed."""
     values: dict[str, set[str | None]] = {}
     for key in {key for job in jobs.values() for key in job.overrides} - {"seed", "recipe"}:
         values[key] = {job.overrides.get(key) for job in jobs.values()}
     varied = sorted(key for key, seen in values.items() if len(seen) > 1)
     named: dict[str, dict[Path, Job]] = {}
-    for place, job in jobs.items():
-        told = [f"{key}={job.overrides[key]}" for key in varied if key in job.overrides]
-        named.setdefault(", ".join([job.recipe, *told]), {})[place] = job
+    for folder, job in jobs.items():
+        differing = [f"{key}={job.overrides[key]}" for key in varied if key in job.overrides]
+        named.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
     return named
 
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
-    """Return what jobs came to, by their snapshots up to an optimizer step."""
-    results = [results_of(place, job) for place, job in jobs.items()]
-    seen = [[result for result in one if result.step <= until] for one in results]
-    best = [max(one, key=lambda result: result.ais) for one in seen if one]
+    """Return the runs of some jobs, by their snapshots up to an optimizer step."""
+    results = [results_of(folder, job) for folder, job in jobs.items()]
+    seen = [[result for result in job_results if result.step <= until] for job_results in results]
+    best = [max(job_results, key=lambda result: result.ais) for job_results in seen if job_results]
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
     return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
-def results_of(place: Path, job: Job) -> list[Snapshot]:
-    """Return the snapshots of a job that came to what it was asked for; none of another."""
-    whole = job.status in WHOLE and job.record is not None
-    return Record.read(place / str(job.record))[1] if whole else []
+def results_of(folder: Path, job: Job) -> list[Snapshot]:
+    """Return the snapshots of a job that reached the step it was to reach; empty for any other job.
+
+    Args:
+        folder: Folder of the job.
+        job: The job.
+
+    Example:
+        >>> results_of(Path("0"), Job(recipe="infonce", seed=1, status="failed"))
+        []
+    """
+    complete = job.status in COMPLETE and job.record is not None
+    return Record.read(folder / str(job.record))[1] if complete else []

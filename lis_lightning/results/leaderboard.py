@@ -1,7 +1,7 @@
-"""Which of several recipes moves the ranker most, and which of them cannot be told apart.
+"""A leaderboard of recipes, with paired differences to the leader and corrected p-values.
 
-Recipes are compared paired, on the test events of one split. With several seeds a recipe's gain is the mean over them,
-and its error holds how much they differ: users and seeds are both drawn.
+Recipes are compared by user, on the test events of one split. With several seeds, a recipe's gain is the mean over them
+and its standard error includes the variance between seeds as well as that between users.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
 
-SURE = 0.05  # of the probability, after correction, that two recipes as good as each other are told apart
+SIGNIFICANCE = 0.05  # corrected p-value below which a recipe counts as worse than the leader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The runs of one recipe, one a seed.
+    """The runs of one recipe, one per seed.
 
     Attributes:
-        best: The best snapshot of each run; its gain is a little too high for having been picked.
-        seconds: What all of them took, training included; NaN where nobody knows.
-        failed: Runs that ended in an error.
-        pruned: Runs that were ended for being behind; what they had reached is among `best`.
+        best: The best snapshot of each run. Its gain is biased upwards a little, because it was selected.
+        seconds: Total duration, training included; NaN where unknown.
+        failed: Number of runs that ended in an error.
+        pruned: Number of runs that were ended early for being behind; their best snapshots are in `best`.
+
+    Example:
+        >>> import numpy as np
+        >>> def snapshot(ais: float) -> Snapshot:
+        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
+        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> Runs(best=[snapshot(0.010), snapshot(0.012)]).best[1].ais
+        0.012
     """
 
     best: Sequence[Snapshot]
@@ -41,21 +49,29 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A line of the leaderboard.
+    """One row of the leaderboard.
 
     Attributes:
-        recipe: Its name.
+        recipe: Name of the recipe.
         ais: Mean best AIS over seeds, with its interval; NaN where every run failed.
-        realised: Mean of the shares of the ceiling aligned to; NaN where there is none.
+        realised: Mean share of the ceiling that is realised; NaN without a ceiling.
         step: Optimizer step of the best snapshot of the best run.
-        verdict: Its verdict.
-        seeds: Runs that came to an end.
-        failed: Runs that did not.
-        pruned: Of `seeds`, those that were ended for being behind.
-        seconds: What all of them took.
-        behind: What the leader gains more, paired by user; NaN for the leader.
-        p: Probability of so large a difference between two recipes that are equally good, corrected for all pairs
-            that could have been compared (Holm 1979); NaN for the leader.
+        verdict: Verdict of that snapshot.
+        seeds: Number of runs with a result.
+        failed: Number of failed runs.
+        pruned: How many of `seeds` were ended early for being behind.
+        seconds: Total duration of the runs.
+        behind: Paired difference of the leader to this recipe, in AUC units; NaN for the leader.
+        p: Two-sided p-value of that difference, corrected for all pairs of recipes (Holm 1979); NaN for the leader.
+
+    Example:
+        >>> import numpy as np
+        >>> def snapshot(ais: float) -> Snapshot:
+        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
+        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> leader, second = rank_recipes({"a": Runs(best=[snapshot(0.010)]), "b": Runs(best=[snapshot(0.012)])})
+        >>> leader.recipe, second.recipe, round(second.behind.value, 4), second.tied
+        ('b', 'a', 0.002, False)
     """
 
     recipe: str
@@ -72,36 +88,47 @@ class Standing:
 
     @property
     def tied(self) -> bool:
-        """Whether it cannot be told from the leader."""
-        return not self.p < SURE and bool(self.seeds)
+        """Whether its difference to the leader is not significant."""
+        return not self.p < SIGNIFICANCE and bool(self.seeds)
 
 
-_NOTHING = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
+_NO_ESTIMATE = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
 
 
 def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
-    """Rank recipes by their best AIS, and say how sure the order is.
+    """Rank recipes by their mean best AIS, with the significance of each difference to the leader.
 
     Args:
-        runs: By name of the recipe.
+        runs: The runs, by name of the recipe.
 
     Returns:
         Standings, the best first; recipes without a finished run last.
 
     Raises:
         ConfigError: If the runs were scored on different splits.
+
+    Example:
+        >>> import numpy as np
+        >>> def snapshot(ais: float) -> Snapshot:
+        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
+        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> standings = rank_recipes({"a": Runs(best=[snapshot(0.010)]), "b": Runs(best=[snapshot(0.012)])})
+        >>> [(standing.recipe, standing.ais.value) for standing in standings]
+        [('b', 0.012), ('a', 0.01)]
     """
-    hashes = {result.split_hash for one in runs.values() for result in one.best}
+    hashes = {result.split_hash for recipe_runs in runs.values() for result in recipe_runs.best}
     if len(hashes) > 1:
         raise ConfigError(
             f"The runs were scored on {len(hashes)} different splits ({', '.join(sorted(hashes))}); only runs on one "
             "split can be compared. Give all of them one log and the same lis.split options."
         )
-    ranked = sorted(runs, key=lambda name: _gains(runs[name]).mean() if runs[name].best else -math.inf, reverse=True)
-    finished = [name for name in ranked if runs[name].best]
+    mean_gains = {name: _gains(runs[name]).mean() for name in runs if runs[name].best}
+    ranked = sorted(runs, key=lambda name: mean_gains.get(name, -math.inf), reverse=True)
+    finished = [name for name in ranked if name in mean_gains]
     gaps = {name: _difference(runs[finished[0]], runs[name]) for name in finished[1:]}
-    chances = _holm({name: 2 * float(norm.sf(abs(gap.z))) for name, gap in gaps.items()}, len(finished))
-    return [_standing(name, runs[name], gaps.get(name, _NOTHING), chances.get(name, math.nan)) for name in ranked]
+    p_values = {name: 2 * float(norm.sf(abs(gap.z))) for name, gap in gaps.items()}
+    corrected = _holm(p_values, len(finished))
+    return [_standing(name, runs[name], gaps.get(name, _NO_ESTIMATE), corrected.get(name, math.nan)) for name in ranked]
 
 
 def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
@@ -109,7 +136,7 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
     shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
     return Standing(
         recipe=name,
-        ais=_combined(_gains(runs), _influence(runs)) if runs.best else _NOTHING,
+        ais=_combined(_gains(runs), _influence(runs)) if runs.best else _NO_ESTIMATE,
         realised=float(np.mean(shares)) if shares else math.nan,
         step=None if best is None else best.step,
         verdict="failed" if best is None else best.verdict,
@@ -130,30 +157,47 @@ def _influence(runs: Runs) -> np.ndarray:
     return np.asarray(np.mean([result.influence for result in runs.best], axis=0))
 
 
-def _combined(values: np.ndarray, influence: np.ndarray, *others: np.ndarray) -> Estimate:
-    """Return the mean of the values with the error of drawing users, and of drawing the seeds of all that enter."""
-    mean, of_users = float(values.mean()), cluster_interval(0.0, influence).se
-    of_seeds = [one.var(ddof=1) / one.size for one in (values, *others) if one.size > 1]
-    se = math.sqrt(of_users**2 + sum(of_seeds))
+def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> Estimate:
+    """Return the mean over seeds, with the variance between users plus the variance between seeds.
+
+    Values that were subtracted from the mean add the variance between their own seeds.
+    """
+    mean, user_se = float(values.mean()), cluster_interval(0.0, influence).se
+    seed_variances = [seeds.var(ddof=1) / seeds.size for seeds in (values, *subtracted) if seeds.size > 1]
+    se = math.sqrt(user_se**2 + sum(seed_variances))
     return Estimate(value=mean, se=se, low=mean - Z95 * se, high=mean + Z95 * se)
 
 
 def _difference(first: Runs, second: Runs) -> Estimate:
-    one, other = _gains(first), _gains(second)
-    return _combined(one - other.mean(), _influence(first) - _influence(second), other)
+    """Return the paired difference of the mean gains of two recipes."""
+    gains, subtracted = _gains(first), _gains(second)
+    return _combined(gains - subtracted.mean(), _influence(first) - _influence(second), subtracted)
 
 
-def _holm(chances: Mapping[str, float], number: int) -> dict[str, float]:
-    """Return probabilities corrected for all pairs of `number` recipes: the leader was picked among them."""
-    corrected, highest, pairs = {}, 0.0, number * (number - 1) // 2
-    for rank, name in enumerate(sorted(chances, key=lambda name: chances[name])):
-        highest = max(highest, min(1.0, (pairs - rank) * chances[name]))
+def _holm(p_values: Mapping[str, float], num_recipes: int) -> dict[str, float]:
+    """Return Holm-corrected p-values over all pairs of recipes, since the leader was selected among them."""
+    corrected: dict[str, float] = {}
+    highest, num_pairs = 0.0, num_recipes * (num_recipes - 1) // 2
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (num_pairs - rank) * p_values[name]))
         corrected[name] = highest
     return corrected
 
 
 def conclusion(standings: Sequence[Standing]) -> str:
-    """Say in a sentence which recipe to take."""
+    """Return in a sentence which recipe is best, or which recipes tie.
+
+    Args:
+        standings: The leaderboard, from :func:`rank_recipes`.
+
+    Example:
+        >>> import numpy as np
+        >>> def snapshot(ais: float) -> Snapshot:
+        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
+        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> conclusion(rank_recipes({"a": Runs(best=[snapshot(0.010)]), "b": Runs(best=[snapshot(0.012)])}))
+        'b leads with AIS +0.0120, clearly before all others.'
+    """
     finished = [standing for standing in standings if standing.seeds]
     if not finished:
         return "Every run failed: there is nothing to compare."
@@ -168,7 +212,7 @@ def conclusion(standings: Sequence[Standing]) -> str:
 
 
 def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
-    """Return the leaderboard as a table, a row a recipe, numbers as they are."""
+    """Return the leaderboard as a data frame with unrounded numbers, one row per recipe."""
     rows = [
         {
             "recipe": standing.recipe,
@@ -193,7 +237,20 @@ def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
 
 
 def render_standings(standings: Sequence[Standing]) -> str:
-    """Return the leaderboard as a table for a terminal; recipes that cannot be told from the leader bear an =."""
+    """Return the leaderboard as a plain-text table; ``=`` marks recipes that tie with the leader.
+
+    Args:
+        standings: The leaderboard, from :func:`rank_recipes`.
+
+    Example:
+        >>> import numpy as np
+        >>> def snapshot(ais: float) -> Snapshot:
+        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
+        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> table = render_standings(rank_recipes({"mine": Runs(best=[snapshot(0.010)])}))
+        >>> table.splitlines()[-1].split()[:5]
+        ['1', 'mine', '+0.0100', '[+0.0094,', '+0.0106]']
+    """
     from rich import box
     from rich.table import Table
 

@@ -1,8 +1,8 @@
-"""Train several recipes in rungs, and drop on the way those that are clearly behind.
+"""Racing: train several recipes in rungs, and drop those that are significantly worse than the leader.
 
-As in successive halving (Jamieson and Talwalkar 2016) all begin with a small budget, and few get the whole. But what is
-dropped is not the lower half: a recipe goes where the evidence, paired by user and corrected, says that the leader is
-better. Those that cannot be told apart go on, so that luck drops none.
+As in successive halving (Jamieson and Talwalkar 2016), all recipes begin with a small budget and few receive all of it.
+Unlike there, the lower half is not dropped: a recipe is dropped where its paired difference to the leader is
+significant after correction. Recipes that tie go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.leaderboard import SURE, Runs, Standing, rank_recipes
+from lis_lightning.results.leaderboard import SIGNIFICANCE, Runs, Standing, rank_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
     """
     standings = rank_recipes(runs)
     finished = [standing for standing in standings if standing.seeds]
-    dropped = [standing for standing in finished if standing.p < SURE / num_rungs]
+    dropped = [standing for standing in finished if standing.p < SIGNIFICANCE / num_rungs]
     behind = {standing.recipe for standing in dropped}
     return Cut(
         leader=finished[0].recipe if finished else None,

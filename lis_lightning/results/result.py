@@ -35,6 +35,10 @@ class Ceiling:
             says that it holds none of the scored events.
         influence: Per-user sums of influence values, [num_users]; pairs the ceiling with an AIS.
         past_influence: The same of `past`; empty where there is none.
+
+    Example:
+        >>> Ceiling(value=0.02, low=0.015, high=0.025).cross_fitted
+        True
     """
 
     value: float
@@ -61,6 +65,10 @@ class SliceEstimate(Estimate):
 
     Attributes:
         num_events: Test events in the slice.
+
+    Example:
+        >>> SliceEstimate(value=0.02, se=0.005, low=0.01, high=0.03, num_events=1200).z
+        4.0
     """
 
     num_events: int = 0
@@ -68,11 +76,16 @@ class SliceEstimate(Estimate):
 
 @dataclass(frozen=True, kw_only=True)
 class Placebo:
-    """What representations that know nothing score: the check that the base is matched in structure.
+    """AIS of uninformative representations, a check that the base has the same structure as the probe.
 
     Attributes:
         permuted: AIS of the same representation with its rows permuted, with its interval.
         random: AIS of random vectors, with its interval.
+
+    Example:
+        >>> noise = Estimate(value=0.001, se=0.001, low=-0.001, high=0.003)
+        >>> Placebo(permuted=noise, random=noise).passed
+        True
     """
 
     permuted: Estimate

@@ -68,6 +68,10 @@ class StopRule:
 
     Raises:
         ConfigError: If a value is of another kind or out of range.
+
+    Example:
+        >>> StopRule(plateau_patience=3).plateau_patience
+        3
     """
 
     warmup: int = field(default=2, metadata=_within(0))
@@ -93,15 +97,21 @@ class StopRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a run's results say so far.
+    """Verdict on a run up to its newest result, and whether to stop it.
 
     Attributes:
-        verdict: One of :data:`VERDICTS`, of the run up to its newest result.
-        message: The verdict in a sentence that a person can act on.
-        stop: Whether the rule says to stop.
-        reason: Why, where it does.
+        verdict: One of :data:`VERDICTS`.
+        message: The verdict in a sentence, with what to do.
+        stop: Whether to stop the run.
+        reason: The reason to stop; empty otherwise.
         best: Index of the result with the highest AIS; 0 if none has one.
         gain_z: Paired z of the newest result against the best before it; NaN for the first, and without an AIS.
+
+    Example:
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> judgement = judge([result])
+        >>> judgement.verdict, judgement.stop, judgement.best
+        ('underpowered', False, 0)
     """
 
     verdict: str

@@ -50,6 +50,13 @@ def build_workspace(
 
     Raises:
         ConfigError: If `entity` or `project` is empty, `num_runs` is below 1, or wandb-workspaces is not installed.
+
+    Example:
+        >>> try:
+        ...     build_workspace("me", project="")
+        ... except ConfigError as error:
+        ...     print(str(error).partition(": ")[2])
+        expected `project` to be a name, got ''.
     """
     _check(entity, project, num_runs)
     ws, _ = _packages()

@@ -9,9 +9,7 @@ import pytest
 
 from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ConfigError
-from lis_lightning.results.jobs import Job, jobs_in
-from lis_lightning.results.record import Record
-from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.results import Job, Record, Snapshot, jobs_in
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
 
 from lis_lightning.cli import resource_dir
-from lis_lightning.results import Snapshot
-from lis_lightning.results.record import Record
-from lis_lightning.results.result import Ceiling
-from lis_lightning.results.stopping import judge
+from lis_lightning.results import Ceiling, Record, Snapshot, judge
 
 SCRIPTS = (
     "evidence",
