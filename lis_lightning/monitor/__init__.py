@@ -1,4 +1,4 @@
-"""Inside a training: when to take a snapshot, encode undisturbed, score, judge, and stop."""
+"""Monitoring a training: snapshot schedules, encoding without side effects, scoring, verdicts and early stopping."""
 
 import lazy_loader
 

@@ -5,10 +5,13 @@ from .schedule import (
     AtSteps as AtSteps,
     Budget as Budget,
     EveryEpochs as EveryEpochs,
+    EveryMinutes as EveryMinutes,
     EverySteps as EverySteps,
     EveryValidation as EveryValidation,
     LogSpaced as LogSpaced,
+    Moment as Moment,
     OnFile as OnFile,
     OnSignal as OnSignal,
     Schedule as Schedule,
 )
+from .storage import load_embeddings as load_embeddings, read_manifest as read_manifest

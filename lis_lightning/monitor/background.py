@@ -1,9 +1,9 @@
-"""Scores computed in a thread while the training goes on, and read at a fixed later step.
+"""Scoring in a background thread while training goes on, with the score read at a fixed later step.
 
-A representation has to be taken while the weights stand still; its score needs no weights. A thread, since the score
-spends its time in NumPy and torch, which let the training run meanwhile; a process would first load torch for seconds,
-and would need a copy of the split. The score draws no global random number and calls no other process. It is read at a
-step that is known beforehand, however long it takes, so that curves and stops do not depend on the machine's mood.
+Encoding needs the weights to stand still; scoring does not need them. A thread is enough, since scoring spends its time
+in NumPy and torch, which release the GIL; a process would take seconds to import torch, and need a copy of the split.
+Scoring draws no global random numbers and calls no other process. The score is read at a step fixed in advance, however
+long it takes to compute, so that curves and stops do not depend on timing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Value = TypeVar("Value")
 
 
 class Background(Generic[Value]):
-    """At most one value on its way.
+    """A slot for at most one value that is computed in a thread.
 
     Args:
-        delay: Optimizer steps after which a value is read.
+        delay: Optimizer steps between the submission of a value and its reading.
 
     Attributes:
-        step: Optimizer step that the value belongs to; None where there is none.
+        step: Optimizer step that the pending value belongs to; None if there is none.
 
     Example:
         >>> background = Background(delay=50)
@@ -38,7 +38,7 @@ class Background(Generic[Value]):
         self._executor: ThreadPoolExecutor | None = None
 
     def submit(self, step: int, job: Callable[[], Value]) -> None:
-        """Begin to compute; the value before must have been taken.
+        """Start computing a value; the previous one must have been taken.
 
         Args:
             step: Optimizer step that the value belongs to.
@@ -49,7 +49,7 @@ class Background(Generic[Value]):
         self.step = step
 
     def restore(self, step: int, value: Value | Exception) -> None:
-        """Have a value, or the error in its place, that was computed before."""
+        """Restore a value that was computed before a resume, or the exception that its job raised."""
         self._future = Future()
         if isinstance(value, Exception):
             self._future.set_exception(value)
@@ -58,24 +58,24 @@ class Background(Generic[Value]):
         self.step = step
 
     def due(self, step: int) -> bool:
-        """Return whether the value is to be read now."""
+        """Return whether the pending value is to be read at this step."""
         return self.step is not None and step >= self.step + self.delay
 
     def peek(self) -> Value | Exception:
-        """Wait for the value, or the error in its place, and leave it where it is."""
+        """Wait for the value and return it, or the exception that its job raised; it stays pending."""
         try:
-            return self._waited().result()
+            return self._finished().result()
         except Exception as error:
             return error
 
     def take(self) -> Value:
-        """Wait for the value and return it, or raise what its job raised; an interrupted wait leaves it where it is."""
-        future = self._waited()
+        """Wait for the value and return it, or raise what its job raised; an interrupted wait keeps it."""
+        future = self._finished()
         self.step = self._future = self._executor = None
         return future.result()
 
-    def _waited(self) -> Future[Value]:
-        """Return the future when it is done and its thread has ended."""
+    def _finished(self) -> Future[Value]:
+        """Wait for the thread to end and return its future."""
         if self._future is None:
             raise RuntimeError("Nothing was submitted.")
         if self._executor is not None:

@@ -1,7 +1,7 @@
-"""The item batches of one process: its share of the items, by length, in pieces that fit into memory.
+"""Item batches of one process: its share of the items, sorted by length, in chunks that fit into memory.
 
-All processes together give every item. Rows of a dataset that says how long they are (an attribute ``lengths``) come in
-batches of similar length, the longest first: little padding, equal work for all, and what does not fit shows at once.
+All processes together cover every item. Rows of a dataset with an attribute ``lengths`` are batched by length, the
+longest first: little padding, equal work for all processes, and a batch that does not fit into memory fails at once.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from lis_lightning.errors import ConfigError, SnapshotError
 
-SEED = 0  # random draws while encoding (noise in a dataset, say) are the same at every snapshot, so that they pair
+SEED = 0  # random draws while encoding are equal at every snapshot, so that snapshots can be paired
 
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
 Collate = Callable[[list[Any]], Any]
 
 
 class Chunk(Protocol):
-    """Some items that are encoded together."""
+    """Items that are encoded together."""
 
     def __len__(self) -> int:
-        """Return how many they are."""
+        """Return the number of items."""
 
     def batch(self) -> Any:
-        """Return them as one batch."""
+        """Return the items as one batch."""
 
     def split(self, size: int) -> list[Chunk]:
-        """Return them in chunks of at most `size`; raises SnapshotError where they cannot be taken apart."""
+        """Return chunks of at most `size` items; raises SnapshotError if the batch cannot be sliced."""
 
 
 class Batches(Protocol):
     """One process's share of the items; iterating it gives batches.
 
     Attributes:
-        limit: Most items that fit into memory together, as far as is known; None before any did not fit.
+        limit: Most items known to fit into memory together; None until a batch did not fit.
     """
 
     limit: int | None
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the share as batches."""
+        """Iterate over the share as batches."""
 
     def chunks(self) -> Iterator[Chunk]:
-        """Give the share as chunks."""
+        """Iterate over the share as chunks."""
 
     def first(self) -> Any:
-        """Return a batch of one item; None where reading one would read a stream."""
+        """Return a batch of one item; None if the items are a stream."""
 
     def spare(self) -> Chunk:
-        """Return a chunk that a process which has no more of its own can encode and drop."""
+        """Return a chunk to encode and discard, for a process that has no more of its own."""
 
     def generators_kept(self) -> contextlib.AbstractContextManager[None]:
-        """Restore a loader's own generators afterwards: the training may draw from them too."""
+        """Return a context that restores the loader's own generators, from which training may draw too."""
 
 
 def make_batches(
@@ -108,7 +108,7 @@ def make_batches(
 
 
 class Loaded:
-    """Batches as a loader makes them, or every n-th: the ranks see one order, since the seed is fixed.
+    """Batches of a DataLoader, every n-th for several processes; all ranks see the same order, as the seed is fixed.
 
     Args:
         batches: A DataLoader, or any iterable of item batches.
@@ -129,7 +129,7 @@ class Loaded:
         return islice(self._batches, self._rank, None, self._world_size)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Give the share as chunks."""
+        """Iterate over the share as chunks."""
         for number, batch in enumerate(self._batches):
             chunk = _Collated(batch, item_ids_of(batch, self._item_key))
             self._spare = self._spare or chunk
@@ -144,7 +144,7 @@ class Loaded:
         return loader.collate_fn(_fetch(loader.dataset, [0]))
 
     def spare(self) -> Chunk:
-        """Return the first chunk that any process got."""
+        """Return the first chunk of the loader."""
         if self._spare is None:
             raise SnapshotError("`items` gives no batches: there is nothing to encode.")
         return self._spare
@@ -194,7 +194,7 @@ class _OfRows:
 
 
 class _Uncollated:
-    """Items that were read, and how they become a batch: smaller ones have less padding, and nothing is read twice."""
+    """A chunk of items that are read but not collated: halves are padded anew, and nothing is read twice."""
 
     def __init__(self, items: list[Any], collate: Collate) -> None:
         self._items = items
@@ -211,7 +211,7 @@ class _Uncollated:
 
 
 class _Collated:
-    """A batch that a loader made."""
+    """A chunk that a DataLoader has collated; it is split by slicing its tensors."""
 
     def __init__(self, batch: Any, ids: list[Any]) -> None:
         self._batch = batch
@@ -252,7 +252,7 @@ def item_ids_of(batch: Any, item_key: str) -> list[Any]:
 def _sliced(value: Any, rows: slice, size: int, name: str) -> Any:
     """Return some rows of a batch of `size` items: of every tensor, array and list in it."""
     if isinstance(value, Mapping):
-        return {key: _sliced(one, rows, size, str(key)) for key, one in value.items()}
+        return {key: _sliced(column, rows, size, str(key)) for key, column in value.items()}
     if isinstance(value, Tensor | np.ndarray | list | tuple):
         if getattr(value, "ndim", 1) == 0:
             return value
@@ -268,13 +268,13 @@ def _sliced(value: Any, rows: slice, size: int, name: str) -> Any:
 
 
 def _fetch(items: Any, rows: list[int]) -> list[Any]:
-    """Read rows, at once where a dataset can."""
-    together = getattr(items, "__getitems__", None)
-    return list(together(rows)) if callable(together) else [items[row] for row in rows]
+    """Read rows, in one call if the dataset has ``__getitems__``."""
+    read_rows = getattr(items, "__getitems__", None)
+    return list(read_rows(rows)) if callable(read_rows) else [items[row] for row in rows]
 
 
 def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
-    """Return the rows of a dataset to encode: those of `item_ids` if it can say, else all."""
+    """Return the rows to encode: those of `item_ids` if the dataset has an attribute ``item_ids``, else all."""
     offered = _column(items, "item_ids")
     if offered is None:
         return list(range(len(items)))
@@ -287,18 +287,18 @@ def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
             f"{missing[:5]}{' ...' if len(missing) > 5 else ''}. `items` starts with {offered[:5]}. Add the items, or "
             "leave their events out of the log."
         )
-    known = set(wanted)
-    return [row for row, item in enumerate(offered) if item in known]
+    split_items = set(wanted)
+    return [row for row, item in enumerate(offered) if item in split_items]
 
 
 def _by_length(items: Any, rows: list[int]) -> list[int]:
-    """Return the rows, the longest first, if the dataset can say."""
+    """Return the rows, the longest first if the dataset has an attribute ``lengths``."""
     lengths = _column(items, "lengths")
     return rows if lengths is None else sorted(rows, key=lambda row: -lengths[row])
 
 
 def _column(items: Any, name: str) -> list[Any] | None:
-    """Return an attribute of a dataset that holds a value for each row; that of the whole for a part of it."""
+    """Return a per-row attribute of a dataset, None if it has none; a Subset takes the one of its dataset."""
     values = getattr(items, name, None)
     if values is None:
         whole = _column(items.dataset, name) if isinstance(items, Subset) else None

@@ -105,6 +105,31 @@ class LISMonitor(pl.Callback):
         ConfigError: If an argument is out of range or preference data malformed, or the module cannot encode items
             (when the fit is set up).
         SnapshotError: If ``items.item_ids`` lacks items of the split (when the fit is set up).
+
+    Example:
+        >>> import polars, pytorch_lightning as pl, tempfile, torch
+        >>> class Tower(pl.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = torch.nn.Linear(2, 2)
+        ...     def encode_items(self, batch):
+        ...         return self.net(batch["x"])
+        ...     def training_step(self, batch, batch_idx):
+        ...         return self.net(torch.ones(1, 2)).square().mean()
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+        >>> log = polars.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                         "timestamp": range(40), "label": [0, 1, 1, 0, 1] * 8})
+        >>> items = [{"item_id": item, "x": torch.tensor([item, 1.0])} for item in range(4)]
+        >>> monitor = LISMonitor(PreferenceSplit.from_log(log), items, every_n_steps=2, ceilings=(), cache_dir="off",
+        ...                      progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = pl.Trainer(max_steps=4, callbacks=[monitor], default_root_dir=folder, accelerator="cpu",
+        ...                          logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        ...                          enable_model_summary=False)
+        ...     trainer.fit(Tower(), range(4))
+        >>> [result.step for result in monitor.results]
+        [0, 2, 4]
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Stop a training on the evidence of its snapshots."""
+"""Early stopping on the verdicts of a monitor."""
 
 from __future__ import annotations
 
@@ -17,25 +17,38 @@ _STATE = ("num_judged", "verdict", "message", "stopped_step", "reason")
 
 
 class LISEarlyStopping(pl.Callback):
-    """Stop the training when the snapshots of the :class:`LISMonitor` beside it say that it is done.
+    """Stop the training when the stop rule of the :class:`LISMonitor` in the same Trainer says so.
 
-    The monitor's `rule` decides, on paired evidence: after a warm-up, on a significant fall, a plateau or at the
-    ceiling. Each snapshot counts once, in whatever order the two callbacks are given; failed ones do not count. What it
-    makes of the run is logged whenever the verdict changes. A run that is resumed after a stop goes on until the next
-    snapshot, and stops there if that still says so.
+    The monitor's `rule` decides by paired comparisons of snapshots: after a warm-up, on a significant fall, on a
+    plateau, or at the ceiling. Each snapshot counts once, whatever the order of the two callbacks; failed ones do not
+    count. A change of verdict is printed. A run that is resumed after a stop trains until the next snapshot, and stops
+    there if the rule still says so.
 
     Args:
-        name: Of the monitor whose snapshots decide, where there are several.
+        name: Name of the monitor to follow, if the Trainer has several.
 
     Attributes:
-        num_judged: Snapshots that were looked at, those before a resume included.
-        verdict: What the last of them said of the run, one of :data:`lis_lightning.results.stopping.VERDICTS`.
-        message: The same in a sentence.
-        stopped_step: Optimizer step at which the training was told to stop, or None.
-        reason: Why, in a sentence.
+        num_judged: Number of snapshots judged, including those before a resume.
+        verdict: The last verdict, one of :data:`lis_lightning.results.stopping.VERDICTS`; empty before the first.
+        message: The last verdict explained in a sentence.
+        stopped_step: Optimizer step at which training was stopped, or None.
+        reason: Why training was stopped, in a sentence; empty if it was not.
 
     Raises:
         ConfigError: If the Trainer has no such LISMonitor, or several (when the fit is set up).
+
+    Example:
+        >>> import polars
+        >>> from lis_lightning.data import PreferenceSplit
+        >>> from lis_lightning.monitor import LISMonitor
+        >>> from lis_lightning.results.stopping import StopRule
+        >>> log = polars.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                         "timestamp": range(40), "label": [0, 1, 1, 0, 1] * 8})
+        >>> rule = StopRule(plateau_patience=5)
+        >>> monitor = LISMonitor(PreferenceSplit.from_log(log), [], rule=rule, ceilings=(), cache_dir="off")
+        >>> callbacks = [monitor, LISEarlyStopping()]  # for Trainer(callbacks=...)
+        >>> callbacks[1].num_judged, callbacks[1].stopped_step
+        (0, None)
     """
 
     def __init__(self, name: str | None = None) -> None:
@@ -74,7 +87,7 @@ class LISEarlyStopping(pl.Callback):
                 self._monitor(trainer).listeners.remove(self._judged)
 
     def _monitor(self, trainer: pl.Trainer) -> LISMonitor:
-        """Return the one monitor of the Trainer."""
+        """Return the monitor to follow."""
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
         every = [callback for callback in callbacks if isinstance(callback, LISMonitor)]
         monitors = [monitor for monitor in every if self.name in (None, monitor.name)]
@@ -88,7 +101,7 @@ class LISEarlyStopping(pl.Callback):
         return monitors[0]
 
     def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
-        """Stop on all processes if any of them is to stop, say why, or why not, and return which."""
+        """Stop all processes if the judgement of any says so, print a new verdict, and return whether it stops."""
         stop = trainer.strategy.reduce_boolean_decision(judgement.stop, all=False)
         changed = judgement.verdict != self.verdict
         self.num_judged += 1

@@ -1,6 +1,6 @@
-"""How a module encodes items: its own method, a function, or one of its submodules with pooling.
+"""Encoders of items: the module's own method, a function, or a submodule with pooling.
 
-The last is for Hugging Face models, and any other, in a LightningModule that knows nothing of us.
+A submodule with pooling (:class:`Encode`) serves Hugging Face and other models in an unchanged LightningModule.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lis_lightning.monitor.sharding import caller
 Encoder = Callable[[Any, Any], Any]
 
 _MASK, _IDS = "attention_mask", "input_ids"
-_NEVER = {"labels"}  # a loss is not what we are after
-# Given where `forward` has them: the cache of keys and values, and logits over a vocabulary, take more than the states.
+_NEVER = {"labels"}  # given labels, a model would compute a loss
+# Passed if `forward` takes them: a key-value cache and logits over the vocabulary need more memory than the states.
 _SAVING = {"use_cache": False, "logits_to_keep": 1}
 
 
@@ -93,7 +93,7 @@ class Encode:
 
 
 class BoundEncode:
-    """An :class:`Encode` that has found its submodule; called with the module and a batch, returns [B, D]."""
+    """An :class:`Encode` bound to a module; called with the module and a batch, returns [B, D]."""
 
     def __init__(self, spec: Encode, module: nn.Module, item_key: str) -> None:
         self.spec = spec
@@ -103,16 +103,16 @@ class BoundEncode:
         inner = _inner(part)
         self._name = f"{type(inner).__name__}.forward"
         self._parameters = inspect.signature(inner.forward).parameters
-        self._takes_any = any(one.kind is one.VAR_KEYWORD for one in self._parameters.values())
+        self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
         config = getattr(inner, "config", None)
         self._eos = _eos(spec, config)
         _check_layer(spec, config)
-        # Those of transformers give hidden states when asked, most of them through `**kwargs`.
+        # Models of transformers return hidden states on request, most of them through `**kwargs`.
         self._can_ask = "output_hidden_states" in self._parameters or (self._takes_any and config is not None)
         self._asks = spec.layer != -1 or spec.output == "hidden_states"
 
     def check(self, batch: Mapping[str, Any]) -> None:
-        """Look whether a batch holds what is needed, without calling the submodule.
+        """Check that a batch holds what the submodule needs, without calling it.
 
         Raises:
             ConfigError: If it holds nothing that the submodule takes, lacks something it needs, or lacks the mask.
@@ -124,7 +124,7 @@ class BoundEncode:
         arguments = self._arguments(batch)
         states = self._read(self._run(arguments))
         if states is None and self._can_ask and not self._asks:
-            self._asks = True  # a model with a head gives its states only when asked
+            self._asks = True  # a model with a head returns hidden states only on request
             states = self._read(self._run(arguments))
         if states is None:
             raise ConfigError(
@@ -141,7 +141,7 @@ class BoundEncode:
         return self._pooled(states, arguments, batch)
 
     def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what of a batch the submodule takes."""
+        """Return the values of a batch that are arguments of the submodule."""
         offered = {name: value for name, value in batch.items() if name != self.item_key}
         if self.spec.inputs is not None:
             absent = sorted(set(self.spec.inputs.values()) - set(batch))
@@ -174,7 +174,7 @@ class BoundEncode:
         return self._call(**{**options, **arguments})
 
     def _read(self, output: Any) -> Tensor | None:
-        """Return the representations in what the submodule returned; None where it has to be asked for them."""
+        """Return the representations in the output of the submodule; None if hidden states must be requested."""
         if isinstance(output, list | tuple):
             output = next((one for one in output if isinstance(one, Tensor)), None)
         plain = isinstance(output, Tensor)
@@ -197,7 +197,7 @@ class BoundEncode:
         return self._state(_field(output, "hidden_states"))
 
     def _state(self, states: Any) -> Tensor | None:
-        """Return the chosen one of all hidden states."""
+        """Return the hidden state of the chosen layer; None if hidden states must be requested."""
         if states is None and (self.spec.layer == -1 or self._can_ask):
             return None
         count = len(states or ())
@@ -210,7 +210,7 @@ class BoundEncode:
         return chosen
 
     def _pooled(self, states: Tensor, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
-        """Return one vector an item."""
+        """Pool hidden states [B, T, D] to one vector per item."""
         mask = self._mask(arguments, batch)
         if mask is None:
             mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -225,7 +225,7 @@ class BoundEncode:
         return pool(states, mask.bool(), self.spec.pooling, ids=ids, eos=self._eos)
 
     def _mask(self, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor | None:
-        """Return the mask of real positions, None where all are."""
+        """Return the mask of real positions; None if no position is padding."""
         name = self.spec.mask
         given = {*arguments, *(self.spec.inputs or {}).values()}
         if self.spec.pooling == "eos" and _IDS not in given:
@@ -271,7 +271,7 @@ def resolve(encode: Encoder | Encode | str | None, module: nn.Module, item_key: 
 
 
 def check_encode(encode: Any) -> None:
-    """Refuse what can never be an encoder.
+    """Check the type of the argument `encode`.
 
     Raises:
         ConfigError: If it is neither a function nor an :class:`Encode`, the name of a submodule, or None.
@@ -284,50 +284,52 @@ def check_encode(encode: Any) -> None:
 
 
 def _find(module: nn.Module, name: str) -> nn.Module:
-    """Return a submodule."""
+    """Return a submodule by name; an unknown name raises with the closest ones."""
     try:
         return module.get_submodule(name)
     except AttributeError:
-        names = [known for known, _ in module.named_modules() if known]
+        names = [child for child, _ in module.named_modules() if child]
         last = name.rpartition(".")[2]
-        near = [known for known in names if known.rpartition(".")[2] == last]
+        near = [child for child in names if child.rpartition(".")[2] == last]
         near = [*near, *(one for one in difflib.get_close_matches(name, names, n=3) if one not in near)][:3]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"It has {_some(module)}."
         raise ConfigError(f"{type(module).__name__} has no submodule {name!r}. {hint}") from None
 
 
 def _some(module: nn.Module) -> list[str]:
-    """Return the names of what a module holds directly."""
+    """Return the names of the direct children of a module."""
     return [name for name, _ in module.named_children()]
 
 
 def _inner(part: nn.Module) -> Any:
-    """Return the module whose `forward` says what is taken: within a compiled one, and within one of PEFT."""
+    """Return the module with the original `forward`, inside a compiled module or a PEFT wrapper."""
     part = getattr(part, "_orig_mod", part)
     base = getattr(part, "get_base_model", None)
     return base() if callable(base) else part
 
 
 def _field(output: Any, name: str) -> Any:
-    """Return a field of an output object or dict, None where it has none."""
+    """Return a field of an output object or dict; None if it has none."""
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 
 def _eos(spec: Encode, config: Any) -> tuple[int, ...]:
-    """Return the tokens that end a sequence."""
+    """Return the ids of the end-of-sequence tokens; empty unless the pooling needs them."""
     if spec.pooling != "eos":
         return ()
-    found = spec.eos_token_id if spec.eos_token_id is not None else getattr(config, "eos_token_id", None)
-    if found is None:
+    token_id = spec.eos_token_id
+    if token_id is None:
+        token_id = getattr(config, "eos_token_id", None)
+    if token_id is None:
         raise ConfigError(
             f"Pooling 'eos' needs the token that ends a sequence, and {spec.submodule!r} has no `config.eos_token_id`: "
             "set Encode(eos_token_id=tokenizer.eos_token_id)."
         )
-    return tuple(found) if isinstance(found, Iterable) else (found,)
+    return tuple(token_id) if isinstance(token_id, Iterable) else (token_id,)
 
 
 def _check_layer(spec: Encode, config: Any) -> None:
-    """Refuse a layer that the model's configuration says it does not have."""
+    """Raise if the model's configuration says that it has no such layer."""
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and not -layers - 1 <= spec.layer <= layers:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""The past of a run: a little in each checkpoint, the rest in its record; and the two made to agree.
+"""The results of a run so far, its record on disk, and the part of them that a checkpoint holds.
 
-A result holds a number for each user, and a curve of hundreds of them would outgrow the checkpoint of a small model. A
-checkpoint keeps every number that is logged, and the users' numbers only of those results that the stop rule will look
-at again; :func:`recovered` reads the others back from the record, to the bit.
+A result holds a number per user, so a curve of hundreds of results would outgrow the checkpoint of a small model. A
+checkpoint holds every logged number, but the per-user numbers only of those results that the stop rule can compare
+again; :func:`recovered` reads the others back from the record, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ AnyResult = TypeVar("AnyResult", bound=LISResult)
 
 
 class RunHistory:
-    """The results of one run and its record, which may come into being late, fail, or be found again.
+    """The results of one run and its record, which is opened at the first write or continued after a resume.
 
-    Snapshots on disk lie beside the record, in a folder that is named like it.
+    Snapshots on disk are stored next to the record, in a folder named after it.
 
     Args:
-        name: Of the monitor.
+        name: Name of the monitor.
         retention: Which snapshots to keep on disk; None keeps none.
-        catalogue: How its items are shown.
+        catalogue: Titles and images of the items, for the table of movers; None computes no movers.
 
     Attributes:
         results: The results so far, by step.
-        run_id: Names the run, through all its resumes.
-        record: The record, on the process that writes it; None before :meth:`open`.
+        run_id: Identifier of the run, the same after each resume.
+        record: The record, on the process that writes it; None before the first :meth:`write`.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class RunHistory:
         self._checkpoint_record: Path | None = None
 
     def state(self, patience: int) -> dict[str, Any]:
-        """Return what a checkpoint keeps, in plain values; see :func:`packed`."""
+        """Return the state for a checkpoint, in plain values; see :func:`packed`."""
         path = None if self.record is None else str(self.record.path.absolute())
         return {"run_id": self.run_id, "record": path, "results": packed(self.results, patience)}
 
     def load(self, state: Mapping[str, Any], evaluator: Mapping[str, Any]) -> bool:
-        """Take over what :meth:`state` returned, unless (with a warning) its results were measured otherwise.
+        """Restore a saved state; if its results are not comparable with those of this run, warn and restore nothing.
 
         Args:
-            state: The state of a checkpoint, with ``evaluator`` beside what :meth:`state` returns.
-            evaluator: What makes the results of this run comparable, in plain values.
+            state: What :meth:`state` returned, with the ``evaluator`` of that run added.
+            evaluator: Settings of this run that make results comparable, in plain values.
 
         Returns:
-            Whether the run goes on from there.
+            Whether the state was restored.
         """
         if differs := changed(state["evaluator"], evaluator):
             rank_zero_warn(
@@ -91,16 +91,16 @@ class RunHistory:
         return True
 
     def recover(self, folder: Path) -> None:
-        """Complete the results of a checkpoint from the run's record in a folder, or where the checkpoint says."""
+        """Complete the results of a checkpoint from the run's record in `folder`, or at the path in the checkpoint."""
         self.results[:] = recovered(self.results, Record.find(folder, self.run_id) or self._checkpoint_record)
 
     def write(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> None:
-        """Make the disk hold what the run holds: its newest result, and those that the disk refused before.
+        """Write the results that are not in the record yet, and delete snapshots that are no longer kept.
 
         Args:
-            folder: Where the record lies, or will lie.
-            scorer: What the results are measured by.
-            config: Plain values that describe how the run is monitored.
+            folder: Folder of the record.
+            scorer: The scorer of the results; its description goes into a new record.
+            config: Settings of the monitor, in plain values.
 
         Raises:
             RecordError: If the record cannot be read or written.
@@ -109,9 +109,9 @@ class RunHistory:
             self.record = self._open(folder, scorer, config)
             if self._catalogue is not None:
                 self._catalogue.write(Catalogue.beside(self.record.path))
-        known = set(self.record.steps)
+        recorded_steps = set(self.record.steps)
         for result in self.results:
-            if result.step not in known:
+            if result.step not in recorded_steps:
                 self.record.append(result)
 
         store = self._store
@@ -119,7 +119,7 @@ class RunHistory:
             store.prune(self.results, self.best_step, self._checkpointed)
 
     def save_embeddings(self, split: PreferenceSplit, result: Snapshot, embeddings: Tensor, model: type) -> None:
-        """Put a snapshot on disk, if it is one to keep and there is a record to keep it by.
+        """Write the representations of a snapshot to disk, if there is a record and the retention may keep them.
 
         Args:
             split: The split it was scored on.
@@ -132,13 +132,13 @@ class RunHistory:
             ConfigError: If the precision cannot hold the representations.
         """
         store = self._store
-        best = math.isfinite(result.ais) and all(not one.ais >= result.ais for one in self.results)
+        best = math.isfinite(result.ais) and all(not earlier.ais >= result.ais for earlier in self.results)
         if store is not None and (store.retention.keep != "best" or best):
             about = {"model": f"{model.__module__}.{model.__qualname__}", "run_id": self.run_id}
             store.write(embeddings, split, result, about)
 
     def protect_checkpointed(self) -> None:
-        """Keep the snapshots wanted now until the next checkpoint: a run that is killed goes on from this one."""
+        """Keep the present snapshots on disk until the next checkpoint, as a killed run resumes from this one."""
         if self._retention is not None:
             self._checkpointed = self._retention.wanted(self.results, self.best_step)
 
@@ -162,7 +162,7 @@ class RunHistory:
 
     @property
     def movers(self) -> list[Mover]:
-        """The items whose gain rose or fell most from the first result to the best; none where they are not known."""
+        """The items whose gain rose or fell most from the first result to the best; empty without a catalogue."""
         if self._catalogue is None or self.best is None:
             return []
         return movers(self.results[0], self.best, self._catalogue)
@@ -174,10 +174,10 @@ class RunHistory:
         return path if path is not None and path.exists() else None
 
     def end(self, cut_short_by: str | None) -> None:
-        """Close the record, if there is one.
+        """Write the end of the run to the record, if there is one.
 
         Args:
-            cut_short_by: Kind of the error that ended the run; None where it reached its end.
+            cut_short_by: Type of the exception that ended the run; None if it reached its end.
 
         Raises:
             RecordError: If the disk refuses.
@@ -187,7 +187,7 @@ class RunHistory:
             self.record.status("end", best_step=self.best_step, verdict=verdict, cut_short_by=cut_short_by)
 
     def record_failure(self, **failure: Any) -> None:
-        """Record a failure, if there is a record.
+        """Write a failure to the record, if there is one.
 
         Raises:
             RecordError: If the disk refuses.
@@ -196,28 +196,30 @@ class RunHistory:
             self.record.status("failure", **failure)
 
     def _open(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> Record:
-        """Continue the run's record up to where it says the same, or start one under a name that is free."""
+        """Continue the run's record from the last result they share, or create one under a free name."""
         path = Record.find(folder, self.run_id)
         if path is None:
-            names = (f"{self._stem}-v{number}.jsonl" if number else f"{self._stem}.jsonl" for number in count())
-            free = next(folder / name for name in names if not (folder / name).exists())
+            free = folder / f"{self._stem}.jsonl"
+            versions = count(1)
+            while free.exists():
+                free = folder / f"{self._stem}-v{next(versions)}.jsonl"
             facts = scorer.describe()
             return Record.create(free, run_id=self.run_id, split_hash=facts["hash"], split=facts, config=config)
-        found = Record.open(path, split_hash=scorer.split.hash)
+        continued = Record.open(path, split_hash=scorer.split.hash)
         recorded = {result.step: result for result in Record.read(path)[1]}
-        kept = -1
+        last_shared = -1
         for result in self.results:
             if not _same(result, recorded.get(result.step)):
                 break
-            kept = result.step
-        found.rewind(kept)  # the rest belongs to abandoned weights
-        return found
+            last_shared = result.step
+        continued.rewind(last_shared)  # later results are of weights that the resume discards
+        return continued
 
 
 def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
-    """Return results for a checkpoint: without the users' numbers where no later judgement reads them.
+    """Return results for a checkpoint, without per-user numbers where no later judgement needs them.
 
-    What stays whole are the last `patience` results, the first one and the best before them, of each task.
+    For each task, the last `patience` results, and the first and the best result before them, stay complete.
 
     Args:
         results: The results of a run, by step.
@@ -235,7 +237,7 @@ def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
 
 
 def without_users(result: AnyResult) -> AnyResult:
-    """Return a result without what pairs it with others; its ceilings stay, as all results of a run share them."""
+    """Return a result without its per-user numbers; the ceilings stay, since all results of a run share them."""
     return dataclasses.replace(
         without_items(result),
         influence=NO_USERS,
@@ -245,17 +247,17 @@ def without_users(result: AnyResult) -> AnyResult:
 
 
 def without_items(result: AnyResult) -> AnyResult:
-    """Return a result without the gains of single items, which no judgement reads."""
+    """Return a result without its per-item gains, which no judgement needs."""
     tasks = {name: without_items(task) for name, task in result.tasks.items()}
     return dataclasses.replace(result, item_gains=NO_ITEMS, item_errors=NO_ITEMS, tasks=tasks)
 
 
 def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
-    """Return results of a checkpoint whole, where the record at `path` holds the same ones.
+    """Return the results of a checkpoint, completed from the record where it holds the same ones.
 
     Args:
-        results: What :func:`packed` kept.
-        path: The run's record; None, or one that is gone or damaged, changes nothing.
+        results: The results of the checkpoint, from :func:`packed`.
+        path: The run's record; if None, missing or damaged, the results are returned as they are.
     """
     try:
         recorded = {} if path is None else {result.step: result for result in Record.read(path)[1]}
@@ -265,7 +267,7 @@ def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
 
 
 def judge_result(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
-    """Return what a run says so far, and its newest result with its verdict and those of its other tasks."""
+    """Return the judgement on a run, and its newest result with the verdicts of all its tasks filled in."""
     tasks = {}
     for name, task in result.tasks.items():
         before = [earlier.tasks[name] for earlier in past if name in earlier.tasks]
@@ -275,13 +277,13 @@ def judge_result(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> 
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return how two evaluators differ, in words; empty if they do not."""
+    """Return the differences between two evaluators as text; empty if there are none."""
     names = [name for name in now if before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)!r} became {now[name]!r}" for name in names)
 
 
 def _same(one: Snapshot, other: Snapshot | None) -> bool:
-    """Whether two results are of one snapshot: every number that is logged is the same, timings included."""
+    """Return whether two results are of the same snapshot: all logged numbers are equal, timings included."""
     return other is not None and {name: repr(value) for name, value in one.scalars().items()} == {
         name: repr(value) for name, value in other.scalars().items()
     }

@@ -1,14 +1,15 @@
-"""When a snapshot is due.
+"""Snapshot schedules: at which optimizer steps a snapshot is due.
 
-The raw module is scored before the first step and the trained one at the end, whatever the schedule; between them a
-snapshot is taken where any schedule of the list says so, at most once an optimizer step::
+Every run is scored before the first step and at the end. Between them a snapshot is taken whenever any schedule of the
+list is due, at most once per optimizer step::
 
     LISMonitor(split, items, every_n_steps=200)
     LISMonitor(split, items, schedule=LogSpaced(10, per_decade=4))
     LISMonitor(split, items, schedule=[EveryValidation(), OnFile(), OnSignal("SIGUSR2")])
 
-A schedule is a function of two moments, now and the last snapshot, so that a resumed run goes on where it was. What the
-clock, a signal or a file says differs between processes: the first one is asked every few steps, and tells the others.
+A schedule is a function of two moments, now and the last snapshot, so that a resumed run continues the same sequence.
+Clocks, signals and files can differ between processes: for these only the first process is asked, every few steps, and
+its answer is broadcast.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from lis_lightning.errors import ConfigError
 
 @dataclass(frozen=True)
 class Moment:
-    """A point in a training, as far as schedules look at it.
+    """A point in a training, in the units that schedules count.
 
     Attributes:
         step: Optimizer steps taken.
@@ -40,6 +41,10 @@ class Moment:
         seconds: Wall-clock time of the training, of the parts before a resume too, without the raw snapshot.
         spent: Seconds that the training waited for snapshots, without the raw one.
         cost: Seconds that it waited for the last one.
+
+    Example:
+        >>> Moment(step=200, epoch=1).step
+        200
     """
 
     step: int = 0
@@ -51,7 +56,15 @@ class Moment:
 
 
 class Schedule(ABC):
-    """Says when a snapshot is due."""
+    """Base class of snapshot schedules; a subclass defines :meth:`due`.
+
+    Example:
+        >>> class EvenSteps(Schedule):
+        ...     def due(self, now, last):
+        ...         return now.step % 2 == 0
+        >>> [EvenSteps().due(Moment(step=step), last=Moment()) for step in (1, 2)]
+        [False, True]
+    """
 
     @abstractmethod
     def due(self, now: Moment, last: Moment) -> bool:
@@ -59,23 +72,23 @@ class Schedule(ABC):
 
 
 class LocalSchedule(Schedule):
-    """A schedule that says one thing in one process and another in the next: only the first process is asked."""
+    """A schedule whose answer can differ between processes: only the first process is asked."""
 
 
 class OnDemand(LocalSchedule):
-    """A schedule that waits for somebody to ask for a snapshot."""
+    """A schedule that is due when a user requests a snapshot."""
 
     @abstractmethod
     def start(self, folder: Path) -> None:
-        """Begin to wait; `folder` is the folder of the run."""
+        """Start listening for requests; `folder` is the folder of the run."""
 
     @abstractmethod
     def taken(self) -> None:
-        """Forget what was asked for: a snapshot has been taken."""
+        """Clear the request: a snapshot has been taken."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Wait no longer."""
+        """Stop listening."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,12 @@ class EverySteps(Schedule):
 
 @dataclass(frozen=True)
 class EveryEpochs(Schedule):
-    """At the last batch of every `n`-th epoch, before callbacks look at the epoch."""
+    """At the last batch of every `n`-th epoch, before callbacks that act on the end of the epoch.
+
+    Example:
+        >>> EveryEpochs(2).due(Moment(epoch=2), last=Moment(epoch=1))
+        True
+    """
 
     n: int = 1
 
@@ -115,8 +133,13 @@ class EveryEpochs(Schedule):
 class EveryValidation(Schedule):
     """Before every `n`-th validation run of the Trainer.
 
-    With it stock ``EarlyStopping(monitor="lis/ais")`` and ``ModelCheckpoint(monitor="lis/ais")``, which look after a
-    validation, find the score of the weights that they look at. The sanity check is no validation run.
+    With it, stock ``EarlyStopping(monitor="lis/ais")`` and ``ModelCheckpoint(monitor="lis/ais")``, which read the
+    metric after a validation, get the score of the current weights. The sanity check does not count as a validation
+    run.
+
+    Example:
+        >>> EveryValidation(2).due(Moment(validations=3), last=Moment(validations=2))
+        False
     """
 
     n: int = 1
@@ -133,7 +156,7 @@ class EveryValidation(Schedule):
 class LogSpaced(Schedule):
     """At `first` steps, then `per_decade` times while the number of steps grows tenfold.
 
-    Alignment moves representations most at its beginning; this is where most points are.
+    Fine-tuning moves representations most at its beginning, where this schedule has most of its snapshots.
 
     Example:
         >>> schedule = LogSpaced(10, per_decade=2)
@@ -153,13 +176,20 @@ class LogSpaced(Schedule):
         return self._passed(now.step) > self._passed(last.step)
 
     def _passed(self, step: int) -> int:
-        """Return how many points lie up to a step."""
-        return max(0, 1 + math.floor(self.per_decade * math.log10((step + 0.5) / self.first)))  # points are rounded
+        """Return the number of scheduled steps up to and including `step`."""
+        return max(
+            0, 1 + math.floor(self.per_decade * math.log10((step + 0.5) / self.first))
+        )  # scheduled steps are rounded
 
 
 @dataclass(frozen=True)
 class AtSteps(Schedule):
-    """At the given optimizer steps."""
+    """At the given optimizer steps.
+
+    Example:
+        >>> AtSteps([1, 10]).due(Moment(step=10), last=Moment(step=9))
+        True
+    """
 
     steps: Sequence[int]
 
@@ -177,7 +207,12 @@ class AtSteps(Schedule):
 
 @dataclass(frozen=True)
 class EveryMinutes(LocalSchedule):
-    """When `minutes` of wall-clock time have passed since the last snapshot began."""
+    """When `minutes` of wall-clock time have passed since the last snapshot began.
+
+    Example:
+        >>> EveryMinutes(5).due(Moment(seconds=299), last=Moment())
+        False
+    """
 
     minutes: float
 
@@ -192,10 +227,10 @@ class EveryMinutes(LocalSchedule):
 
 @dataclass(frozen=True)
 class Budget(LocalSchedule):
-    """As often as snapshots take at most a `share` of the training's wall-clock time.
+    """As often as a time budget allows: snapshots take at most a `share` of the training's wall-clock time.
 
-    The spacing follows what the snapshots are measured to cost. The raw snapshot, which also computes ceilings, and
-    the one at the end are on top.
+    The spacing follows the measured cost of the snapshots. The raw snapshot, which also computes the ceilings, and the
+    one at the end are not counted in the budget.
 
     Example:
         >>> raw = Moment(cost=3.0)
@@ -220,7 +255,16 @@ class OnFile(OnDemand):
 
     Args:
         path: The file; relative to the folder of the run's record.
-        poll_seconds: Seconds between looks, since shared file systems can be slow.
+        poll_seconds: Seconds between checks for the file; shared file systems can be slow.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     schedule = OnFile("now")
+        ...     schedule.start(Path(folder))
+        ...     (Path(folder) / "now").touch()
+        ...     schedule.due(Moment(seconds=1.0), last=Moment())
+        True
     """
 
     path: str = "snapshot"
@@ -254,7 +298,7 @@ class OnFile(OnDemand):
     @override
     def taken(self) -> None:
         if self._file is not None and self._seen is not None:
-            self._served = self._seen  # where the file cannot be removed, it does not ask at every step
+            self._served = self._seen  # a file that cannot be removed must not trigger at every step
             with contextlib.suppress(OSError):
                 self._file.unlink()
 
@@ -268,7 +312,13 @@ class OnSignal(OnDemand):
     """When the process gets a signal: ``kill -USR1 PID``; with several processes, the first of them (rank 0).
 
     Args:
-        name: The signal. In a SLURM job that Lightning requeues, SIGUSR1 is taken: use SIGUSR2.
+        name: The signal. Lightning's automatic requeue under SLURM uses SIGUSR1: use SIGUSR2 there.
+
+    Example:
+        >>> schedule = OnSignal("SIGUSR2")
+        >>> schedule.ask()
+        >>> schedule.due(Moment(), last=Moment())
+        True
     """
 
     name: str = "SIGUSR1"
@@ -296,14 +346,14 @@ class OnSignal(OnDemand):
         _Switchboard.remove(signal.Signals[self.name], self)
 
     def ask(self) -> None:
-        """Ask for a snapshot, as the signal does."""
+        """Request a snapshot, as the signal does."""
         self._asked = True
 
 
 class _Switchboard:
-    """One handler for each signal, for all who wait for it: several monitors may."""
+    """One handler per signal, shared by all schedules that listen for it (several monitors can)."""
 
-    _waiting: dict[int, list[OnSignal]] = {}  # noqa: RUF012  # one for the process, as signal handlers are
+    _waiting: dict[int, list[OnSignal]] = {}  # noqa: RUF012  # per process, like signal handlers
     _before: dict[int, Any] = {}  # noqa: RUF012
 
     @classmethod
@@ -319,14 +369,14 @@ class _Switchboard:
                     "SLURM jobs by SIGUSR1); use another one, such as OnSignal('SIGUSR2')."
                 )
             cls._before[number] = signal.signal(number, cls._handle)
-        if not any(one is waiting for one in present):
+        if not any(schedule is waiting for schedule in present):
             present.append(waiting)
 
     @classmethod
     def remove(cls, number: signal.Signals, waiting: OnSignal) -> None:
         present = cls._waiting.get(number, [])
-        if any(one is waiting for one in present):
-            cls._waiting[number] = [one for one in present if one is not waiting]
+        if any(schedule is waiting for schedule in present):
+            cls._waiting[number] = [schedule for schedule in present if schedule is not waiting]
             if not cls._waiting[number]:
                 signal.signal(number, cls._before.pop(number))
 
@@ -337,6 +387,6 @@ class _Switchboard:
 
 
 def _check_whole(schedule: str, name: str, value: Any, unit: str) -> None:
-    """Refuse what is no whole number from 1 on."""
+    """Raise unless a value is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"`{schedule}({name})` must be at least 1 {unit}, a whole number, got {value!r}.")

@@ -1,4 +1,4 @@
-"""Several schedules and a clock, in one run: is a snapshot due now?"""
+"""The schedules of one run together with its clock and the measured cost of its snapshots."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from typing import Any
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.schedule import EverySteps, LocalSchedule, Moment, OnDemand, Schedule
 
-SHARED_EVERY = 10  # optimizer steps between questions to the first of several processes: each makes all of them wait
+# Optimizer steps between broadcasts of the first process's answer; each broadcast synchronises all processes.
+SHARED_EVERY = 10
 
 
 class Scheduler:
-    """What a run's schedules have said so far, and what its snapshots have cost.
+    """Decides when a run takes a snapshot, and times the snapshots.
 
     Args:
-        schedules: Any of them makes a snapshot due.
+        schedules: A snapshot is due when any of them is due.
+
+    Attributes:
+        schedules: The same.
+        last: Moment of the last snapshot, None before the first.
     """
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
         self.schedules = list(schedules)
-        self.steady = [schedule for schedule in schedules if not isinstance(schedule, LocalSchedule)]
-        self.local = [schedule for schedule in schedules if isinstance(schedule, LocalSchedule)]
-        self.on_demand = [schedule for schedule in schedules if isinstance(schedule, OnDemand)]
+        self._deterministic = [schedule for schedule in schedules if not isinstance(schedule, LocalSchedule)]
+        self._local = [schedule for schedule in schedules if isinstance(schedule, LocalSchedule)]
+        self._on_demand = [schedule for schedule in schedules if isinstance(schedule, OnDemand)]
         self.last: Moment | None = None
         self._now = Moment()
         self._running = False
@@ -35,7 +40,7 @@ class Scheduler:
         self._shared = False
 
     def start(self, folder: Path, *, step: int, epoch: int, shared: bool) -> None:
-        """Begin or go on with a training.
+        """Start the clock and the schedules of a new or resumed training.
 
         Args:
             folder: Folder of the run.
@@ -47,7 +52,7 @@ class Scheduler:
         self._running = True
         self._now = replace(self._now, step=step, epoch=epoch)
         self._shared = shared
-        for schedule in self.on_demand:
+        for schedule in self._on_demand:
             schedule.start(folder)
 
     def due(self, step: int, epoch: int, decide: Callable[[bool], bool], *, validation: bool = False) -> bool:
@@ -56,7 +61,7 @@ class Scheduler:
         Args:
             step: Optimizer steps taken.
             epoch: Epochs completed.
-            decide: Takes what this process says and returns what the first one says; all call it at the same steps.
+            decide: Takes this process's answer and returns the first process's; all call it at the same steps.
             validation: Whether a validation run begins.
         """
         validations = self._now.validations + validation
@@ -66,61 +71,62 @@ class Scheduler:
         )  # fmt: skip
         last = self.last or Moment()
         if self.last is not None and step <= last.step:
-            self.last = replace(last, epoch=epoch, validations=validations)  # that snapshot serves these too
+            # The snapshot of this step also serves the end of its epoch and its validation.
+            self.last = replace(last, epoch=epoch, validations=validations)
             return False
-        if any(schedule.due(now, last) for schedule in self.steady):
+        if any(schedule.due(now, last) for schedule in self._deterministic):
             return True
-        if not self.local:
+        if not self._local:
             return False
         if not self._shared:
-            return any(schedule.due(now, last) for schedule in self.local)
+            return any(schedule.due(now, last) for schedule in self._local)
         if step // SHARED_EVERY == self._asked // SHARED_EVERY:
             return False
         self._asked = step
-        return decide(any(schedule.due(now, last) for schedule in self.local))
+        return decide(any(schedule.due(now, last) for schedule in self._local))
 
     @contextlib.contextmanager
     def taking(self, step: int) -> Iterator[None]:
-        """Time an attempt at a snapshot, failed or not: the next is due after it."""
+        """Time a snapshot and make it the last one, even if it fails."""
         raw = self.last is None
         self.last = self._now = replace(self._now, step=step, cost=0.0)
         with self.waiting(raw=raw):
             yield
-        for schedule in self.on_demand:
+        for schedule in self._on_demand:
             schedule.taken()
 
     @contextlib.contextmanager
     def waiting(self, *, raw: bool = False) -> Iterator[None]:
-        """Time what the training waits for; it is part of the cost of the last snapshot."""
+        """Add the time that the training waits in the block to the cost of the last snapshot."""
         began = time.perf_counter()
         try:
             yield
         finally:
             waited = time.perf_counter() - began
-            if raw:  # else the budget would begin with a debt
+            if raw:  # not part of the budget, which would otherwise start overdrawn
                 self._began += waited
             self._now = replace(
                 self._now, spent=self._now.spent + (0.0 if raw else waited), cost=self._now.cost + waited
             )
 
     def stop(self) -> None:
-        """Wait for nobody any longer."""
+        """Stop the clock and the schedules."""
         self._now = replace(self._now, seconds=self._seconds())
         self._running = False
-        for schedule in self.on_demand:
+        for schedule in self._on_demand:
             schedule.stop()
 
     def describe(self) -> list[str]:
-        """Return the schedules in words."""
+        """Return the representation of each schedule, such as ``EverySteps(n=200)``."""
         return [repr(schedule) for schedule in self.schedules]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values from which :meth:`load_state_dict` goes on."""
+        """Return the state in plain values, for :meth:`load_state_dict`."""
         now = replace(self._now, seconds=self._seconds())
         return {"now": asdict(now), "last": None if self.last is None else asdict(self.last)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another training was saved."""
+        """Restore a saved state."""
         self._now = Moment(**state["now"])
         self.last = None if state["last"] is None else Moment(**state["last"])
 
@@ -132,7 +138,7 @@ def make_scheduler(every_n_steps: int | None, schedule: Schedule | Sequence[Sche
     """Return the scheduler of the schedules given to a monitor; every 200 steps if none.
 
     Raises:
-        ConfigError: If `every_n_steps` is below 1, or `schedule` is none.
+        ConfigError: If `every_n_steps` is below 1, or `schedule` is neither a schedule nor a list of them.
     """
     if every_n_steps is None and schedule is None:
         every_n_steps = 200
@@ -140,19 +146,21 @@ def make_scheduler(every_n_steps: int | None, schedule: Schedule | Sequence[Sche
         raise ConfigError(f"`every_n_steps` must be at least 1 optimizer step, got {every_n_steps}.")
     given = [] if schedule is None else schedule
     schedules = list(given) if isinstance(given, Sequence) else [given]
-    for one in schedules:
-        if not isinstance(one, Schedule):
+    for item in schedules:
+        if not isinstance(item, Schedule):
             raise ConfigError(
-                f"`schedule` must be a schedule of `lis_lightning.monitor.schedule` or a list of them, got {one!r}: "
+                f"`schedule` must be a schedule of `lis_lightning.monitor.schedule` or a list of them, got {item!r}: "
                 "for example EverySteps(200) or [LogSpaced(10), OnFile()]."
             )
-    return Scheduler([*([EverySteps(every_n_steps)] if every_n_steps is not None else []), *schedules])
+    if every_n_steps is not None:
+        schedules.insert(0, EverySteps(every_n_steps))
+    return Scheduler(schedules)
 
 
 def check_schedule(
     every_n_steps: int | None, schedule: Schedule | Sequence[Schedule] | None, background_steps: int | None
 ) -> None:
-    """Raise for what a user gave, where no snapshot could be taken so.
+    """Check the arguments of a monitor that say when snapshots are taken and read.
 
     Raises:
         ConfigError: As :func:`make_scheduler`, or if `background_steps` is below 1.

@@ -1,8 +1,8 @@
-"""Models whose parameters lie in pieces on several processes: how to call a part of one.
+"""Calling a submodule of a model that is sharded over several processes.
 
-FSDP2 (``fully_shard``) gathers parameters in hooks of `forward`. A part that is called by itself gets past the hooks of
-the modules around it, and the first module that runs becomes the root: were that a part, the next training step would
-raise. Every forward is a collective, so all processes must make equally many.
+FSDP2 (``fully_shard``) gathers parameters in hooks of `forward`. Calling a submodule directly bypasses the hooks of the
+modules around it, and the first module that runs becomes the FSDP root: if that is a submodule, the next training step
+raises. Every forward is a collective operation, so all processes must run the same number of them.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ _STRATEGIES = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 
 
 def sharded(trainer: pl.Trainer, module: nn.Module) -> bool:
-    """Whether a forward of the module needs the other processes."""
+    """Return whether a forward of the module is a collective operation."""
     strategy = {kind.__name__ for kind in type(trainer.strategy).__mro__}
     return trainer.world_size > 1 and bool(strategy & _STRATEGIES or _fsdp_modules(module))
 
 
 @contextlib.contextmanager
 def ready(module: nn.Module) -> Iterator[None]:
-    """Let parts of a module be called before the whole, and leave it in pieces, also after an error.
+    """Let submodules be called before the whole module, and reshard it afterwards, also after an error.
 
     Args:
         module: Any module; nothing happens unless ``fully_shard`` was applied to parts of it.
     """
     modules = _fsdp_modules(module)
-    roots = [(name, one) for name, one in modules.items() if not any(_within(name, other) for other in modules)]
-    for _, root in roots:
+    roots = [root for name, root in modules.items() if not any(_within(name, outer) for outer in modules)]
+    for root in roots:
         _with_forward(root, lambda: None)()
     try:
         yield
     except BaseException:
-        for _, root in roots:
+        for root in roots:
             if hasattr(root, "reset_iter_state"):  # since torch 2.13
                 root.reset_iter_state()
         raise
     finally:
-        for one in modules.values():
-            one.reshard()
+        for child in modules.values():
+            child.reshard()
 
 
 def caller(module: nn.Module, part: nn.Module) -> Callable[..., Any]:
-    """Return a function that calls a part of a module, so that the FSDP2 modules around it gather their parameters.
+    """Return a function that calls a submodule such that the FSDP2 modules around it gather their parameters.
 
     Args:
-        module: The whole, after ``fully_shard``.
+        module: The whole module, after ``fully_shard``.
         part: One of its submodules, or itself.
     """
     modules = _fsdp_modules(module)
     if not modules:
         return part
-    name = next(name for name, one in module.named_modules() if one is part)
-    around = [one for outer, one in modules.items() if _within(name, outer)]  # from the outside in
+    name = next(name for name, child in module.named_modules() if child is part)
+    around = [child for outer, child in modules.items() if _within(name, outer)]  # from the outside in
     return _through(around, part)
 
 
@@ -94,9 +94,9 @@ def _fsdp_modules(module: nn.Module) -> dict[str, Any]:
         return {}
     from torch.distributed.fsdp import FSDPModule
 
-    return {name: one for name, one in module.named_modules() if isinstance(one, FSDPModule)}
+    return {name: child for name, child in module.named_modules() if isinstance(child, FSDPModule)}
 
 
 def _within(name: str, outer: str) -> bool:
-    """Whether a name is that of a module inside another one."""
+    """Return whether `name` names a submodule of the module `outer`."""
     return name != outer and (not outer or name.startswith(f"{outer}."))

@@ -1,9 +1,9 @@
-"""Take the representations of all items from a module in training, and leave no trace in the training.
+"""Encoding all items with a module in training, without side effects on the training.
 
-What a plain ``model.eval(); encode(); model.train()`` changes in the run that follows: frozen parts come back in train
-mode, dropout and augmentation draw other random numbers (even ``DataLoader(shuffle=False)`` draws from the global
-generator), compiled modules compile again for new shapes and may fall back to other kernels. :func:`undisturbed` undoes
-or avoids each, also when the encode raises.
+A plain ``model.eval(); encode(); model.train()`` changes the rest of the run: frozen parts return in train mode,
+dropout and augmentation draw other random numbers (even ``DataLoader(shuffle=False)`` draws from the global generator),
+and compiled modules recompile for new shapes and may fall back to other kernels. :func:`undisturbed` undoes or avoids
+each of these, also when the encode raises.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     state = _random_state()
     try:
-        # Not `module.eval()`: a `train()` that somebody overrode may merge weights or draw random numbers.
+        # Not `module.eval()`: an overridden `train()` may merge weights or draw random numbers.
         for child, _ in modes:
             child.training = False
         _seed(SEED)
-        # A hook of the validation runs in inference mode, whose tensors a cache in the module must not keep.
+        # Validation hooks run in inference mode; a module that caches such tensors would fail in training.
         with torch.inference_mode(False), torch.no_grad(), _eager():
             yield
     finally:
@@ -73,9 +73,9 @@ def encode_items(
     """Yield the ids and representations of item batches, computed as the Trainer computes.
 
     Batches are converted by the precision plugin and moved by the strategy; the encode runs in the plugin's forward
-    context (autocast as in training) while the Trainer is in its validation stage, so that hooks that augment training
-    batches stay quiet. A batch that does not fit into memory is encoded in halves, and later ones are no larger. Where
-    a forward needs the other processes (FSDP), all make equally many. Call it within :func:`undisturbed`.
+    context (autocast as in training) while the Trainer is in its validation stage, so that hooks which augment training
+    batches do nothing. A batch that does not fit into memory is encoded in halves, and later ones are no larger. If a
+    forward is a collective operation (FSDP), all processes run equally many. Call it within :func:`undisturbed`.
 
     Args:
         trainer: The Trainer in charge.
@@ -111,7 +111,7 @@ def encode_items(
 
 
 def check(encode: Encoder, module: nn.Module, batches: Batches) -> None:
-    """Look at one item, before the training, whether its batch holds what the encoder needs.
+    """Check before training, on a batch of one item, that the encoder finds what it needs in a batch.
 
     Raises:
         ConfigError: If it does not; see :class:`lis_lightning.monitor.encoding.Encode`.
@@ -119,24 +119,24 @@ def check(encode: Encoder, module: nn.Module, batches: Batches) -> None:
     if isinstance(encode, BoundEncode):
         batch = None
         with undisturbed(module), batches.generators_kept(), contextlib.suppress(Exception):
-            batch = batches.first()  # an item that cannot be read is the first snapshot's to report
+            batch = batches.first()  # an unreadable item is reported by the first snapshot
         if isinstance(batch, Mapping):
             encode.check(batch)
 
 
 def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
-    """Feed what :func:`encode_items` yields to a metric, and return how many items it does not know.
+    """Feed encoded items to a metric, and return the number of those that are not in its split.
 
     Args:
         encoded: Ids and representations; read to the end.
-        metric: Where they are added up.
-        item_ids: The ids that the metric knows.
+        metric: The metric to update.
+        item_ids: Item ids of its split.
     """
-    known = set(np.asarray(item_ids).tolist())
+    split_items = set(np.asarray(item_ids).tolist())
     skipped = 0
     with contextlib.closing(encoded):
         for ids, embeddings in encoded:
-            rows = [row for row, item in enumerate(ids) if item in known]
+            rows = [row for row, item in enumerate(ids) if item in split_items]
             skipped += len(ids) - len(rows)
             if rows:
                 metric.update([ids[row] for row in rows], embeddings[rows].to(metric.device))
@@ -144,7 +144,7 @@ def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactS
 
 
 def _fitting(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -> Iterator[Value]:
-    """Encode a chunk, in smaller ones where it does not fit into memory, as if it had never been tried whole."""
+    """Encode a chunk, in halves if it does not fit into memory; a failed attempt leaves no trace in random states."""
     pending = [chunk]
     while pending:
         part = pending.pop(0)
@@ -157,7 +157,7 @@ def _fitting(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -
         else:
             yield result
             continue
-        # Not in the handler: there the error still holds the frames, and with them the tensors, of the attempt.
+        # Outside the handler, in which the error still references the frames and tensors of the failed attempt.
         _restore_random_state(state)
         garbage_collection_cuda()
         first = batches.limit is None
@@ -173,13 +173,13 @@ def _fitting(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; Lightning does not know all the words for it."""
+    """Return whether an error means that memory ran out; Lightning does not recognise all of them."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or is_oom_error(error) or "not enough memory" in str(error)
 
 
 def _in_step(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk, bool]]:
-    """Yield this process's chunks, then others to drop until all processes are through; False for the latter."""
+    """Yield this process's chunks with True, then spare ones with False until all processes have finished."""
     chunks = batches.chunks()
     while True:
         chunk, error = None, None
@@ -187,17 +187,17 @@ def _in_step(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk, boo
             chunk = next(chunks, None)
         except Exception as caught:
             error = caught
-        told = torch.tensor([chunk is not None, error is not None], dtype=torch.float32)
-        left, failed = trainer.strategy.reduce(told.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        status = torch.tensor([chunk is not None, error is not None], dtype=torch.float32)
+        remaining, failed = trainer.strategy.reduce(status.to(trainer.strategy.root_device), reduce_op="sum").tolist()
         if failed:
             raise error or SnapshotError("another process could not read its items")
-        if not left:
+        if not remaining:
             return
         yield (batches.spare(), False) if chunk is None else (chunk, True)
 
 
 def _checked(output: Any, ids: list[Any]) -> Tensor:
-    """Return what was encoded as float32, if it is one row an item."""
+    """Return the output of `encode` as float32; raise unless it has one row per item."""
     if not isinstance(output, Tensor):
         raise ShapeError(
             f"`encode` must return a tensor of shape [{len(ids)}, D], got {type(output).__name__}. Return the pooled "
@@ -210,7 +210,7 @@ def _checked(output: Any, ids: list[Any]) -> Tensor:
 
 @contextlib.contextmanager
 def _validation_stage(trainer: pl.Trainer) -> Iterator[None]:
-    """Let hooks that look at `trainer.training` see an evaluation."""
+    """Put the Trainer into its validation stage, for hooks that read `trainer.training`."""
     stage = trainer.state.stage
     trainer.validating = True
     try:
@@ -221,7 +221,7 @@ def _validation_stage(trainer: pl.Trainer) -> Iterator[None]:
 
 def _eager() -> contextlib.AbstractContextManager[Any]:
     """Run compiled modules eagerly: new shapes must not add graphs, nor use up the training's recompile limit."""
-    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and loading it takes a second
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and the import takes a second
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
@@ -253,5 +253,5 @@ def _seed(seed: int) -> None:
 
 
 def _cuda_in_use() -> bool:
-    """Whether there are CUDA random states; asking for them would otherwise start CUDA."""
+    """Return whether CUDA is initialised; reading its random states would initialise it."""
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

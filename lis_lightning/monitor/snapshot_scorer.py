@@ -1,4 +1,4 @@
-"""One snapshot: all items encoded by the module in training, and what their score needs once the weights move again."""
+"""Encoding and scoring of one snapshot, in two steps: the score needs the encoded items but not the module."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from lis_lightning.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class ScoredSnapshot:
-    """A snapshot and its score.
+    """The result of a snapshot with the representations that it scores.
 
     Attributes:
-        result: The score, with its step.
-        embeddings: The representations, rows as ``split.item_ids``; None where they are gone.
+        result: The result, with its step.
+        embeddings: The representations [num_items, dim], rows as ``split.item_ids``; None after a resume.
         model: Class of the module.
     """
 
@@ -42,12 +42,12 @@ class ScoredSnapshot:
 
 
 class SnapshotScorer:
-    """Encodes and scores on one split, time and again.
+    """Encodes and scores the items of one split, once per snapshot.
 
     Args:
         split: The split.
-        options: What is scored; the placebo is a matter of each snapshot.
-        cache_dir: Where base ranker and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
+        options: Options of the score; the placebo is decided per snapshot.
+        cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
     """
 
     def __init__(self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None) -> None:
@@ -59,7 +59,7 @@ class SnapshotScorer:
     def encode(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str
     ) -> tuple[Tensor, int]:
-        """Return the representations of all items, the same on every process, and how many others this one skipped."""
+        """Return the representations of the split's items, alike on all processes, and this one's number of others."""
 
         def share() -> int:
             self.metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
@@ -71,13 +71,13 @@ class SnapshotScorer:
             with self.metric.sync_context():
                 return self.metric.embeddings(), skipped
         finally:
-            self.metric.reset()  # its sums are as large as the representations
+            self.metric.reset()  # frees its sums, which are as large as the representations
 
     def encode_to_score(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str,
         *, first: bool, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
-        """Encode all items now, and return how to score them; call it within :func:`snapshot.undisturbed`.
+        """Encode all items and return a function that scores them; call it within :func:`snapshot.undisturbed`.
 
         Args:
             trainer: The Trainer in charge.
@@ -85,9 +85,9 @@ class SnapshotScorer:
             batches: This process's share of the item batches.
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
-            first: Whether to tell of items outside the split.
-            placebo: Whether to score representations that know nothing too.
-            background: Whether the score will be computed beside the training: then on the CPU.
+            first: Whether to report items outside the split.
+            placebo: Whether to score a placebo representation too.
+            background: Whether the score is computed while training goes on; it is then computed on the CPU.
         """
         started = time.perf_counter()
         embeddings, skipped = self.encode(trainer, module, batches, encoder, item_key)
@@ -112,7 +112,7 @@ class SnapshotScorer:
 
 
 def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] | None:
-    """Return the score in the background in plain values; a resumed run reads it where this one would have."""
+    """Return the pending background score in plain values, for a checkpoint; None if there is none."""
     if background.step is None:
         return None
     scored = background.peek()
@@ -122,7 +122,7 @@ def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] |
 
 
 def restore_background(background: Background[ScoredSnapshot], state: Mapping[str, Any] | None) -> None:
-    """Take over what :func:`background_state` returned."""
+    """Restore the pending score in a checkpoint; it is read at the same step as without a resume."""
     if state is not None:
         results = record.unpack(state["results"])
         background.restore(

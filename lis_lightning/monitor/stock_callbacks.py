@@ -1,7 +1,7 @@
-"""Lightning's own callbacks beside a monitor: when they would read something else out of our scores than they say.
+"""Checks of Lightning's own callbacks that would misread the scores of a monitor.
 
-``trainer.callback_metrics`` keeps the last snapshot's score until the next one. Whoever looks in between sees the score
-of weights that are gone, and cannot tell that it is the same one again.
+``trainer.callback_metrics`` holds the last snapshot's score until the next one. A callback that reads the metric
+between snapshots gets a stale score, and cannot tell that it is the same one again.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ FAMILIES = {"slice", "companion", "task", "period"}  # keys with a slash of thei
 
 
 def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Sequence[Schedule]) -> None:
-    """Warn of each ModelCheckpoint that ranks by one of our keys but saves at other steps than a snapshot's.
+    """Warn when a stock ModelCheckpoint would rank a checkpoint by a stale score.
 
-    A checkpoint saved in between is ranked by the score of weights that are gone, and the file of the best snapshot may
-    never be written.
+    A checkpoint saved between snapshots is ranked by the score of earlier weights, and the weights of the best snapshot
+    may never be saved.
 
     Args:
         checkpoints: The checkpoint callbacks of a Trainer.
-        prefix: What our keys start with.
-        schedules: When snapshots are taken.
+        prefix: Start of the monitor's keys.
+        schedules: The monitor's schedules.
     """
     spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
-    before_validation = any(isinstance(one, EveryEpochs | EveryValidation) and one.n == 1 for one in schedules)
+    before_validation = any(
+        isinstance(schedule, EveryEpochs | EveryValidation) and schedule.n == 1 for schedule in schedules
+    )
     for checkpoint in checkpoints:
         if getattr(checkpoint, "at_snapshots", False):  # it asks the monitor itself
             continue
@@ -55,15 +57,15 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
 
 
 def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence[Schedule]) -> None:
-    """Warn of each EarlyStopping on one of our keys that looks more often than snapshots are taken.
+    """Warn when a stock EarlyStopping would count a stale score.
 
-    Its `patience` counts looks. One that finds the score of the look before counts as no improvement, and a run whose
-    every snapshot improves may be stopped.
+    Its `patience` counts checks. A check that reads the same score again counts as no improvement, so a run that
+    improves at every snapshot may be stopped.
 
     Args:
         trainer: The Trainer in charge, its data loaders set up.
-        prefix: What our keys start with.
-        schedules: When snapshots are taken.
+        prefix: Start of the monitor's keys.
+        schedules: The monitor's schedules.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
     epoch, validation = _steps_between(trainer)
@@ -71,7 +73,7 @@ def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence
         monitored = getattr(callback, "monitor", None)
         if not (is_ours(monitored, prefix) and hasattr(callback, "wait_count")):
             continue
-        # What it has settled on in its `setup`; Lightning has no public way to ask.
+        # Decided in the callback's `setup`; Lightning has no public way to read it.
         at_epochs = bool(getattr(callback, "_check_on_train_epoch_end", False))
         looks = epoch if at_epochs else validation
         if min((_spacing(schedule, epoch, validation) for schedule in schedules), default=math.inf) > looks:
@@ -86,7 +88,7 @@ def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence
 
 
 def _steps_between(trainer: pl.Trainer) -> tuple[float, float]:
-    """Return the optimizer steps from one end of an epoch to the next, and from one validation to the next."""
+    """Return the number of optimizer steps per epoch, and between two validations."""
     batches, each = float(trainer.num_training_batches), trainer.accumulate_grad_batches
     epoch = batches if math.isinf(batches) else math.ceil(batches / each)
     interval = float(trainer.val_check_batch or math.inf)
@@ -98,7 +100,7 @@ def _steps_between(trainer: pl.Trainer) -> tuple[float, float]:
 
 
 def _spacing(schedule: Schedule, epoch: float, validation: float) -> float:
-    """Return the optimizer steps between two snapshots at most; infinite where the clock or somebody decides."""
+    """Return the most optimizer steps between two snapshots; infinite if that is not known in advance."""
     for kind, steps in ((EverySteps, 1.0), (EveryEpochs, epoch), (EveryValidation, validation)):
         if isinstance(schedule, kind):
             return schedule.n * steps
@@ -106,19 +108,19 @@ def _spacing(schedule: Schedule, epoch: float, validation: float) -> float:
 
 
 def check_averaging(callbacks: Iterable[Any], monitor: Any) -> None:
-    """Refuse weight averaging that would end the training before the monitor's last snapshot.
+    """Raise when a weight-averaging callback would replace the weights before the monitor's last snapshot.
 
-    Snapshots are of the weights in training. At the end an averaging callback puts its average into the module; a
-    monitor behind it would score that one last, and its curve would be of two kinds of weights.
+    Snapshots score the weights in training. At the end of training an averaging callback puts its average into the
+    module; a monitor after it would score that average as its last snapshot.
 
     Args:
-        callbacks: The callbacks of a Trainer, in their order.
-        monitor: One of them.
+        callbacks: The callbacks of a Trainer, in order.
+        monitor: The monitor among them.
 
     Raises:
         ConfigError: If a WeightAveraging stands before the monitor.
     """
-    for callback in takewhile(lambda one: one is not monitor, callbacks):
+    for callback in takewhile(lambda callback: callback is not monitor, callbacks):
         if any(cls.__name__ in AVERAGING for cls in type(callback).__mro__):
             name = type(callback).__name__
             raise ConfigError(
@@ -129,8 +131,8 @@ def check_averaging(callbacks: Iterable[Any], monitor: Any) -> None:
 
 
 def is_ours(monitored: Any, prefix: str) -> bool:
-    """Whether a callback's ``monitor`` is a key of the monitor whose keys start with a prefix, not of a longer one."""
+    """Return whether a callback's ``monitor`` is a key with this prefix (and not of a monitor with a longer one)."""
     if not isinstance(monitored, str) or not monitored.startswith(f"{prefix}/"):
         return False
-    family, _, rest = monitored.removeprefix(f"{prefix}/").partition("/")
-    return not rest or family in FAMILIES
+    family, _, subkey = monitored.removeprefix(f"{prefix}/").partition("/")
+    return not subkey or family in FAMILIES

@@ -1,12 +1,13 @@
-"""Snapshots on disk: representations with what is needed to score them again, one safetensors file a step.
+"""Snapshots on disk: one safetensors file per step, with the representations and what is needed to score them again.
 
-A file holds the tensor ``embeddings`` [num_items, dim], the ids of its rows, and in its metadata a manifest: step,
-split hash, AIS, model class and package versions. It is written beside its place, flushed, and renamed: under its name
-it is whole, whenever the process is killed.
+A file holds the tensor ``embeddings`` [num_items, dim], the item ids of its rows, and in its metadata a manifest: step,
+split hash, AIS, model class and package versions. It is written under a temporary name, flushed to disk and renamed, so
+that a kill at any time leaves either the whole file or none.
 
-Replay a snapshot with ``split.score(load(path, split))``. A float32 file gives the recorded numbers to the bit, with
-the options that the monitor had. Half precision rounds each coordinate by at most 2^-11 (float16) or 2^-8 (bfloat16) of
-its size; over ten random representations with an AIS of 0.034, AIS then moved by at most 0.00001 and 0.00007.
+``split.score(load_embeddings(path, split))`` scores a snapshot again. A float32 file gives the recorded numbers to the
+bit, with the options of the monitor. Half precision rounds each coordinate by a relative error of at most 2^-11
+(float16) or 2^-8 (bfloat16); over ten random representations with an AIS of 0.034, AIS changed by at most 0.00001 and
+0.00007.
 """
 
 from __future__ import annotations
@@ -123,19 +124,19 @@ class Store:
             "versions": versions(),
         }
         ids = np.frombuffer(json.dumps(split.item_ids.tolist()).encode(), dtype=np.uint8)
-        kept = embeddings.detach().to("cpu", DTYPES[self.retention.dtype]).contiguous()
-        if not kept.isfinite().all():
+        stored = embeddings.detach().to("cpu", DTYPES[self.retention.dtype]).contiguous()
+        if not stored.isfinite().all():
             raise ConfigError(
                 f"{self.retention.dtype} cannot hold representations as large as {embeddings.abs().max():.3g}; set "
                 "`save_dtype` to 'bfloat16' or 'float32'."
             )
-        tensors = {"embeddings": kept, "item_ids": torch.from_numpy(ids.copy())}
+        tensors = {"embeddings": stored, "item_ids": torch.from_numpy(ids.copy())}
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{uuid.uuid4().hex}{_DRAFT}"
         try:
             try:
                 save_file(tensors, draft, metadata={"manifest": json.dumps(manifest, default=str)})
-            except SafetensorError as error:  # what its writer makes of a full disk
+            except SafetensorError as error:  # raised by safetensors when the disk is full
                 raise OSError(f"{self.path(result.step)} cannot be written: {error}") from error
             _flush(draft)
             draft.replace(self.path(result.step))
@@ -144,13 +145,12 @@ class Store:
             draft.unlink(missing_ok=True)
 
     def prune(self, results: Iterable[Snapshot], best: int | None, also: Collection[int] = ()) -> None:
-        """Delete what is not to be kept (any more), and what a kill left half-written.
+        """Delete snapshots that the retention does not keep, and files that a kill left half-written.
 
         Args:
             results: The results of the run so far, by step. Snapshots of other steps belong to abandoned weights.
             best: Step of the best one.
-            also: More steps to keep: what was wanted when the last checkpoint was saved, which a killed run goes on
-                from.
+            also: More steps to keep: those kept when the last checkpoint was saved, from which a killed run resumes.
         """
         results = list(results)
         wanted = self.retention.wanted(results, best) | ({result.step for result in results} & set(also))
@@ -161,18 +161,32 @@ class Store:
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """Return what a snapshot says of itself, without reading its tensors.
+    """Return the manifest of a snapshot file without reading its tensors.
+
+    Args:
+        path: File that a monitor with `save` has written.
+
+    Returns:
+        Step, split hash, AIS and its interval, precision, model class, run id and package versions.
 
     Raises:
         RecordError: If the file is missing or is no snapshot.
+
+    Example:
+        >>> import json, tempfile
+        >>> manifest = {"format": FORMAT, "step": 200}
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     save_file({"embeddings": torch.eye(2)}, file.name, metadata={"manifest": json.dumps(manifest)})
+        ...     read_manifest(file.name)["step"]
+        200
     """
     return _read(Path(path), tensors=False)[0]
 
 
-def load(path: str | Path, split: PreferenceSplit) -> Tensor:
-    """Return the representations of a snapshot for a split: ``split.score(load(path, split))`` scores them again.
+def load_embeddings(path: str | Path, split: PreferenceSplit) -> Tensor:
+    """Return the representations in a snapshot file, aligned with a split; see :meth:`PreferenceSplit.score`.
 
-    Another split may be given, as long as the snapshot has its items; the numbers are then those of that split.
+    Any split can be given whose items the snapshot has.
 
     Args:
         path: File that a monitor with `save` has written.
@@ -184,6 +198,19 @@ def load(path: str | Path, split: PreferenceSplit) -> Tensor:
     Raises:
         RecordError: If the file is missing or is no snapshot.
         SnapshotError: If it lacks items of the split; their count and the first five are named.
+
+    Example:
+        >>> import polars, tempfile
+        >>> from lis_lightning.results.snapshot import Snapshot
+        >>> log = polars.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                         "timestamp": range(40), "label": [0, 1, 1, 0, 1] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> result = Snapshot(ais=0.0, ais_low=0.0, ais_high=0.0, ais_geometry=0.0, auc_base=0.5, auc=0.5, step=200)
+        >>> with tempfile.TemporaryDirectory() as folder:  # a monitor with `save` writes such files
+        ...     store = Store(Path(folder), Retention("all"))
+        ...     store.write(torch.eye(4), split, result, about={})
+        ...     load_embeddings(store.path(200), split).shape
+        torch.Size([4, 4])
     """
     manifest, ids, embeddings = _read(Path(path))
     rows = {item: row for row, item in enumerate(ids)}
@@ -214,7 +241,7 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], list[Any], 
 
 
 def _flush(path: Path) -> None:
-    """Put a file, or the names in a folder, on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

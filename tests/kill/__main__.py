@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lis_lightning.errors import LisError
-from lis_lightning.monitor import storage
+from lis_lightning.monitor import load_embeddings
 from lis_lightning.results.record import Record
 from tests._helpers import small_run
 from tests.kill import victim
@@ -120,7 +120,7 @@ class Round:
             found["duplicated"] += len(recorded) - len(set(recorded))
         for path in self.folder.glob("snapshots*/step-*.safetensors"):
             try:
-                storage.load(path, self.split)
+                load_embeddings(path, self.split)
             except LisError:
                 found["corrupt"] += 1
         found["lost"] += len(self.wanted() - {path.name for path in self.folder.glob("snapshots*/*.safetensors")})
@@ -146,7 +146,7 @@ class Round:
             "curve": small_run.curve(results),
             "weights": {name: value.tolist() for name, value in last["state_dict"].items()},
             "snapshots": {
-                file.name: storage.load(file, self.split).tolist() if file.suffix == ".safetensors" else "left over"
+                file.name: load_embeddings(file, self.split).tolist() if file.suffix == ".safetensors" else "left over"
                 for file in sorted(folder.iterdir())
             },
             "ended": Record.statuses(path)[-1]["kind"],

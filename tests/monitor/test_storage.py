@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError, LisWarning, LogError, RecordError, SnapshotError
-from lis_lightning.monitor import storage
+from lis_lightning.monitor import load_embeddings, storage
 from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results.movers import Catalogue, movers
@@ -54,7 +54,7 @@ def test_a_float32_snapshot_gives_the_recorded_numbers_to_the_bit(saved, small_s
     monitor, folder = saved["float32"]
     assert names(folder) == [f"step-0000000{step}.safetensors" for step in (0, 2, 4, 6, 8)]
     for result, path in zip(monitor.results, sorted(folder.iterdir()), strict=True):
-        again = small_split.score(storage.load(path, small_split))
+        again = small_split.score(load_embeddings(path, small_split))
         left_out = ("gain_z", "encode_seconds", "score_seconds")  # of the run, not of the representation
         one, other = (
             {name: repr(value) for name, value in scored.scalars().items() if name not in left_out}
@@ -66,7 +66,7 @@ def test_a_float32_snapshot_gives_the_recorded_numbers_to_the_bit(saved, small_s
 @pytest.mark.parametrize(("dtype", "rounding"), [("float16", 2**-11), ("bfloat16", 2**-8)])
 def test_half_precision_rounds_as_stated(saved, small_split, dtype, rounding):
     exact, half = (
-        [storage.load(path, small_split) for path in sorted(saved[name][1].iterdir())] for name in ("float32", dtype)
+        [load_embeddings(path, small_split) for path in sorted(saved[name][1].iterdir())] for name in ("float32", dtype)
     )
     tiny = torch.finfo(storage.DTYPES[dtype]).smallest_normal
     for one, other in zip(exact, half, strict=True):
@@ -79,7 +79,7 @@ def test_half_precision_moves_the_score_less_than_stated(split, latents, tmp_pat
     embeddings = torch.from_numpy(latents).float() @ torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     result = Snapshot.of(split.score(embeddings, placebo=False), step=3)
     Store(tmp_path, Retention("all", dtype)).write(embeddings, split, result, {})
-    replayed = split.score(storage.load(tmp_path / "step-00000003.safetensors", split), placebo=False)
+    replayed = split.score(load_embeddings(tmp_path / "step-00000003.safetensors", split), placebo=False)
     assert abs(replayed.ais - result.ais) < difference
     assert result.ais > 0.03
 
@@ -99,17 +99,17 @@ def test_the_manifest_says_what_it_is(saved, small_split):
 def test_another_splits_items_are_refused_and_fewer_are_taken(saved, small_split, log):
     path = saved["float32"][1] / "step-00000008.safetensors"
     with pytest.raises(SnapshotError, match=rf"lacks 60 of the 60 items .*first \[1000, 1001.*{small_split.hash}"):
-        storage.load(path, PreferenceSplit.from_log(log))
-    whole = storage.load(path, small_split)
+        load_embeddings(path, PreferenceSplit.from_log(log))
+    whole = load_embeddings(path, small_split)
     fewer = replace(small_split, item_ids=small_split.item_ids[[7, 3]], hash="fewer")
-    assert torch.equal(storage.load(path, fewer), whole[[7, 3]])
+    assert torch.equal(load_embeddings(path, fewer), whole[[7, 3]])
 
 
 def test_what_is_no_snapshot_is_refused(saved, small_split, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(RecordError, match="has no manifest"):
-        storage.load(other, small_split)
+        load_embeddings(other, small_split)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes((saved["float32"][1] / "step-00000000.safetensors").read_bytes()[:-10])
     for path in (torn, tmp_path / "missing.safetensors"):
@@ -249,7 +249,7 @@ def test_the_stock_checkpoint_beside_a_snapshot_holds_the_weights_that_were_scor
         encoded = module.eval().encode_items({"x": small_run.contents()})
     assert small_split.score(encoded).ais == winner.ais
     if monitor.best_step == winner.step:
-        kept = storage.load(tmp_path / "snapshots" / f"step-{winner.step:08d}.safetensors", small_split)
+        kept = load_embeddings(tmp_path / "snapshots" / f"step-{winner.step:08d}.safetensors", small_split)
         assert np.allclose(kept, encoded, atol=1e-6)
 
 
