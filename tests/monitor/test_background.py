@@ -63,6 +63,15 @@ def curve(results):
     ]
 
 
+def assert_same_scores(results, expected):
+    """One pair of test events may change places: memory of another thread may round the last digit otherwise."""
+    assert [one.step for one in results] == [one.step for one in expected]
+    for one, other in zip(results, expected, strict=True):
+        assert one.verdict == other.verdict
+        for name in ("ais", "ais_geometry", "auc", "auc_base"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=2e-4), name
+
+
 @pytest.fixture
 def slow_scores(monkeypatch):
     """Scores that take longer than the steps until they are read, each another time."""
@@ -158,9 +167,9 @@ def test_scores_are_those_of_the_foreground_and_read_at_known_steps(split, tmp_p
     monitor = background_of(split)
     fit(tmp_path / "later", monitor, heard := Heard(monitor), steps=14)
     assert slow_scores == ["MainThread", "lis-score", "lis-score", "lis-score", "MainThread"]
-    assert curve(monitor.results) == curve(expected.results)
+    assert_same_scores(monitor.results, expected.results)
     assert heard.last == {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 4, 7: 4, 8: 4, 9: 4, 10: 8, 11: 8, 12: 8, 13: 8, 14: 12}
-    assert curve(Record.read(monitor.record_path)[1]) == curve(expected.results)
+    assert_same_scores(Record.read(monitor.record_path)[1], expected.results)
 
 
 def test_a_score_is_read_before_the_next_snapshot(split, tmp_path, slow_scores):

@@ -100,7 +100,8 @@ class Run:
         pruned: Why it was ended for being behind another job of its sweep; empty if it was not.
 
     Example:
-        >>> best = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> numbers = {"ais": 0.003, "ais_low": 0.001, "ais_high": 0.005, "ais_geometry": 0.002}
+        >>> best = Snapshot(**numbers, auc_base=0.7, auc=0.703, step=0)
         >>> run = Run([best], best, None, None, Path("report.html"), revealed_gain=math.nan, steps=200, paused=False)
         >>> run.best.ais
         0.003
