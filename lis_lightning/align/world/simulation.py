@@ -52,6 +52,8 @@ class WorldParams:
         late_items: Share of the items that arrive during the log; the others exist from the start.
         recency: How many times more often a brand-new item is shown than an old one of the same popularity.
         browsing: How strongly exposure follows the mood of the session; 0 makes it independent of the mood.
+        aisles: Number of aisles; a session shows the items of one aisle, which nobody's taste depends on. With one
+            aisle, any item can be shown.
         click_rate: Share of positive labels.
         taste: Standard deviation of the personal part of the logit; 0 gives a world without personal taste.
         days: Length of the log, in days.
@@ -77,6 +79,7 @@ class WorldParams:
     late_items: float = field(default=0.2, metadata={"low": 0.0, "high": 1.0})
     recency: float = field(default=2.0, metadata={"low": 1.0, "high": 1e6})
     browsing: float = field(default=8.0, metadata={"low": 0.0, "high": 100.0})
+    aisles: int = field(default=1, metadata={"low": 1, "high": 1000})
     click_rate: float = field(default=0.4, metadata={"low": 0.01, "high": 0.99})
     taste: float = field(default=2.0, metadata={"low": 0.0, "high": 100.0})
     days: int = field(default=180, metadata={"low": 2, "high": 36_500})
@@ -130,6 +133,7 @@ def draw_latents(params: WorldParams, rng: Generator) -> dict[str, NDArray[Any]]
         "quality": quality,
         "popularity": np.exp(0.6 * rng.standard_normal(items) + 0.5 * quality),
         "generosity": 0.7 * rng.standard_normal(users),
+        "aisle": rng.integers(params.aisles, size=items),
     }
 
 
@@ -156,12 +160,15 @@ def draw_events(
     taste = truth["user_latents"][period, user].astype(np.float64)
     passing = exposure.standard_normal((session.max() + 1, params.dim))[session]
     mood = np.sqrt(_LASTING) * taste + np.sqrt(1 - _LASTING) * passing
+    aisle = exposure.integers(params.aisles, size=session.max() + 1)[session] if params.aisles > 1 else 0 * session
     # Events of an item that the user was shown before are drawn again.
-    item = _draw_exposures(params, time, mood, truth, exposure)
+    item = _draw_exposures(params, time, mood, aisle, truth, exposure)
     for _ in range(_REDRAWS):
         repeated = np.ones(time.size, dtype=bool)
         repeated[np.unique(user * params.num_items + item, return_index=True)[1]] = False
-        item[repeated] = _draw_exposures(params, time[repeated], mood[repeated], truth, exposure)
+        item[repeated] = _draw_exposures(
+            params, time[repeated], mood[repeated], aisle[repeated], truth, exposure
+        )
     personal = (taste * truth["item_latents"][item]).sum(axis=1)
     logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
     probability = _sigmoid(logit + _bias(logit, params.click_rate))
@@ -200,20 +207,27 @@ def _draw_exposures(
     params: WorldParams,
     time: NDArray[np.int64],
     mood: NDArray[np.float64],
+    aisle: NDArray[np.int64],
     truth: dict[str, NDArray[Any]],
     rng: Generator,
 ) -> NDArray[np.int64]:
-    """Draw the item of each event: from a list drawn by popularity and newness, one that suits the mood."""
+    """Draw the item of each event: from a list of its aisle, drawn by popularity and newness, one that suits the mood."""
     item = np.empty(time.size, dtype=np.int64)
     day = (time - _START) // _DAY
     edges = np.searchsorted(day, np.arange(day.max(initial=0) + 2))
+    shelf = np.argsort(truth["aisle"], kind="stable")  # the items of an aisle stand side by side
+    first = np.searchsorted(truth["aisle"][shelf], np.arange(params.aisles + 1))
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         age = (_START + number * _DAY - truth["arrivals"]) / _DAY
         newness = 1 + (params.recency - 1) * np.exp(-np.maximum(age, 0) / 10)
         # Inverse transform sampling of the list; items that have not arrived yet have no mass.
-        mass = np.cumsum(np.where(age >= 0, truth["popularity"] * newness, 0.0))
-        draws = rng.random((high - low, _LIST_LENGTH))
-        listed = np.searchsorted(mass / mass[-1], draws, side="right")
+        mass = np.cumsum(np.where(age >= 0, truth["popularity"] * newness, 0.0)[shelf])
+        mass = np.concatenate([[0.0], mass / mass[-1]])
+        bottom, top = (mass[first[aisle[low:high] + end]][:, None] for end in (0, 1))
+        closed = top <= bottom  # nothing of the aisle has arrived yet: anything is shown
+        bottom, top = np.where(closed, 0.0, bottom), np.where(closed, 1.0, top)
+        draws = bottom + (top - bottom) * rng.random((high - low, _LIST_LENGTH))
+        listed = shelf[np.searchsorted(mass[1:], draws, side="right")]
         appeal = np.einsum("ed,ecd->ec", mood[low:high], truth["item_latents"][listed])
         # The Gumbel-max trick: the argmax is a draw from the softmax.
         choice = (params.browsing * appeal + rng.gumbel(size=listed.shape)).argmax(axis=1)

@@ -31,7 +31,7 @@ from lis_lightning.align.world.simulation import WorldParams, draw_events, draw_
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.auc import auroc
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Increased whenever the same parameters give other files, so that an older world is not taken for a new one."""
 
 
@@ -52,6 +52,8 @@ class World:
         period_starts: When each period begins, unix seconds, [num_periods].
         arrivals: When each item became available, unix seconds, [num_items].
         attributes: Index of each item's value of each attribute of ``VOCABULARY``, [num_items, num_attributes].
+        quality: What all users like about an item, a logit, [num_items].
+        aisle: Aisle of each item, [num_items].
 
     Example:
         >>> world = generate_world(None, num_users=50, num_items=20, num_events=400)
@@ -70,6 +72,8 @@ class World:
     period_starts: NDArray[np.int64]
     arrivals: NDArray[np.int64]
     attributes: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    aisle: NDArray[np.int64]
 
     def bayes_auc(
         self, mask: NDArray[np.bool_] | None = None, *, start: float | None = None, end: float | None = None
