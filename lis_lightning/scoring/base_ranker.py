@@ -169,7 +169,23 @@ def standardise(columns: Tensor, train: Tensor) -> Tensor:
 
 
 def user_folds(split: PreferenceSplit, num_folds: int) -> NDArray[np.int64]:
-    """Return the fold of each scored user as an array, [num_users]."""
+    """Return the fold of each scored user as an array.
+
+    Args:
+        split: The split.
+        num_folds: Number of folds.
+
+    Returns:
+        Fold numbers from 0, [num_users], rows as ``split.user_ids``.
+
+    Example:
+        >>> import polars as pl
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> user_folds(split, num_folds=2)
+        array([0, 1])
+    """
     return split.user_folds(num_folds)["fold"].to_numpy()
 
 
@@ -195,6 +211,20 @@ def read_items(histories: Histories, items: Sequence[ItemCoordinates], group: Te
         histories: The events, of any task.
         items: Item vectors in their frame; several matrices of one space where each group of users has its own.
         group: Which matrix each event reads, [E], the same for all events of a user; None means the only one.
+
+    Returns:
+        Profile coordinates and cosines, before any label.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> histories = Scorer(split, cache_dir="off").base_ranker.histories
+        >>> read_items(histories, [principal_coordinates(torch.eye(4))]).profile.shape
+        torch.Size([4, 16])
     """
     known = items[0]
     if group is not None:
@@ -208,6 +238,21 @@ def probe_inputs(prepared: Prepared, reading: Reading) -> ProbeInputs:
     Args:
         prepared: The split, with the labels of the task.
         reading: Item vectors as its events read them.
+
+    Returns:
+        The features of all events.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> items = principal_coordinates(torch.eye(4))
+        >>> probe_inputs(prepared, read_items(prepared.histories, [items])).attention.shape
+        torch.Size([20, 4])
     """
     own = prepared.histories
     histories = replace(reading.histories, label=own.label, user_rate=own.user_rate)

@@ -52,7 +52,22 @@ def _evenly(rows: NDArray[np.int64], most: int) -> Tensor:
 
 
 def successive_pairs(split: PreferenceSplit) -> NDArray[np.int64]:
-    """Return items that a scored user engaged with in succession in w2, [num_pairs, 2] rows of R."""
+    """Return items that a scored user engaged with in succession in w2.
+
+    Args:
+        split: The split.
+
+    Returns:
+        Pairs of rows of the representation, [num_pairs, 2].
+
+    Example:
+        >>> import polars as pl
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> successive_pairs(split)
+        array([[3, 1]])
+    """
     test = np.flatnonzero(~split.events.train & (split.events.label == 1))
     user, item = split.events.user[test], split.events.item[test]
     follows = (user[1:] == user[:-1]) & (item[1:] != item[:-1])

@@ -59,6 +59,19 @@ class Arm:
         trained: Which groups of users have training events, [G].
         num_users: Number of users of the split.
         fit: The fitted probe.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer, probe_inputs, read_items
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> events = read_items(prepared.histories, [principal_coordinates(torch.eye(4))])
+        >>> arm = evaluate(split, prepared, probe_inputs(prepared, events), prepared.logits)
+        >>> arm.gain.value == arm.gain.auc - arm.gain.auc_base
+        True
     """
 
     base: NDArray[np.float64]
@@ -140,7 +153,23 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         split: The split.
         prepared: The split as tensors.
         inputs: What the probe sees.
-        base: Base logits of all events.
+        base: Base logits of all events, [E].
+
+    Returns:
+        The logits on w2, of the base and with the probe added.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer, probe_inputs, read_items
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> events = read_items(prepared.histories, [principal_coordinates(torch.eye(4))])
+        >>> arm = evaluate(split, prepared, probe_inputs(prepared, events), prepared.logits)
+        >>> arm.score.shape, round(arm.gain.auc_base, 3)
+        ((10,), 0.667)
     """
     fit = fit_probe(inputs, base, prepared.labels, prepared.groups)
     test = ~split.events.train

@@ -19,13 +19,45 @@ from lis_lightning.scoring.preferences.preference_data import MatchedPreference,
 
 
 def build_pairs(log: Log, rows: Rows) -> ItemVectors:
-    """Return vectors of item-to-item co-engagement from the positives among some rows of the log."""
+    """Return vectors of item-to-item co-engagement from the positives among some rows of the log.
+
+    Args:
+        log: The log of a split.
+        rows: The rows to use, [num_events].
+
+    Returns:
+        Vectors [num_items, dim]; items without a positive are absent.
+
+    Example:
+        >>> import polars as pl
+        >>> table = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                       "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> log = PreferenceSplit.from_log(table).log
+        >>> build_pairs(log, log.window == 0).present
+        array([ True,  True,  True,  True])
+    """
     rows = rows & (log.label == 1)
     return pair_vectors(log.user[rows], log.item[rows], log.num_items)
 
 
 def build_ids(log: Log, rows: Rows) -> ItemVectors:
-    """Return ID embeddings of a ranker trained on some rows of the log."""
+    """Return ID embeddings of a ranker trained on some rows of the log.
+
+    Args:
+        log: The log of a split.
+        rows: The rows to use, [num_events].
+
+    Returns:
+        Vectors [num_items, dim]; items without an event are absent.
+
+    Example:
+        >>> import polars as pl
+        >>> table = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                       "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> log = PreferenceSplit.from_log(table).log
+        >>> build_ids(log, log.window == 0).vectors.shape
+        (4, 16)
+    """
     return id_vectors(log.user[rows], log.item[rows], log.label[rows].astype(np.float64), log.num_items)
 
 

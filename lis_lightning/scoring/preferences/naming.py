@@ -50,6 +50,10 @@ def by_name(ceilings: Sequence[str] | Mapping[str, Preference]) -> dict[str, Pre
 
     Raises:
         ConfigError: If a name cannot be part of a logged key, or a value is no preference data.
+
+    Example:
+        >>> by_name({"editors": "pairs"})["editors"].handle
+        'pairs'
     """
     if isinstance(ceilings, str):
         raise ConfigError(f"Expected `ceilings` as a list or a mapping, got text; write ({ceilings!r},).")

@@ -32,6 +32,11 @@ class CrossFittedVectors:
         reference: Vectors of all users' events.
         folds: Vectors built without each fold's users, rotated onto the reference; the reference alone where nothing
             of the scored users is inside.
+
+    Example:
+        >>> vectors = ItemVectors(np.eye(3), np.ones(3, bool))
+        >>> len(CrossFittedVectors(vectors, [vectors]).folds)
+        1
     """
 
     reference: ItemVectors
@@ -46,6 +51,12 @@ class MatchedPreference:
         cross_fitted: Whether vectors are built without the users that they are scored on.
         future: Builds from all events.
         past: Builds from the events before w2; None where events have no time.
+
+    Example:
+        >>> vectors = ItemVectors(np.eye(3), np.ones(3, bool))
+        >>> matched = MatchedPreference(False, lambda: CrossFittedVectors(vectors, [vectors]), None)
+        >>> matched.future().reference.vectors.shape
+        (3, 3)
     """
 
     cross_fitted: bool
@@ -54,7 +65,17 @@ class MatchedPreference:
 
 
 class PreferenceData(ABC):
-    """A kind of preference data. A new kind is one class with these three members."""
+    """A kind of preference data. A new kind is one class with these three members.
+
+    Example:
+        >>> class Editorial(PreferenceData):
+        ...     handle = content_key = "editors, May"
+        ...     def match(self, split):
+        ...         vectors = ItemVectors(np.eye(split.log.num_items), np.ones(split.log.num_items, bool))
+        ...         return MatchedPreference(False, lambda: CrossFittedVectors(vectors, [vectors]), None)
+        >>> Editorial().content_key
+        'editors, May'
+    """
 
     @property
     @abstractmethod
