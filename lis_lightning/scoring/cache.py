@@ -97,7 +97,7 @@ class SplitCache:
             key = content()
             return None if key is None else digest(key, str(self.folder))
 
-        return kept(self.split, (handle, self.folder), compute, content=in_folder)
+        return memoised(self.split, (handle, self.folder), compute, content=in_folder)
 
     def arrays(self, key: str, compute: Callable[[], Arrays], about: str = "") -> Arrays:
         """Return arrays from disk or from memory, whichever has them; compute them where neither does.
@@ -110,7 +110,9 @@ class SplitCache:
             about: Written into the file, for whoever finds it.
         """
         alive = _alive.get(f"arrays {key}")
-        arrays = stored(key, compute if alive is None else lambda: dict(alive), cache_dir=self.cache_dir, about=about)
+        arrays = load_or_compute(
+            key, compute if alive is None else lambda: dict(alive), cache_dir=self.cache_dir, about=about
+        )
         shared = _SharedArrays(arrays)
         self.split.__dict__.setdefault(MEMO, {})["arrays", key, self.folder] = shared
         _alive[f"arrays {key}"] = shared
@@ -121,7 +123,7 @@ class _SharedArrays(dict[str, Any]):
     """Arrays that a weak reference can point to."""
 
 
-def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Callable[[], str | None]) -> T:
+def memoised(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Callable[[], str | None]) -> T:
     """Return what was computed before for this owner, or for another one of the same content that is still alive.
 
     Args:
@@ -140,7 +142,9 @@ def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Cal
     return cast(T, values[handle])
 
 
-def stored(key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | None = None, about: str = "") -> Arrays:
+def load_or_compute(
+    key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | None = None, about: str = ""
+) -> Arrays:
     """Return arrays from disk, bit for bit as they were computed; compute and write them where there are none.
 
     Args:

@@ -18,8 +18,15 @@ from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.probe import ProbeInputs
 from lis_lightning.results.result import Ceiling
-from lis_lightning.scoring.base_ranker import content_key, place_items, prepare, probe_inputs, read_items, user_folds
-from lis_lightning.scoring.cache import Arrays, SplitCache, stored
+from lis_lightning.scoring.base_ranker import (
+    content_key,
+    item_coordinates,
+    look_up_items,
+    prepare,
+    probe_inputs,
+    user_folds,
+)
+from lis_lightning.scoring.cache import Arrays, SplitCache, load_or_compute
 from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.preferences.naming import Preference, as_preference
 from lis_lightning.scoring.preferences.preference_data import CrossFittedVectors, MatchedPreference, PreferenceData
@@ -102,7 +109,7 @@ def future_leak(cache: SplitCache, preference: PreferenceData, matched: MatchedP
     if key is None:
         return matched.future()
     about = f"cross-fitted vectors on split {cache.split.hash}"
-    arrays = stored(key, lambda: _pack_leak(matched.future()), cache_dir=cache.cache_dir, about=about)
+    arrays = load_or_compute(key, lambda: _pack_leak(matched.future()), cache_dir=cache.cache_dir, about=about)
     return _unpack_leak(arrays)
 
 
@@ -149,13 +156,13 @@ def leak_arm(cache: SplitCache, leak: CrossFittedVectors) -> tuple[Arm, NDArray[
     Returns:
         The scored arm, and for each test event whether its target has no vector.
     """
-    reading = read_leak(cache, leak)
+    reading = leak_features(cache, leak)
     arm = evaluate(cache.split, prepare(cache), reading.inputs, reading.base)
     return arm, reading.missing[~cache.split.events.train]
 
 
 @dataclass(frozen=True, eq=False)
-class LeakReading:
+class LeakFeatures:
     """A leak as the probe sees it.
 
     Attributes:
@@ -171,18 +178,18 @@ class LeakReading:
     missing: NDArray[np.bool_]
 
 
-def read_leak(cache: SplitCache, leak: CrossFittedVectors) -> LeakReading:
+def leak_features(cache: SplitCache, leak: CrossFittedVectors) -> LeakFeatures:
     """Read a leak at every scored event as if it were a representation."""
     split, prepared = cache.split, prepare(cache)
     num_items = split.num_items
-    axes = place_items(leak.reference, num_items).axes
-    items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
+    axes = item_coordinates(leak.reference, num_items).axes
+    items = [item_coordinates(vectors, num_items, axes) for vectors in leak.folds]
     fold = user_folds(split, len(items)) if len(items) > 1 else np.zeros(split.num_users, np.int64)
     group = torch.from_numpy(fold[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
-    inputs = probe_inputs(prepared, read_items(prepared.histories, items, group))
-    return LeakReading(inputs, base, missing.numpy())
+    inputs = probe_inputs(prepared, look_up_items(prepared.histories, items, group))
+    return LeakFeatures(inputs, base, missing.numpy())
 
 
 def _pack(known: Known) -> Arrays:

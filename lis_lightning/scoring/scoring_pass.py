@@ -20,7 +20,7 @@ from lis_lightning.functional.intervals import Estimate, cluster_interval, fiell
 from lis_lightning.functional.item_coordinates import ItemCoordinates, compute_dtype, principal_coordinates
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
-from lis_lightning.scoring.base_ranker import Reading, prepare, probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import ItemLookup, look_up_items, prepare, probe_inputs
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import ceiling_of, reference_vectors
 from lis_lightning.scoring.companions import companions
@@ -45,7 +45,7 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
     split, preferences = cache.split, options.preferences
     vectors = _checked(split, embeddings)
     items = _placed(vectors, options.k)
-    reading = read_items(prepare(cache, vectors.device).histories, [items])
+    reading = look_up_items(prepare(cache, vectors.device).histories, [items])
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
     scoring = _ScoringPass(items, options, companions(split, items, reference))
     tasks = {
@@ -71,7 +71,7 @@ class _ScoringPass:
     options: ScoreOptions
     companions: Mapping[str, float]
 
-    def result(self, cache: SplitCache, reading: Reading | None = None, *, placebo: bool = False) -> LISResult:
+    def result(self, cache: SplitCache, reading: ItemLookup | None = None, *, placebo: bool = False) -> LISResult:
         """Score one label on one pair of windows.
 
         Args:
@@ -80,7 +80,7 @@ class _ScoringPass:
             placebo: Whether to score representations that know nothing too.
         """
         split, prepared = cache.split, prepare(cache, self.items.profile.device)
-        inputs = probe_inputs(prepared, reading or read_items(prepared.histories, [self.items]))
+        inputs = probe_inputs(prepared, reading or look_up_items(prepared.histories, [self.items]))
         arm = evaluate(split, prepared, inputs, prepared.logits)
         geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
         limits = {name: ceiling_of(cache, preference) for name, preference in self.options.preferences.items()}
@@ -145,7 +145,7 @@ class _ScoringPass:
         noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
         random = principal_coordinates(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.options.k)
         permuted, drawn = (
-            probe_inputs(prepared, read_items(histories, [rows]))
+            probe_inputs(prepared, look_up_items(histories, [rows]))
             for rows, histories in ((self.items, renamed), (random, prepared.histories))
         )
         arms = [evaluate(split, prepared, inputs, prepared.logits).gain.estimate for inputs in (permuted, drawn)]
@@ -198,8 +198,8 @@ def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
 def _gauc_gain(arm: Arm) -> Estimate:
     """Return the gain of the impression-weighted per-user AUC; its interval holds the sampling of test users only."""
     after, influence = grouped_auroc_influence(arm.score, arm.labels, arm.users, arm.num_users)
-    if arm.unruled is not None:
-        influence = grouped_auroc_influence(arm.unruled, arm.labels, arm.users, arm.num_users)[1]
+    if arm.score_upper is not None:
+        influence = grouped_auroc_influence(arm.score_upper, arm.labels, arm.users, arm.num_users)[1]
     before, base_influence = grouped_auroc_influence(arm.base, arm.labels, arm.users, arm.num_users)
     return cluster_interval(after - before, influence - base_influence)
 

@@ -15,7 +15,7 @@ from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import MEMO
 from lis_lightning.errors import LisWarning
 from lis_lightning.scoring import base_ranker, cache as _cache, ceiling
-from lis_lightning.scoring.cache import cache_folder, kept, stored
+from lis_lightning.scoring.cache import cache_folder, load_or_compute, memoised
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -55,36 +55,38 @@ def files(tmp_path):
 
 
 def test_what_is_stored_comes_back_bit_for_bit(tmp_path, compute, files):
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert compute.calls == 1
-    stored("other", compute, cache_dir=tmp_path)
+    load_or_compute("other", compute, cache_dir=tmp_path)
     assert compute.calls == 2
     assert [path.suffix for path in files()] == [".safetensors"] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_file_is_computed_again_with_one_warning(tmp_path, compute, files, damage):
-    stored("key", compute, cache_dir=tmp_path)
-    stored("more", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
+    load_or_compute("more", compute, cache_dir=tmp_path)
     for path in files():
         data = bytearray(path.read_bytes())
         if damage == "flipped":
             data[-2] ^= 1
         path.write_bytes({"cut": data[:-9], "flipped": data, "empty": b"", "text": b"not tensors" * 99}[damage])
     with pytest.warns(LisWarning, match=r"cache in .*scores (is damaged|cannot be read).*LIS_CACHE=off"):
-        same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
-    same(stored("more", compute, cache_dir=tmp_path), compute.arrays)  # without another warning, which would raise
+        same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(
+        load_or_compute("more", compute, cache_dir=tmp_path), compute.arrays
+    )  # without another warning, which would raise
     assert compute.calls == 4
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert compute.calls == 4
 
 
 def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path, compute):
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(LisWarning, match="cannot be written"):
-        same(stored("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
-    same(stored("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
+        same(load_or_compute("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
     assert compute.calls == 2
 
 
@@ -94,7 +96,7 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, compute, files, monkeypatch
 
     monkeypatch.setattr(_cache.os, "replace", full)
     with pytest.warns(LisWarning, match="No space left on device"):
-        same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+        same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert files() == []
 
 
@@ -102,15 +104,15 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path, compute, files, monk
     paths = {}
     for time, key in enumerate("abc"):
         known = set(files())
-        stored(key, compute, cache_dir=tmp_path)
+        load_or_compute(key, compute, cache_dir=tmp_path)
         (paths[key],) = set(files()) - known
         os.utime(paths[key], (time, time))
-    stored("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
+    load_or_compute("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
     monkeypatch.setattr(_cache, "MAX_BYTES", 3 * paths["a"].stat().st_size)
-    stored("d", compute, cache_dir=tmp_path)
+    load_or_compute("d", compute, cache_dir=tmp_path)
     assert {key for key, path in paths.items() if path.exists()} == {"a", "c"}
     monkeypatch.setattr(_cache, "MAX_BYTES", 1)
-    stored("e", compute, cache_dir=tmp_path)
+    load_or_compute("e", compute, cache_dir=tmp_path)
     assert len(files()) == 1
     assert compute.calls == 5
 
@@ -125,8 +127,8 @@ def test_the_folder_is_the_argument_else_the_environment_else_home(tmp_path, mon
         monkeypatch.setenv("LIS_CACHE", off)
         assert cache_folder() is None
     assert cache_folder("off") is None
-    stored("key", compute)
-    stored("key", compute)
+    load_or_compute("key", compute)
+    load_or_compute("key", compute)
     assert compute.calls == 2
 
 
@@ -140,9 +142,9 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
 
 
 def test_other_code_does_not_read_old_numbers(tmp_path, compute, monkeypatch):
-    stored("key", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
     monkeypatch.setattr(_cache, "_code_digest", lambda: "another version")
-    stored("key", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
     assert compute.calls == 2
 
 
@@ -159,7 +161,7 @@ def test_a_digest_tells_parts_types_and_shapes_apart():
 def _store_many(folder, seed):
     for key in np.random.default_rng(seed).permutation(20):
         arrays = {"x": np.full(5000, float(key))}
-        found = stored(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
+        found = load_or_compute(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
         assert (found["x"] == key).all()
 
 
@@ -186,12 +188,12 @@ class Value:
 
 def test_owners_of_one_content_share_while_one_lives():
     first, second = Owner(), Owner()
-    value = kept(first, "x", Value, content=lambda: "content")
-    assert kept(first, "x", Value, content=lambda: "content") is value
-    assert kept(second, "x", Value, content=lambda: "content") is value
-    assert kept(second, "x", Value, content=lambda: "other") is value
-    assert kept(Owner(), "x", Value, content=lambda: "another") is not value
-    assert kept(Owner(), "x", Value, content=lambda: None) is not value
+    value = memoised(first, "x", Value, content=lambda: "content")
+    assert memoised(first, "x", Value, content=lambda: "content") is value
+    assert memoised(second, "x", Value, content=lambda: "content") is value
+    assert memoised(second, "x", Value, content=lambda: "other") is value
+    assert memoised(Owner(), "x", Value, content=lambda: "another") is not value
+    assert memoised(Owner(), "x", Value, content=lambda: None) is not value
     gone = weakref.ref(value)
     del value, first, second
     gc.collect()

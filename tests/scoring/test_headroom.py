@@ -7,7 +7,7 @@ from lis_lightning.align.world import simulate_world
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.item_coordinates import principal_coordinates
-from lis_lightning.scoring.base_ranker import probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import look_up_items, probe_inputs
 from lis_lightning.scoring.gain import evaluate
 from lis_lightning.scoring.preferences import as_preference, by_name
 from lis_lightning.scoring.scorer import Scorer
@@ -25,7 +25,7 @@ def cold():
 
 def arm(split, vectors):
     prepared = Scorer(split).base_ranker
-    reading = read_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
+    reading = look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
     return evaluate(split, prepared, probe_inputs(prepared, reading), prepared.logits)
 
 

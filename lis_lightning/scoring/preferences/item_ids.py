@@ -65,13 +65,13 @@ def log_vectors(
     split: PreferenceSplit, ids: NDArray[Any], matrix: NDArray[Any], what: str, *, warn: bool
 ) -> ItemVectors:
     """Return vectors in the order of the log's items; items without one, or with one of zeros, are absent."""
-    rows = known_items(split, ids, what, warn=warn)
+    rows = log_positions(split, ids, what, warn=warn)
     vectors = np.zeros((split.log.num_items, matrix.shape[1]))
     vectors[rows[rows >= 0]] = matrix[rows >= 0]
     return ItemVectors(vectors, (vectors != 0).any(axis=1))
 
 
-def known_items(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn: bool = True) -> NDArray[np.int64]:
+def log_positions(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn: bool = True) -> NDArray[np.int64]:
     """Return the index of each id in ``split.log_item_ids``, -1 for items that the log does not have.
 
     Args:
@@ -95,7 +95,7 @@ def known_items(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn: b
             f"the log's such as {shown(split.log_item_ids)}{hint}. Use the item ids of the interaction log."
         )
     if unknown.size and warn:
-        warn_of(
+        warn_user(
             f"{unknown.size} of {ids.size} items of {what} are not in the log and are left out, such as "
             f"{shown(unknown)}."
         )
@@ -117,6 +117,6 @@ def shown(ids: NDArray[Any]) -> str:
     return ", ".join(map(repr, ids[:5].tolist()))
 
 
-def warn_of(message: str) -> None:
+def warn_user(message: str) -> None:
     """Warn of what the reader of a ceiling must know."""
     warnings.warn(message, LisWarning, stacklevel=2)

@@ -19,7 +19,7 @@ from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors
 from lis_lightning.scoring.preferences.cross_fit import leave_users_out
-from lis_lightning.scoring.preferences.item_ids import MIN_KNOWN, known_items, positions, shown, warn_of
+from lis_lightning.scoring.preferences.item_ids import MIN_KNOWN, log_positions, positions, shown, warn_user
 from lis_lightning.scoring.preferences.preference_data import (
     NO_EVALUATION_EVENTS,
     NUM_FOLDS,
@@ -118,8 +118,8 @@ class PairTable(PreferenceData):
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
         pairs = self.pairs
-        item = known_items(split, pairs.item_ids, f"column {self.item!r} of the pair table")[pairs.item]
-        other = known_items(split, pairs.other_ids, f"column {self.other!r} of the pair table")[pairs.other]
+        item = log_positions(split, pairs.item_ids, f"column {self.item!r} of the pair table")[pairs.item]
+        other = log_positions(split, pairs.other_ids, f"column {self.other!r} of the pair table")[pairs.other]
         usable = (item >= 0) & (other >= 0) & (item != other)
         if not usable.any():
             raise ConfigError(f"None of the {usable.size} rows of the pair table pairs two different items of the log.")
@@ -173,7 +173,7 @@ def _folds_of_rows(split: PreferenceSplit, given: PairTable, pairs: Pairs) -> ND
     found = int((at >= 0).sum())
     if found:
         if found < MIN_KNOWN * split.num_users:
-            warn_of(
+            warn_user(
                 f"Only {found} of the {split.num_users} scored users stand in column {given.user!r} of the pair table; "
                 "if the others do under other ids, their own events leak."
             )
@@ -199,7 +199,7 @@ def _until_the_end(split: PreferenceSplit, given: PairTable, pairs: Pairs, time:
     begin = split.log.time[split.log.window > 0].min()
     inside = int((time >= begin).sum())
     if given.user is None and inside:
-        warn_of(
+        warn_user(
             f"{inside} of {time.size} rows of the pair table lie in w1 or w2 (at {begin} or later). That none of them "
             "comes from a scored user's events rests on `holds_no_evaluation_events=True` alone."
         )

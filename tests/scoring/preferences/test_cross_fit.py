@@ -12,7 +12,7 @@ from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeE
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.scoring.preferences import CrossFittedVectors, as_preference, tie_folds
-from lis_lightning.scoring.preferences.item_ids import known_items
+from lis_lightning.scoring.preferences.item_ids import log_positions
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -206,13 +206,13 @@ def test_items_of_another_system_are_refused(split, table):
 def test_a_large_catalogue_around_a_small_log_is_no_other_system(split):
     ids = np.r_[split.item_ids, 10_000_000 + np.arange(200 * split.num_items)]
     with pytest.warns(LisWarning, match=rf"{200 * split.num_items} of {201 * split.num_items} items of a catalogue"):
-        at = known_items(split, ids, "a catalogue")
+        at = log_positions(split, ids, "a catalogue")
     np.testing.assert_array_equal(split.log_item_ids[at[: split.num_items]], split.item_ids)
 
 
 def test_ids_of_other_integer_types_are_compared_by_value(split):
     wide = np.r_[split.item_ids.astype(np.uint64), np.uint64(2**64 - 1), np.uint64(2**63 + 1001)]
-    at = known_items(split, wide, "hashes", warn=False)
+    at = log_positions(split, wide, "hashes", warn=False)
     assert at[-2:].tolist() == [-1, -1]
     assert (at[:-2] >= 0).all()
 
