@@ -5,17 +5,20 @@ import os
 import pickle
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+import lis_lightning
 from lis_lightning import PreferenceSplit
 from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import MEMO
 from lis_lightning.errors import LisWarning
 from lis_lightning.scoring import base_ranker, cache as _cache, ceiling
 from lis_lightning.scoring.cache import cache_folder, load_or_compute, memoised
+from lis_lightning.scoring.preferences import pair_table
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -333,6 +336,24 @@ def test_headroom_of_a_new_process_takes_the_cross_fitted_vectors_from_disk(fres
     assert calls.count("_pack_leak") == 1
 
 
+def test_vectors_that_cannot_be_stored_are_built_once_for_ceiling_and_headroom(log):
+    split = PreferenceSplit.from_log(log, seed=24)
+    calls = []
+
+    def build(events):
+        calls.append(1)
+        ids = np.unique(events["item"].to_numpy())
+        return ids, np.random.default_rng(0).standard_normal((ids.size, 4))
+
+    split.score(np.eye(split.num_items), ceilings={"mine": build}, aligned_to="mine", placebo=False, cache_dir="off")
+    assert len(calls) == 12
+
+
 def test_editing_what_is_said_in_a_terminal_invalidates_nothing():
-    rooms = {path.parent.name for path in _cache.hashed_sources()}
+    sources = _cache.hashed_sources()
+    rooms = {path.relative_to(Path(lis_lightning.__file__).parent).parts[0] for path in sources}
     assert rooms == {"data", "functional", "scoring"}
+
+
+def test_editing_a_kind_of_preference_data_invalidates_its_ceilings():
+    assert Path(pair_table.__file__) in _cache.hashed_sources()

@@ -1,8 +1,8 @@
-"""Built-in preference data: what the interaction log itself says of its items."""
+"""Built-in preference data, made from the interaction log itself: co-engagement and ID embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,17 +66,12 @@ class LogPreference(PreferenceData):
     """Vectors built from the events of the log.
 
     Attributes:
-        name: Which kind.
-        build: Makes vectors from a choice of rows of the log.
+        name: Name of the kind.
+        build: Builds vectors from some rows of the log.
     """
 
     name: str
     build: Callable[[Log, Rows], ItemVectors]
-
-    @property
-    @override
-    def handle(self) -> Hashable:
-        return self.name
 
     @property
     @override

@@ -31,7 +31,7 @@ def leave_users_out(
     """Leave-users-out cross-fit of preference vectors: build them once for each fold, without that fold's users.
 
     Args:
-        build: Makes vectors from a choice of rows, [num_rows].
+        build: Builds vectors from the rows of a mask, [num_rows].
         rows: The rows to use, [num_rows].
         fold: Fold of each row's user, [num_rows], -1 for users that are never left out; None builds once.
         num_folds: Number of folds of ``split.user_folds(num_folds)``.
@@ -51,9 +51,8 @@ def leave_users_out(
     reference = build(rows)
     if fold is None:
         return CrossFittedVectors(reference, [reference])
-    return CrossFittedVectors(
-        reference, [rotate_onto(build(rows & (fold != held)), reference) for held in range(num_folds)]
-    )
+    folds = [rotate_onto(build(rows & (fold != held_out)), reference) for held_out in range(num_folds)]
+    return CrossFittedVectors(reference, folds)
 
 
 def tie_folds(folds: list[ItemVectors]) -> CrossFittedVectors:

@@ -28,8 +28,8 @@ class VectorBuilder(PreferenceData):
 
     Attributes:
         build: Given a polars table of events (columns ``user``, ``item``, ``time``, ``label``) it returns a mapping of
-            item ids to vectors, or item ids and a matrix. Its attribute ``cache_key``, where it has one, is a text that
-            changes whenever its vectors do.
+            item ids to vectors, or item ids and a matrix. Its optional attribute ``cache_key`` is a text that changes
+            whenever its vectors do.
 
     Example:
         >>> VectorBuilder(lambda events: {}).content_key is None
@@ -49,7 +49,7 @@ class VectorBuilder(PreferenceData):
         try:
             hash(self.build)
         except TypeError:
-            return _ById(self.build)
+            return _ByIdentity(self.build)
         return self.build
 
     @property
@@ -70,7 +70,7 @@ class VectorBuilder(PreferenceData):
         )
 
     def _checked_build(self, split: PreferenceSplit) -> Callable[[Rows], ItemVectors]:
-        """Return what hands events to the callable and checks what comes back."""
+        """Return a function that calls the callable on some events and validates the vectors it returns."""
         log, name = split.log, self.name
         events = pl.DataFrame(
             {
@@ -82,22 +82,22 @@ class VectorBuilder(PreferenceData):
         )
         widths: list[int] = []
 
-        def called(rows: Rows) -> ItemVectors:
+        def checked(rows: Rows) -> ItemVectors:
             ids, matrix = _returned(self.build(events.filter(rows)), name)
             if widths and matrix.shape[1] != widths[0]:
                 raise ShapeError(
                     f"Expected vectors of width {widths[0]} from {name}, as before, got {matrix.shape[1]}."
                 )
-            found = log_vectors(split, ids, matrix, f"the vectors of {name}", warn=not widths)
+            vectors = log_vectors(split, ids, matrix, f"the vectors of {name}", warn=not widths)
             widths.append(matrix.shape[1])
-            return found
+            return vectors
 
-        return called
+        return checked
 
 
 @dataclass(frozen=True, eq=False)
-class _ById:
-    """A callable that has no hash, told apart by identity, and kept alive so that its id is not given away."""
+class _ByIdentity:
+    """An unhashable callable, hashed by identity; holds a reference so that its id is not reused."""
 
     build: Any
 
@@ -105,7 +105,7 @@ class _ById:
         return id(self.build)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.build is self.build
+        return isinstance(other, _ByIdentity) and other.build is self.build
 
 
 def _returned(given: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -198,10 +198,6 @@ class Editorial(PreferenceData):
         self.shelf_of = shelf_of
 
     @property
-    def handle(self):
-        return "editorial", id(self.shelf_of)
-
-    @property
     def content_key(self):
         return repr(sorted(self.shelf_of.items()))
 
