@@ -1,4 +1,4 @@
-"""What a split can and cannot say, at a glance and before any model is trained."""
+"""Description of a split before any training: its sizes, its base ranker, and whether it is usable."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.power import smallest_detectable_gain
 
-COARSE = 0.005  # smallest detectable gain, in AUC, from which a split tells big steps only
-TOO_COARSE = 0.02  # and from which it tells nothing of use
+COARSE = 0.005  # smallest detectable gain, in AUC, above which a split detects large steps only
+TOO_COARSE = 0.02  # smallest detectable gain above which a split is not usable
 SUSPICIOUS_COUNT_AUC = 0.75
 
 
 def describe(cache: SplitCache) -> dict[str, Any]:
-    """Return sizes, rates, the base and what the split can detect, as plain values."""
+    """Return sizes, rates, the base ranker's AUC and the smallest detectable gain, as plain values."""
     split = cache.split
     events, log = split.events, split.log
     test = ~events.train
@@ -85,23 +85,23 @@ def _base_auc(cache: SplitCache) -> float:
 
 
 def _family(split: PreferenceSplit) -> list[str]:
-    """Return a line for each further task and period that the same scoring covers."""
+    """Return a line for each further task and period that is scored in the same pass."""
 
-    def rate(other: PreferenceSplit) -> str:
-        return f"{other.events.label[~other.events.train].mean():.1%} of the test events are positive"
+    def rate(part: PreferenceSplit) -> str:
+        return f"{part.events.label[~part.events.train].mean():.1%} of the test events are positive"
 
-    tasks = [f"also task {name!r}: {rate(other)}" for name, other in split.tasks.items() if other is not split]
+    tasks = [f"also task {name!r}: {rate(task)}" for name, task in split.tasks.items() if task is not split]
     periods = [
-        f"also period {other.period + 1}: {other.events.train.sum():,} and {(~other.events.train).sum():,} events "
-        f"scored; {rate(other)}"
-        for other in split.periods
-        if other is not split
+        f"also period {period.period + 1}: {period.events.train.sum():,} and {(~period.events.train).sum():,} events "
+        f"scored; {rate(period)}"
+        for period in split.periods
+        if period is not split
     ]
     return [*tasks, *periods]
 
 
 def _remarks(facts: dict[str, Any]) -> list[str]:
-    """Return what a reader should know, the judgement last."""
+    """Return the description in sentences; the last one says whether the split is usable."""
     span = "" if facts["span_days"] is None else f"{facts['span_days']:.0f} days; "
     lines = [
         f"{span}{facts['users']:,} users scored; {facts['items']:,} items to encode; "
@@ -117,13 +117,14 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
         )
         if facts["item_count_auc"] > SUSPICIOUS_COUNT_AUC:
             lines.append(
-                "warning: item popularity alone tells drawn negatives from positives; gains here are not gains there."
+                "warning: item popularity alone separates drawn negatives from positives, so gains on them do not "
+                "carry over to real impressions."
             )
     detectable = facts["smallest_detectable_gain"]
     advice = {
         "yes": "usable",
         "coarse": "usable for large steps only; raise `max_events` or use a longer log for smaller ones",
-        "no": "too small to say anything; use more users or a longer log",
+        "no": "too small to detect useful gains; use more users or a longer log",
     }[facts["usable"]]
     lines.append(f"smallest detectable gain: {detectable:+.4f} AUC or more, at 80 % power -> {advice}")
     return lines

@@ -91,7 +91,8 @@ def log_positions(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn:
         hint = f" ({kinds[0]} here, {kinds[1]} in the log: convert them)" if numeric[0] != numeric[1] else ""
         raise ConfigError(
             f"Only {num_known} of {ids.size} item ids of {what} are known to the log: they are such as "
-            f"{shown(unknown)}, the log's such as {shown(split.log_item_ids)}{hint}. Use the item ids of the interaction log."
+            f"{shown(unknown)}, the log's such as {shown(split.log_item_ids)}{hint}. Use the item ids of the "
+            "interaction log."
         )
     if unknown.size and warn:
         warn_user(

@@ -155,7 +155,7 @@ def test_other_units_of_time_are_refused(split, table):
 def test_a_claim_that_times_speak_against_is_told(split, table):
     begin = split.log.time[split.log.window == 1].min()
     timed = table.with_columns(t=pl.when(pl.int_range(pl.len()) < 7).then(int(begin)).otherwise(int(begin) - 1))
-    with pytest.warns(LisWarning, match=rf"7 of {table.height} rows .* lie in w1 or w2 \(at {begin} or later\)"):
+    with pytest.warns(LisWarning, match=rf"7 of {table.height} rows .* are in w1 or w2 \(at {begin} or later\)"):
         as_preference(PairTable(timed, time="t", holds_no_evaluation_events=True)).match(split)
 
 
