@@ -123,6 +123,8 @@ def _part(
     split, facts = scorer.split, scorer.describe()
     num_events, detectable = facts["test_events"], facts["smallest_detectable_gain"]
     on_ceilings = [judge_ceiling(name, ceiling, num_events, detectable) for name, ceiling in ceilings.items()]
+    ceiling_gains = {name: (ceiling.value, ceiling.influence) for name, ceiling in ceilings.items()}
+    gains = {name: (result.ais, result.influence) for name, result in results.items()}
     on_results = [_judge_result(name, result, detectable) for name, result in results.items()]
     return Part(
         task=split.task,
@@ -133,10 +135,8 @@ def _part(
         ceilings=ceilings,
         results=results,
         findings=(*on_ceilings, *on_results),
-        ceiling_ranking=compare_all_pairs(
-            {name: (ceiling.value, ceiling.influence) for name, ceiling in ceilings.items()}
-        ),
-        ranking=compare_all_pairs({name: (result.ais, result.influence) for name, result in results.items()}),
+        ceiling_ranking=compare_all_pairs(ceiling_gains),
+        ranking=compare_all_pairs(gains),
     )
 
 

@@ -141,7 +141,10 @@ def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPref
     split = cache.split
     leak = future_leak(cache, preference, matched)
     arm, missing = leak_arm(cache, leak)
-    past = None if matched.past is None else leak_arm(cache, matched.past())[0].gain
+    past, past_influence = math.nan, np.zeros(0)
+    if matched.past is not None:
+        past_gain = leak_arm(cache, matched.past())[0].gain
+        past, past_influence = past_gain.value, past_gain.influence
     positive = split.events.label[~split.events.train] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
     return MeasuredCeiling(
@@ -149,12 +152,12 @@ def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPref
             value=arm.gain.value,
             low=arm.gain.estimate.low,
             high=arm.gain.estimate.high,
-            past=math.nan if past is None else past.value,
+            past=past,
             missing_positive=float(missing[positive].mean()),
             missing_negative=float(missing[~positive].mean()),
             cross_fitted=matched.cross_fitted,
             influence=arm.gain.influence,
-            past_influence=np.zeros(0) if past is None else past.influence,
+            past_influence=past_influence,
         ),
         reference,
     )

@@ -179,6 +179,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
     fit = fit_probe(inputs, base, prepared.labels, prepared.groups)
     test = ~split.events.train
     base_logits = base.cpu().numpy()[test]
+    weights = None if split.events.weight is None else split.events.weight[test]
     return Arm(
         base=base_logits,
         score=base_logits + fit.score.cpu().numpy()[test],
@@ -187,7 +188,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         labels=split.events.label[test],
         users=split.events.user[test],
         items=split.events.item[test],
-        weights=None if split.events.weight is None else split.events.weight[test],
+        weights=weights,
         trained_groups=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
         num_users=split.num_users,
         fit=fit,

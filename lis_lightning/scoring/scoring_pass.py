@@ -94,6 +94,7 @@ class _ScoringPass:
         realised = _realised(arm, ceilings.get(self.options.aligned_to))
         headroom = self._headroom(cache, arm)
         item_gains, item_errors = arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0))
+        noise_gains = self._placebo(cache) if placebo else None
         # A gain of exactly 0 has no interval; the smallest detectable gain says how large it may be.
         any_zero = 0.0 in (gain.value, *(ceiling.value for ceiling in ceilings.values()))
         result = LISResult(
@@ -122,7 +123,7 @@ class _ScoringPass:
             ceilings=ceilings,
             slices=slices,
             companions=self.companions,
-            placebo=self._placebo(cache) if placebo else None,
+            placebo=noise_gains,
             num_events=arm.labels.size,
             detectable=smallest_detectable_gain(cache) if any_zero else math.nan,
             split_hash=split.hash,

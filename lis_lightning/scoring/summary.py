@@ -27,8 +27,11 @@ def describe(cache: SplitCache) -> dict[str, Any]:
     test = ~events.train
     detectable = smallest_detectable_gain(cache)
     count_auc = auroc(events.by_item.count[test].astype(np.float64), events.label[test])
-    span = log.time.max() - log.time.min()
     per_day = split.settings["units_per_day"]
+    span_days = None if per_day is None else float((log.time.max() - log.time.min()) / per_day)
+    usable = "yes"
+    if detectable > COARSE:
+        usable = "no" if detectable > TOO_COARSE else "coarse"
     return {
         "hash": split.hash,
         "users": split.num_users,
@@ -41,17 +44,17 @@ def describe(cache: SplitCache) -> dict[str, Any]:
         "test_events": int(test.sum()),
         "train_positive_rate": float(events.label[events.train].mean()),
         "test_positive_rate": float(events.label[test].mean()),
-        "span_days": None if per_day is None else float(span / per_day),
+        "span_days": span_days,
         "mean_history": float((events.stop - events.start).mean()),
         "new_item_share": float((events.by_item.count[test] == 0).mean()),
         "new_user_share": float((events.by_user.count[test] == 0).mean()),
         "unseen_item_share": float(events.unseen[test].mean()),
         "negatives": split.settings["negatives"],
         "item_count_auc": count_auc,
-        "base": "given logit" if events.base_logit is not None else "built in",
+        "base": "built in" if events.base_logit is None else "given logit",
         "base_auc": _base_auc(cache),
         "smallest_detectable_gain": detectable,
-        "usable": "no" if detectable > TOO_COARSE else "coarse" if detectable > COARSE else "yes",
+        "usable": usable,
     }
 
 

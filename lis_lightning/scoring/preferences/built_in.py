@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from typing_extensions import override
@@ -83,9 +84,7 @@ class LogPreference(PreferenceData):
         log = split.log
         fold = user_fold(split)[log.user]
 
-        def build(rows: Rows) -> ItemVectors:
-            return self.build(log, rows)
-
+        build = partial(self.build, log)
         return MatchedPreference(
             cross_fitted=True,
             future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),

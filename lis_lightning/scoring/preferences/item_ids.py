@@ -86,9 +86,8 @@ def log_positions(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn:
     unknown = ids[rows < 0]
     num_known = ids.size - unknown.size
     if num_known < MIN_KNOWN * min(ids.size, split.num_items) or not num_known:
-        numeric = [array.dtype.kind in "iu" for array in (ids, split.log_item_ids)]
-        kinds = ["integers" if integer else "text" for integer in numeric]
-        hint = f" ({kinds[0]} here, {kinds[1]} in the log: convert them)" if numeric[0] != numeric[1] else ""
+        kinds = [_kind(array) for array in (ids, split.log_item_ids)]
+        hint = f" ({kinds[0]} here, {kinds[1]} in the log: convert them)" if kinds[0] != kinds[1] else ""
         raise ConfigError(
             f"Only {num_known} of {ids.size} item ids of {what} are known to the log: they are such as "
             f"{shown(unknown)}, the log's such as {shown(split.log_item_ids)}{hint}. Use the item ids of the "
@@ -104,12 +103,16 @@ def log_positions(split: PreferenceSplit, ids: NDArray[Any], what: str, *, warn:
 
 def positions(ids: NDArray[Any], among: NDArray[Any]) -> NDArray[np.int64]:
     """Return the index of each id in `among`, -1 if it is not there."""
-    if (ids.dtype.kind in "iu") != (among.dtype.kind in "iu"):
+    if _kind(ids) != _kind(among):
         return np.full(ids.size, -1)
     wanted = ids.astype(among.dtype)
     order = np.argsort(among)
     at = order[np.minimum(np.searchsorted(among[order], wanted), among.size - 1)]
     return np.where((among[at] == wanted) & (wanted == ids), at, -1)  # a cast may have wrapped an id
+
+
+def _kind(ids: NDArray[Any]) -> str:
+    return "integers" if ids.dtype.kind in "iu" else "text"
 
 
 def shown(ids: NDArray[Any]) -> str:

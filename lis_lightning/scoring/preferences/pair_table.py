@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -124,11 +124,10 @@ class PairTable(PreferenceData):
 
         def leak(rows: Rows) -> CrossFittedVectors:
             weight = _weights(pairs, item, other, rows)
-            return leave_users_out(
-                lambda rows: _pair_vectors(item, other, weight, rows, split.log.num_items), rows, fold
-            )
+            return leave_users_out(partial(_pair_vectors, item, other, weight, split.log.num_items), rows, fold)
 
-        return MatchedPreference(fold is not None, lambda: leak(usable), None if past is None else lambda: leak(past))
+        build_past = None if past is None else partial(leak, past)
+        return MatchedPreference(fold is not None, partial(leak, usable), build_past)
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _weights(pairs: Pairs, item: NDArray[np.int64], other: NDArray[np.int64], ro
 
 
 def _pair_vectors(
-    item: NDArray[np.int64], other: NDArray[np.int64], weight: NDArray[np.float64], rows: Rows, num_items: int
+    item: NDArray[np.int64], other: NDArray[np.int64], weight: NDArray[np.float64], num_items: int, rows: Rows
 ) -> ItemVectors:
     rows = rows & (weight > 0)
     first, second, value = item[rows], other[rows], weight[rows]

@@ -62,7 +62,8 @@ class VectorBuilder(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        log, fold, build = split.log, user_fold(split)[split.log.user], self._checked_build(split)
+        log, build = split.log, self._checked_build(split)
+        fold = user_fold(split)[log.user]
         return MatchedPreference(
             cross_fitted=True,
             future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
