@@ -15,7 +15,7 @@ from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import pair_vectors
-from lis_lightning.scoring.preferences.cross_fit import leave_users_out, user_fold
+from lis_lightning.scoring.preferences.cross_fit import cross_fit_log
 from lis_lightning.scoring.preferences.preference_data import MatchedPreference, PreferenceData, Rows
 
 
@@ -81,15 +81,7 @@ class LogPreference(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        log = split.log
-        fold = user_fold(split)[log.user]
-
-        build = partial(self.build, log)
-        return MatchedPreference(
-            cross_fitted=True,
-            future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
-            past=lambda: leave_users_out(build, log.window < 2, fold),
-        )
+        return cross_fit_log(split, partial(self.build, split.log))
 
 
 BUILT_IN = {"pairs": LogPreference("pairs", build_pairs), "ids": LogPreference("ids", build_ids)}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors, rotate_onto
-from lis_lightning.scoring.preferences.preference_data import NUM_FOLDS, CrossFittedVectors, Rows
+from lis_lightning.scoring.preferences.preference_data import NUM_FOLDS, CrossFittedVectors, MatchedPreference, Rows
 
 _MEAN_ROUNDS = 3
 
@@ -53,6 +53,25 @@ def leave_users_out(
         return CrossFittedVectors(reference, [reference])
     folds = [rotate_onto(build(rows & (fold != held_out)), reference) for held_out in range(num_folds)]
     return CrossFittedVectors(reference, folds)
+
+
+def cross_fit_log(split: PreferenceSplit, build: Callable[[Rows], ItemVectors]) -> MatchedPreference:
+    """Leave-users-out cross-fit over the events of the log, with and without w2.
+
+    Args:
+        split: The split.
+        build: Builds vectors from the events of a mask, [num_events].
+
+    Returns:
+        Preference data ready to be built.
+    """
+    log = split.log
+    fold = user_fold(split)[log.user]
+    return MatchedPreference(
+        cross_fitted=True,
+        future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
+        past=lambda: leave_users_out(build, log.window < 2, fold),
+    )
 
 
 def tie_folds(folds: list[ItemVectors]) -> CrossFittedVectors:

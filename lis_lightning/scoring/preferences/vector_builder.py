@@ -15,7 +15,7 @@ from lis_lightning.data.digest import digest
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ShapeError
 from lis_lightning.functional.item_vectors import ItemVectors
-from lis_lightning.scoring.preferences.cross_fit import leave_users_out, user_fold
+from lis_lightning.scoring.preferences.cross_fit import cross_fit_log
 from lis_lightning.scoring.preferences.item_ids import checked_ids, checked_matrix, log_vectors
 from lis_lightning.scoring.preferences.preference_data import MatchedPreference, PreferenceData, Rows
 
@@ -62,13 +62,7 @@ class VectorBuilder(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        log, build = split.log, self._checked_build(split)
-        fold = user_fold(split)[log.user]
-        return MatchedPreference(
-            cross_fitted=True,
-            future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
-            past=lambda: leave_users_out(build, log.window < 2, fold),
-        )
+        return cross_fit_log(split, self._checked_build(split))
 
     def _checked_build(self, split: PreferenceSplit) -> Callable[[Rows], ItemVectors]:
         """Return a function that calls the callable on some events and validates the vectors it returns."""
