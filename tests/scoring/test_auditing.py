@@ -49,7 +49,7 @@ def test_no_embeddings_are_needed(split):
     assert bare.aligned_to == "ids"
     assert [finding.name for finding in bare.parts[0].findings] == ["ids"]
     assert bare.parts[0].ranking == ()
-    assert [number for _, number, _ in steps] == list(range(steps[0][2])), "each step is told, and their number"
+    assert [number for _, number, _ in steps] == list(range(steps[0][2])), "each step is reported with its number"
 
 
 def test_what_cannot_be_audited_says_which(split, noise):
@@ -79,7 +79,7 @@ def test_tasks_and_periods_each_have_a_part(log, split, latents):
     assert {row["measure"] for row in result.rows()} >= {"ceiling_aging", "ais_aging"}
 
 
-def limit(value, spread, **fields):
+def ceiling(value, spread, **fields):
     influence = np.tile([1.0, -1.0], 200) * spread / math.sqrt(400)
     return Ceiling(value=value, low=value - 1.97 * spread, high=value + 1.97 * spread, influence=influence, **fields)
 
@@ -87,14 +87,14 @@ def limit(value, spread, **fields):
 @pytest.mark.parametrize(
     ("given", "verdict", "words"),
     [
-        (limit(0.02, 0.002), "worth-aligning", r"the ceiling of clicks is \+0\.0200 .*: worth aligning to\.$"),
-        (limit(0.006, 0.002), "worth-aligning", r"uncertain \(z 3\.0\), so no share of it is reported"),
-        (limit(0.0003, 0.0003), "data-bound", r"\+0\.0003 \[-0\.0003, \+0\.0009\]: more or better preference data"),
-        (limit(0.0003, 0.00005), "data-bound", "more or better preference data is needed"),
-        (limit(0.01, 0.01), "underpowered", r"1,000 test events cannot tell, about 62,000 can"),
-        (limit(0.02, 0.002, missing_positive=0.5, missing_negative=0.1), "worth-aligning", "50% of the pos.* and 10%"),
-        (limit(0.02, 0.002, cross_fitted=False), "worth-aligning", "not cross-fitted"),
-        (limit(0.0, 0.0, cross_fitted=False), "underpowered", "from .0.0200 only, about 4,000 .* not cross-f"),
+        (ceiling(0.02, 0.002), "worth-aligning", r"the ceiling of clicks is \+0\.0200 .*: worth aligning to\.$"),
+        (ceiling(0.006, 0.002), "worth-aligning", r"uncertain \(z 3\.0\), so no share of it is reported"),
+        (ceiling(0.0003, 0.0003), "data-bound", r"\+0\.0003 \[-0\.0003, \+0\.0009\]: more or better preference data"),
+        (ceiling(0.0003, 0.00005), "data-bound", "more or better preference data is needed"),
+        (ceiling(0.01, 0.01), "underpowered", r"1,000 test events cannot tell, about 62,000 can"),
+        (ceiling(0.02, 0.002, missing_positive=0.5, missing_negative=0.1), "worth-aligning", "50% of the p.* and 10%"),
+        (ceiling(0.02, 0.002, cross_fitted=False), "worth-aligning", "not cross-fitted"),
+        (ceiling(0.0, 0.0, cross_fitted=False), "underpowered", "from .0.0200 only, about 4,000 .* not cross-f"),
     ],
 )  # fmt: skip
 def test_a_ceiling_is_judged_in_words_to_act_on(given, verdict, words):

@@ -106,9 +106,9 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, compute, files, monkeypatch
 def test_what_was_not_used_for_longest_makes_room(tmp_path, compute, files, monkeypatch):
     paths = {}
     for time, key in enumerate("abc"):
-        known = set(files())
+        before = set(files())
         load_or_compute(key, compute, cache_dir=tmp_path)
-        (paths[key],) = set(files()) - known
+        (paths[key],) = set(files()) - before
         os.utime(paths[key], (time, time))
     load_or_compute("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
     monkeypatch.setattr(_cache, "MAX_BYTES", 3 * paths["a"].stat().st_size)
@@ -164,8 +164,8 @@ def test_a_digest_tells_parts_types_and_shapes_apart():
 def _store_many(folder, seed):
     for key in np.random.default_rng(seed).permutation(20):
         arrays = {"x": np.full(5000, float(key))}
-        found = load_or_compute(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
-        assert (found["x"] == key).all()
+        loaded = load_or_compute(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
+        assert (loaded["x"] == key).all()
 
 
 def test_two_processes_share_a_folder(tmp_path, files):
@@ -222,12 +222,12 @@ def computed(monkeypatch):
 
 def content(split):
     """Return all that base and ceiling are, in bytes."""
-    base, limit, reference = (
+    base, measured, reference = (
         Scorer(split).base_ranker,
         Scorer(split).ceiling("pairs"),
         Scorer(split).reference_vectors("pairs"),
     )
-    values = {**vars(limit), "logits": base.logits, "design": base.design, **vars(reference)}
+    values = {**vars(measured), "logits": base.logits, "design": base.design, **vars(reference)}
     return {name: (type(value), np.asarray(value).tobytes()) for name, value in values.items()}
 
 
@@ -270,20 +270,20 @@ def test_a_pickled_split_finds_what_was_computed_for_it(fresh, monkeypatch):
     calls = computed(monkeypatch)
     monkeypatch.setenv("LIS_CACHE", "off")
     split = fresh()
-    limit = Scorer(split).ceiling("pairs")
+    measured = Scorer(split).ceiling("pairs")
     data = pickle.dumps(split)
     other = pickle.loads(data)
     assert MEMO not in vars(other)
-    assert Scorer(other).ceiling("pairs") is limit
+    assert Scorer(other).ceiling("pairs") is measured
     assert calls.count("_measure") == 1
 
 
 def test_what_is_kept_is_freed_with_the_split(fresh):
     split = fresh()
-    limit = weakref.ref(Scorer(split).ceiling("pairs"))
+    measured = weakref.ref(Scorer(split).ceiling("pairs"))
     del split
     gc.collect()
-    assert limit() is None
+    assert measured() is None
 
 
 def test_a_score_writes_into_its_own_folder_alone_whatever_was_printed_before(log, tmp_path, monkeypatch):
