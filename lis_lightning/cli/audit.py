@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from lis_lightning.align.data.alignment_data import AlignmentData
     from lis_lightning.data.split import PreferenceSplit
-    from lis_lightning.scoring.auditing import Audit
+    from lis_lightning.results.audit import Audit
 
 
 def main() -> None:

@@ -68,8 +68,8 @@ def cooccurrence_vectors(together: sparse.csr_matrix, *, dim: int = PAIR_DIMS, s
 
     Args:
         together: Symmetric weights of item pairs, [num_items, num_items]; the diagonal and the scale have no effect.
-        dim: Dimensions of the result; those beyond the number of items that co-occur, less one, are zero.
-        smoothing: Power of the context distribution, in (0, 1].
+        dim: See :func:`pair_vectors`.
+        smoothing: See :func:`pair_vectors`.
 
     Returns:
         The vectors; items that co-occur with none are absent.

@@ -10,7 +10,7 @@ from lis_lightning.functional.intervals import Estimate, cluster_interval
 from lis_lightning.report.audit_report import chapters
 from lis_lightning.report.curve import BLUE, GREEN, GREY, ORANGE, new_figure
 from lis_lightning.report.document import document, write
-from lis_lightning.scoring.auditing import Audit, Part
+from lis_lightning.results.audit import Audit, Part
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 

@@ -15,9 +15,9 @@ import polars as pl
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
 from lis_lightning.functional.multiple_comparisons import ranking_in_words
 from lis_lightning.report.tables import Table
+from lis_lightning.results.audit import Audit, Part
 from lis_lightning.results.format import format_gain, format_share, plain_console
 from lis_lightning.results.result import LISResult
-from lis_lightning.scoring.auditing import Audit, Part
 
 _WIDTH = 130
 _LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}

@@ -1,3 +1,4 @@
+from .audit import Audit as Audit
 from .format import (
     format_estimate as format_estimate,
     format_gain as format_gain,

@@ -1,4 +1,4 @@
-"""A split and item representations become a result: base ranker, probe, cross-fit, ceiling, metric, audit."""
+"""Scoring of item representations on a split: base ranker, probe, cross-fit, ceiling, metric and audit."""
 
 import lazy_loader
 

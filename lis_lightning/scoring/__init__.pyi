@@ -1,5 +1,5 @@
-from .auditing import Audit as Audit, audit as audit
-from .base_ranker import probe_inputs as probe_inputs, read_items as read_items, user_folds as user_folds
+from .auditing import audit as audit
+from .base_ranker import look_up_items as look_up_items, probe_inputs as probe_inputs, user_folds as user_folds
 from .companions import successive_pairs as successive_pairs
 from .gain import Arm as Arm, evaluate as evaluate
 from .metric import LeakageImpactScore as LeakageImpactScore

@@ -1,9 +1,9 @@
-"""The ranker without the representation: what AIS is measured against.
+"""The base ranker: the ranker without the representation, against which AIS is measured.
 
-Either a production ranker's own logit, recalibrated, or a strong built-in one: counts and rates as of each event,
-repeats of the target in the history, the similarity of ID vectors learnt on w0, and the same features of fixed random
-vectors. The last three keep a representation from being paid for what any ID or any structure would bring: without
-them random vectors "gain" .005 of AUC on MovieLens.
+It is either a production ranker's own logit, recalibrated, or a strong built-in one. The built-in features are counts
+and rates as of each event, repeats of the target in the history, attention over ID vectors learnt on w0, and attention
+over fixed random vectors. The last three stop a representation from being credited with what any ID or any structure
+would bring: without them random vectors "gain" 0.005 of AUC on MovieLens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RANDOM_DIMS = 64
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A split as tensors, with its base: computed once, used by every score on the split.
+    """A split as tensors, with its fitted base ranker: computed once, used by every score on the split.
 
     Attributes:
         histories: Histories of all scored events.
@@ -47,8 +47,8 @@ class Prepared:
         train: Events of w1, [E].
         groups: Group of the user of each training event, for cross-validation and jackknife; -1 for test events, [E].
         design: Standardised columns of the base, the last one constant, [E, f].
-        penalty: Ridge of the base.
-        logits: The base, [E].
+        penalty: Ridge penalty of the base.
+        logits: Logits of the base, [E].
     """
 
     histories: Histories
@@ -73,7 +73,7 @@ class Prepared:
 
 
 def content_key(split: PreferenceSplit) -> str:
-    """Return a digest of all in a split that any score depends on."""
+    """Return a digest of everything in a split that a score depends on."""
     return digest(split.hash, str(split.settings["seed"]), digest_ids(split.user_ids))
 
 
@@ -81,8 +81,8 @@ def prepare(cache: SplitCache, device: torch.device | str = "cpu") -> Prepared:
     """Return a split as tensors on a device, with its base ranker fitted; computed once a split.
 
     Args:
-        cache: The split, and where its base ranker is kept.
-        device: Where the tensors are to be.
+        cache: The split, with the cache of its base ranker.
+        device: Device of the returned tensors.
     """
     device = torch.device(device)
 
@@ -96,6 +96,7 @@ def prepare(cache: SplitCache, device: torch.device | str = "cpu") -> Prepared:
 
 
 def _prepare(cache: SplitCache) -> Prepared:
+    """Return a split as tensors on the CPU; the fitted base ranker comes from the cache if it is there."""
     split = cache.split
     events = split.events
     train = torch.from_numpy(events.train)
@@ -131,18 +132,11 @@ def _built_in(split: PreferenceSplit, histories: Histories, train: Tensor) -> Te
     log, alignment = split.log, split.log.window == 0
     ids = id_vectors(log.user[alignment], log.item[alignment], log.label[alignment].astype(np.float64), log.num_items)
     noise = np.random.default_rng(split.settings["seed"]).standard_normal((split.num_items, RANDOM_DIMS))
-    everywhere = ItemVectors(noise, np.ones(split.num_items, bool))
-    return torch.cat(
-        [
-            torch.from_numpy(_counts(split)),
-            repeat_counts(histories),
-            *(
-                attention_features(history_cosines(place_items(vectors, split.num_items), histories), histories, train)
-                for vectors in (ids, everywhere)
-            ),
-        ],
-        dim=1,
-    )
+    columns = [torch.from_numpy(_counts(split)), repeat_counts(histories)]
+    for vectors in (ids, ItemVectors(noise, np.ones(split.num_items, bool))):
+        cosines = history_cosines(item_coordinates(vectors, split.num_items), histories)
+        columns.append(attention_features(cosines, histories, train))
+    return torch.cat(columns, dim=1)
 
 
 def _counts(split: PreferenceSplit) -> NDArray[np.float64]:
@@ -155,30 +149,52 @@ def _counts(split: PreferenceSplit) -> NDArray[np.float64]:
     return np.stack([*columns, item.count == 0, user.count == 0], axis=1).astype(np.float64)
 
 
-def place_items(vectors: ItemVectors, num_items: int, axes: PrincipalAxes | None = None) -> ItemCoordinates:
-    """Return the first `num_items` vectors in their own frame, or in that of another matrix, in single precision."""
+def item_coordinates(vectors: ItemVectors, num_items: int, axes: PrincipalAxes | None = None) -> ItemCoordinates:
+    """Return principal coordinates of the first `num_items` vectors, in single precision.
+
+    Args:
+        vectors: Item vectors, [at least num_items, dim].
+        num_items: Number of rows to use.
+        axes: Principal axes to project on; None fits them to these vectors.
+    """
     rows, present = torch.from_numpy(vectors.vectors[:num_items]).float(), torch.from_numpy(vectors.present[:num_items])
     return principal_coordinates(rows, axes=axes, present=present)
 
 
 def standardise(columns: Tensor, train: Tensor) -> Tensor:
-    """Return columns at zero mean and unit spread over the training events; constant ones become zero."""
+    """Return columns with zero mean and unit variance over the training events; constant columns become zero."""
     columns = columns.double()
     mean, spread = columns[train].mean(0), columns[train].std(0, correction=0)
     return torch.where(spread > 1e-12, (columns - mean) / spread.clamp_min(1e-300), 0.0)
 
 
 def user_folds(split: PreferenceSplit, num_folds: int) -> NDArray[np.int64]:
-    """Return the fold of each scored user as an array, [num_users]."""
+    """Return the fold of each scored user as an array.
+
+    Args:
+        split: The split.
+        num_folds: Number of folds.
+
+    Returns:
+        Fold numbers from 0, [num_users], rows as ``split.user_ids``.
+
+    Example:
+        >>> import polars as pl
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> user_folds(split, num_folds=2)
+        array([0, 1])
+    """
     return split.user_folds(num_folds)["fold"].to_numpy()
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What events see of item vectors before any label: the one pass over a representation, shared by all tasks.
+class ItemLookup:
+    """Item vectors looked up at every event, before any label: one pass over a representation, shared by all tasks.
 
     Attributes:
-        histories: The events, whose items are rows of `profile`; labels are those of one task.
+        histories: The events, whose items are rows of `profile`. Their labels are not used.
         profile: Profile coordinates, [N, k].
         cosines: Cosine of each event's target to each item of its history, [E, L]; NaN where there is none.
     """
@@ -188,31 +204,60 @@ class Reading:
     cosines: Tensor
 
 
-def read_items(histories: Histories, items: Sequence[ItemCoordinates], group: Tensor | None = None) -> Reading:
-    """Read item vectors at every event; labels do not enter.
+def look_up_items(histories: Histories, items: Sequence[ItemCoordinates], group: Tensor | None = None) -> ItemLookup:
+    """Look up item vectors at the target and the history of every event; labels are not used.
 
     Args:
         histories: The events, of any task.
-        items: Item vectors in their frame; several matrices of one space where each group of users has its own.
-        group: Which matrix each event reads, [E], the same for all events of a user; None means the only one.
+        items: Principal coordinates of item vectors; several matrices of one space if each group of users has its own.
+        group: Index of the matrix for each event, [E], the same for all events of a user; None if there is only one.
+
+    Returns:
+        Profile coordinates and cosines, before any label.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> histories = Scorer(split, cache_dir="off").base_ranker.histories
+        >>> look_up_items(histories, [principal_coordinates(torch.eye(4))]).profile.shape
+        torch.Size([4, 16])
     """
-    known = items[0]
+    table = items[0]
     if group is not None:
-        known, histories = concatenate_items(items), histories.regroup(group, known.profile.shape[0])
-    return Reading(histories, known.profile, history_cosines(known, histories))
+        table, histories = concatenate_items(items), histories.regroup(group, table.profile.shape[0])
+    return ItemLookup(histories, table.profile, history_cosines(table, histories))
 
 
-def probe_inputs(prepared: Prepared, reading: Reading) -> ProbeInputs:
-    """Return what the probe of one task sees of item vectors.
+def probe_inputs(prepared: Prepared, lookup: ItemLookup) -> ProbeInputs:
+    """Return the probe's features of item vectors for one task.
 
     Args:
         prepared: The split, with the labels of the task.
-        reading: Item vectors as its events read them.
+        lookup: Item vectors at its events.
+
+    Returns:
+        The features of all events.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> items = principal_coordinates(torch.eye(4))
+        >>> probe_inputs(prepared, look_up_items(prepared.histories, [items])).attention.shape
+        torch.Size([20, 4])
     """
-    own = prepared.histories
-    histories = replace(reading.histories, label=own.label, user_rate=own.user_rate)
+    task = prepared.histories
+    histories = replace(lookup.histories, label=task.label, user_rate=task.user_rate)
     return ProbeInputs(
-        profile=user_profiles(reading.profile, histories),
-        target=reading.profile.index_select(0, histories.target),
-        attention=attention_features(reading.cosines, histories, prepared.train),
+        profile=user_profiles(lookup.profile, histories),
+        target=lookup.profile.index_select(0, histories.target),
+        attention=attention_features(lookup.cosines, histories, prepared.train),
     )

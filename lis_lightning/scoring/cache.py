@@ -1,12 +1,12 @@
-"""Cache of what is computed once for a split: in memory as long as the split lives, and on disk by its content.
+"""Cache of the values computed once for a split: in memory for the life of the split, on disk by content.
 
-The folder is the argument `cache_dir`, else ``$LIS_CACHE``, else ``~/.cache/lis-lightning``; scores lie in its
-``scores/``. ``LIS_CACHE=off`` (or empty) keeps nothing on disk. A file is written whole or not at all, so processes may
-share a folder. It is named by the content of the split and of the preference data, by the versions of the numeric
-libraries and by the source text of the rooms data, functional and scoring: a number never outlives the code that made
-it. What cannot be read or written is computed again, with one warning. A base ranker takes about 150 bytes a scored
-event, a ceiling 8 bytes for each number of its item vectors, and its cross-fitted vectors six times that. Beyond 4 GiB
-the files that were not used for longest are deleted. The folder may be emptied at any time.
+The folder is the argument `cache_dir`, else ``$LIS_CACHE``, else ``~/.cache/lis-lightning``; files are in its
+``scores/``. ``LIS_CACHE=off`` (or empty) turns the disk cache off. A file is written atomically, so processes may share
+a folder. Its name is a digest of the content of the split and of the preference data, the versions of the numeric
+libraries, and the source text of the rooms data, functional and scoring: changed code never reads an old number. A file
+that cannot be read or written is computed again, with one warning a folder. A base ranker takes about 150 bytes a
+scored event, a ceiling 8 bytes for each number of its item vectors, and its cross-fitted vectors six times that. Above
+4 GiB the least recently used files are deleted. The folder may be emptied at any time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _warned: set[Path] = set()
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path | None:
-    """Return the folder that caches lie in, None where they are switched off.
+    """Return the cache folder, None if the disk cache is off.
 
     Args:
         cache_dir: The folder, or ``"off"``; None means ``$LIS_CACHE``, else ``~/.cache/lis-lightning``.
@@ -55,12 +55,12 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path | None:
         return None
     try:
         return Path(chosen).expanduser()
-    except RuntimeError:  # a process of a user without a home, as containers have
+    except RuntimeError:  # the user has no home directory, as in some containers
         return None
 
 
 class SplitCache:
-    """Values computed once for a split: shared by equal splits, arrays kept on disk.
+    """Cache of one split: values are shared by equal splits in memory, arrays are also stored on disk.
 
     Args:
         split: The split.
@@ -68,7 +68,7 @@ class SplitCache:
 
     Attributes:
         split: The split.
-        folder: Where arrays lie; None where nothing is kept on disk.
+        folder: Folder of the arrays; None if the disk cache is off.
     """
 
     def __init__(self, split: PreferenceSplit, cache_dir: str | Path | None = None) -> None:
@@ -85,32 +85,32 @@ class SplitCache:
         return self if split is self.split else SplitCache(split, self.cache_dir)
 
     def value(self, handle: Hashable, compute: Callable[[], T], content: Callable[[], str | None]) -> T:
-        """Return what was computed before for this split and folder, or for an equal split that is still alive.
+        """Return a value memoised for this split and folder, or for an equal split that is still alive.
 
         Args:
-            handle: Names the value among those of the split.
-            compute: Makes the value.
-            content: Makes a digest of all that the value depends on, or None where that cannot be known.
+            handle: Identifies the value among those of the split.
+            compute: Computes the value.
+            content: Returns a digest of everything that the value depends on, or None if that is unknown.
         """
 
         def in_folder() -> str | None:
             key = content()
             return None if key is None else digest(key, str(self.folder))
 
-        return kept(self.split, (handle, self.folder), compute, content=in_folder)
+        return memoised(self.split, (handle, self.folder), compute, content=in_folder)
 
     def arrays(self, key: str, compute: Callable[[], Arrays], about: str = "") -> Arrays:
-        """Return arrays from disk or from memory, whichever has them; compute them where neither does.
-
-        The folder has them afterwards, whoever computed them.
+        """Return arrays from disk or from memory, or compute them; afterwards they are in the folder.
 
         Args:
-            key: Digest of all that the arrays depend on.
-            compute: Makes the arrays.
-            about: Written into the file, for whoever finds it.
+            key: Digest of everything that the arrays depend on.
+            compute: Computes the arrays.
+            about: Description, written into the file's metadata.
         """
         alive = _alive.get(f"arrays {key}")
-        arrays = stored(key, compute if alive is None else lambda: dict(alive), cache_dir=self.cache_dir, about=about)
+        arrays = load_or_compute(
+            key, compute if alive is None else lambda: dict(alive), cache_dir=self.cache_dir, about=about
+        )
         shared = _SharedArrays(arrays)
         self.split.__dict__.setdefault(MEMO, {})["arrays", key, self.folder] = shared
         _alive[f"arrays {key}"] = shared
@@ -121,14 +121,14 @@ class _SharedArrays(dict[str, Any]):
     """Arrays that a weak reference can point to."""
 
 
-def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Callable[[], str | None]) -> T:
-    """Return what was computed before for this owner, or for another one of the same content that is still alive.
+def memoised(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Callable[[], str | None]) -> T:
+    """Return a value memoised for this owner, or for another owner of the same content that is still alive.
 
     Args:
-        owner: A split; what is kept for it is freed with it.
-        handle: Names the value among those of the owner.
-        compute: Makes the value.
-        content: Makes a digest that two owners share if the value is the same for both, or None where nothing tells.
+        owner: A split; its memoised values are freed with it.
+        handle: Identifies the value among those of the owner.
+        compute: Computes the value.
+        content: Returns a digest that is equal for two owners if their values are equal, or None if that is unknown.
     """
     values: dict[Hashable, Any] = owner.__dict__.setdefault(MEMO, {})
     if handle not in values:
@@ -140,14 +140,16 @@ def kept(owner: Any, handle: Hashable, compute: Callable[[], T], *, content: Cal
     return cast(T, values[handle])
 
 
-def stored(key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | None = None, about: str = "") -> Arrays:
-    """Return arrays from disk, bit for bit as they were computed; compute and write them where there are none.
+def load_or_compute(
+    key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | None = None, about: str = ""
+) -> Arrays:
+    """Return arrays from disk, bit for bit as they were computed; if they are not there, compute and write them.
 
     Args:
-        key: Digest of all that the arrays depend on, but for code and versions, which are added here.
-        compute: Makes the arrays.
+        key: Digest of everything that the arrays depend on, except code and library versions, which are added here.
+        compute: Computes the arrays.
         cache_dir: See :func:`cache_folder`.
-        about: Told in the file, for whoever finds it.
+        about: Description, written into the file's metadata.
     """
     folder = cache_folder(cache_dir)
     if folder is None:
@@ -161,21 +163,21 @@ def stored(key: str, compute: Callable[[], Arrays], *, cache_dir: str | Path | N
 
 
 def hashed_sources() -> list[Path]:
-    """Return the source files that a number depends on; no other edit invalidates the cache."""
+    """Return the source files on which scores depend; edits of other files do not invalidate the cache."""
     package = Path(__file__).parents[1]
     rooms = [package / name for name in ("data", "functional", "scoring")]
-    return [path for room in rooms for path in sorted(room.glob("*.py"))]
+    return [path for room in rooms for path in sorted(room.rglob("*.py"))]
 
 
 @functools.cache
 def _code_digest() -> str:
-    """Return a digest of the sources that numbers depend on, and of the versions of what does their arithmetic."""
+    """Return a digest of the source files on which scores depend, and of the versions of the numeric libraries."""
     sources = [path.read_bytes() for path in hashed_sources()]
     return digest(np.__version__, scipy.__version__, torch.__version__, *sources)
 
 
 def _read(path: Path) -> Arrays | None:
-    """Return the arrays of a file; None if there is none, or (with a warning) if it is damaged."""
+    """Return the arrays of a file; None if it does not exist or, with a warning, if it is damaged."""
     try:
         if not path.exists():
             return None
@@ -183,7 +185,7 @@ def _read(path: Path) -> Arrays | None:
             arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             intact = (file.metadata() or {}).get("crc32") == _checksum(arrays)
         with contextlib.suppress(OSError):
-            os.utime(path)  # used just now: the last to be deleted
+            os.utime(path)  # most recently used
     except (SafetensorError, OSError) as error:
         _warn_once(path.parent, f"cannot be read ({error})")
         return None
@@ -193,7 +195,7 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays, about: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     data = save(arrays, metadata={"crc32": _checksum(arrays), "about": about})
     draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
     try:
@@ -209,7 +211,7 @@ def _write(path: Path, arrays: Arrays, about: str) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Delete the files that were not used for longest, until the rest is within the limit; the newest one stays."""
+    """Delete the least recently used files beyond the size limit, never the newest one."""
     total = 0
     with contextlib.suppress(OSError):  # another process may delete them too
         newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -231,8 +233,8 @@ def _warn_once(folder: Path, what: str) -> None:
         return
     _warned.add(folder)
     warnings.warn(
-        f"The cache in {folder} {what}. Scores are computed again, and are right; name another folder in LIS_CACHE, "
-        "empty this one, or switch it off with LIS_CACHE=off.",
+        f"The cache in {folder} {what}. Scores are computed again and are correct; set another folder in LIS_CACHE, "
+        "empty this one, or turn the cache off with LIS_CACHE=off.",
         LisWarning,
         stacklevel=2,
     )

@@ -1,7 +1,7 @@
-"""The Leakage Impact Score: what preference data of the evaluation period would bring in the representation's place.
+"""Leakage Impact Score (LIS): the AUC gain of preference data of the evaluation period in place of a representation.
 
-The future is leaked, the label is not: vectors for a user's events are built without that user. Leaking naively, with
-the user's own events inside, exceeds even the gain of the true preferences, since it carries the label itself.
+The future is leaked, the label is not: vectors for a user's events are built without that user. A naive leak, which
+includes the user's own events, exceeds even the gain of the true preferences, since it contains the label.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.probe import ProbeInputs
 from lis_lightning.results.result import Ceiling
-from lis_lightning.scoring.base_ranker import content_key, place_items, prepare, probe_inputs, read_items, user_folds
-from lis_lightning.scoring.cache import Arrays, SplitCache, stored
+from lis_lightning.scoring.base_ranker import (
+    content_key,
+    item_coordinates,
+    look_up_items,
+    prepare,
+    probe_inputs,
+    user_folds,
+)
+from lis_lightning.scoring.cache import Arrays, SplitCache, load_or_compute
 from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.preferences.naming import Preference, as_preference
 from lis_lightning.scoring.preferences.preference_data import CrossFittedVectors, MatchedPreference, PreferenceData
@@ -28,8 +35,8 @@ _NUMBERS = ("value", "low", "high", "past", "missing_positive", "missing_negativ
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is computed once for preference data on a split.
+class MeasuredCeiling:
+    """The ceiling of preference data on a split, with the vectors that it was measured on.
 
     Attributes:
         ceiling: The ceiling.
@@ -41,17 +48,20 @@ class Known:
 
 
 def ceiling_of(cache: SplitCache, preference: Preference) -> Ceiling:
-    """Return the ceiling of preference data; computed once for the content of split and data, and kept on disk.
+    """Return the ceiling of preference data; computed once for the content of split and data, and cached on disk.
 
     Args:
-        cache: The split, and where its ceilings are kept.
+        cache: The split, with the cache of its ceilings.
         preference: ``"pairs"`` (co-engagement in the log), ``"ids"`` (ID embeddings of a ranker trained on the log), a
             :class:`~lis_lightning.PairTable`, :class:`~lis_lightning.IdEmbeddings`, or a callable: given a polars table
             of events (columns ``user``, ``item``, ``time``, ``label``; ids as in the log, datetimes in microseconds) it
             returns a mapping of item ids to vectors, or item ids and a matrix, always of one width; a row of zeros
-            says nothing of its item. It is called 12 times: for all users and without each of 5 folds, with and
-            without w2. What it returned is kept in memory for that very object; on disk too if the callable has an
-            attribute ``cache_key``, a text that changes whenever its vectors do.
+            means no vector. It is called 12 times: for all users and without each of 5 folds, with and without w2. The
+            ceiling is memoised for the callable object; it is cached on disk if the callable has an attribute
+            ``cache_key``, a text that changes whenever its vectors do.
+
+    Returns:
+        The ceiling, an AUC gain on w2 with its 95 % interval.
 
     Raises:
         ConfigError: If the preference data does not exist, does not go with the split, or cannot be cross-fitted.
@@ -61,19 +71,20 @@ def ceiling_of(cache: SplitCache, preference: Preference) -> Ceiling:
     Warns:
         LisWarning: If items are unknown to the split, a claim looks doubtful, or the cache cannot be used.
     """
-    return _known(cache, as_preference(preference)).ceiling
+    return _measured(cache, as_preference(preference)).ceiling
 
 
 def reference_vectors(cache: SplitCache, preference: Preference) -> ItemVectors:
-    """Return the preference data's vectors from all users, rows as ``split.item_ids``: companions compare with them."""
-    return _known(cache, as_preference(preference)).reference
+    """Return the preference data's vectors from all users, rows as ``split.item_ids``."""
+    return _measured(cache, as_preference(preference)).reference
 
 
-def _known(cache: SplitCache, preference: PreferenceData) -> Known:
+def _measured(cache: SplitCache, preference: PreferenceData) -> MeasuredCeiling:
+    """Return the ceiling from memory or disk, else measure it."""
     split = cache.split
 
-    def compute() -> Known:
-        # Matched before the cache is asked, so that its warnings are told whoever computed the number.
+    def compute() -> MeasuredCeiling:
+        # Match before looking on disk, so that warnings are issued even if the ceiling is there.
         matched = preference.match(split)
         key = preference_key(split, preference)
         if key is None:
@@ -85,24 +96,29 @@ def _known(cache: SplitCache, preference: PreferenceData) -> Known:
 
 
 def preference_key(split: PreferenceSplit, preference: PreferenceData, what: str = "ceiling") -> str | None:
-    """Return a digest of all that the ceiling (or `what`) depends on, None if that cannot be known."""
+    """Return a digest of everything that the ceiling (or `what`) depends on, None if that is unknown."""
     data = preference.content_key
     return None if data is None else digest(what, content_key(split), data)
 
 
 def future_leak(cache: SplitCache, preference: PreferenceData, matched: MatchedPreference) -> CrossFittedVectors:
-    """Return the cross-fitted vectors of preference data with its future; kept on disk, since they take longest.
+    """Return the cross-fitted vectors of preference data with its future, the slowest part of a ceiling.
+
+    They are stored on disk and not in memory. Vectors that cannot be stored are memoised for the life of the split,
+    because ceiling and headroom both need them.
 
     Args:
-        cache: The split, and where they are kept.
+        cache: The split, with the cache of its cross-fitted vectors.
         preference: The preference data.
-        matched: The same, matched with the split.
+        matched: The preference data matched with the split.
     """
-    key = preference_key(cache.split, preference, "leak")
-    if key is None:
-        return matched.future()
-    about = f"cross-fitted vectors on split {cache.split.hash}"
-    arrays = stored(key, lambda: _pack_leak(matched.future()), cache_dir=cache.cache_dir, about=about)
+    split = cache.split
+    key = preference_key(split, preference, "leak")
+    if key is None or cache.folder is None:
+        content = preference_key(split, preference, "leaked vectors")
+        return cache.value(("leaked vectors", preference.handle), matched.future, lambda: content)
+    about = f"cross-fitted vectors on split {split.hash}"
+    arrays = load_or_compute(key, lambda: _pack_leak(matched.future()), cache_dir=cache.cache_dir, about=about)
     return _unpack_leak(arrays)
 
 
@@ -120,24 +136,28 @@ def _unpack_leak(arrays: Arrays) -> CrossFittedVectors:
     return CrossFittedVectors(space("reference"), [space(f"fold {number}") for number in range(num_folds)])
 
 
-def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPreference) -> Known:
+def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPreference) -> MeasuredCeiling:
+    """Score the leaks with and without the future."""
     split = cache.split
     leak = future_leak(cache, preference, matched)
     arm, missing = leak_arm(cache, leak)
-    past = None if matched.past is None else leak_arm(cache, matched.past())[0].gain
+    past, past_influence = math.nan, np.zeros(0)
+    if matched.past is not None:
+        past_gain = leak_arm(cache, matched.past())[0].gain
+        past, past_influence = past_gain.value, past_gain.influence
     positive = split.events.label[~split.events.train] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
-    return Known(
+    return MeasuredCeiling(
         Ceiling(
             value=arm.gain.value,
             low=arm.gain.estimate.low,
             high=arm.gain.estimate.high,
-            past=math.nan if past is None else past.value,
+            past=past,
             missing_positive=float(missing[positive].mean()),
             missing_negative=float(missing[~positive].mean()),
             cross_fitted=matched.cross_fitted,
             influence=arm.gain.influence,
-            past_influence=np.zeros(0) if past is None else past.influence,
+            past_influence=past_influence,
         ),
         reference,
     )
@@ -149,20 +169,20 @@ def leak_arm(cache: SplitCache, leak: CrossFittedVectors) -> tuple[Arm, NDArray[
     Returns:
         The scored arm, and for each test event whether its target has no vector.
     """
-    reading = read_leak(cache, leak)
-    arm = evaluate(cache.split, prepare(cache), reading.inputs, reading.base)
-    return arm, reading.missing[~cache.split.events.train]
+    features = leak_features(cache, leak)
+    arm = evaluate(cache.split, prepare(cache), features.inputs, features.base)
+    return arm, features.missing[~cache.split.events.train]
 
 
 @dataclass(frozen=True, eq=False)
-class LeakReading:
-    """A leak as the probe sees it.
+class LeakFeatures:
+    """A leak's features for the probe.
 
     Attributes:
-        inputs: Its features at every scored event, each user's from the vectors built without that user.
-        base: Logits of the base, with a flag for targets without a vector: where they lack an out-of-fold vector,
-            absence itself can be a label (an item bought only inside the held-out fold), and a flag in both arms takes
-            that out, [E].
+        inputs: Features of the scored events, each user's from the vectors built without that user.
+        base: Logits of the base, refitted with a flag for targets without a vector, [E]. A missing out-of-fold vector
+            can itself reveal the label (an item bought only inside the held-out fold); a flag in both arms removes
+            that effect.
         missing: Whether the target has no vector, [E].
     """
 
@@ -171,33 +191,33 @@ class LeakReading:
     missing: NDArray[np.bool_]
 
 
-def read_leak(cache: SplitCache, leak: CrossFittedVectors) -> LeakReading:
-    """Read a leak at every scored event as if it were a representation."""
+def leak_features(cache: SplitCache, leak: CrossFittedVectors) -> LeakFeatures:
+    """Return the probe's features of a leak, computed as for a representation."""
     split, prepared = cache.split, prepare(cache)
     num_items = split.num_items
-    axes = place_items(leak.reference, num_items).axes
-    items = [place_items(vectors, num_items, axes) for vectors in leak.folds]
-    fold = user_folds(split, len(items)) if len(items) > 1 else np.zeros(split.num_users, np.int64)
+    axes = item_coordinates(leak.reference, num_items).axes
+    items = [item_coordinates(vectors, num_items, axes) for vectors in leak.folds]
+    fold = np.zeros(split.num_users, np.int64) if len(items) == 1 else user_folds(split, len(items))
     group = torch.from_numpy(fold[split.events.user])
     missing = ~torch.stack([item.present for item in items])[group, prepared.histories.target]
     base = prepared.refit(missing) if missing.any() else prepared.logits
-    inputs = probe_inputs(prepared, read_items(prepared.histories, items, group))
-    return LeakReading(inputs, base, missing.numpy())
+    inputs = probe_inputs(prepared, look_up_items(prepared.histories, items, group))
+    return LeakFeatures(inputs, base, missing.numpy())
 
 
-def _pack(known: Known) -> Arrays:
-    limit = known.ceiling
+def _pack(measured: MeasuredCeiling) -> Arrays:
+    ceiling = measured.ceiling
     return {
-        "numbers": np.array([float(getattr(limit, name)) for name in _NUMBERS]),
-        "influence": limit.influence,
-        "past_influence": limit.past_influence,
-        "vectors": known.reference.vectors,
-        "present": known.reference.present,
+        "numbers": np.array([float(getattr(ceiling, name)) for name in _NUMBERS]),
+        "influence": ceiling.influence,
+        "past_influence": ceiling.past_influence,
+        "vectors": measured.reference.vectors,
+        "present": measured.reference.present,
     }
 
 
-def _unpack(arrays: Arrays) -> Known:
+def _unpack(arrays: Arrays) -> MeasuredCeiling:
     numbers = dict(zip(_NUMBERS, arrays["numbers"].tolist(), strict=True))
     numbers["cross_fitted"] = bool(numbers["cross_fitted"])
-    limit = Ceiling(**numbers, influence=arrays["influence"], past_influence=arrays["past_influence"])
-    return Known(limit, ItemVectors(arrays["vectors"], arrays["present"]))
+    ceiling = Ceiling(**numbers, influence=arrays["influence"], past_influence=arrays["past_influence"])
+    return MeasuredCeiling(ceiling, ItemVectors(arrays["vectors"], arrays["present"]))

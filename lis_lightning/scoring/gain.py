@@ -1,4 +1,4 @@
-"""One arm against the base on the test window: gains, intervals, and the influence of every user."""
+"""AUC gain of an arm over the base on the test window, with the influence of every user."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ JACKKNIFE_EVENTS = 32_768  # of each class
 
 @dataclass(frozen=True, eq=False)
 class Gain:
-    """An AUC gain and what its uncertainty is made of.
+    """An AUC gain with its influence values.
 
     Attributes:
-        value: AUC with the arm less AUC of the base.
+        value: AUC with the arm minus AUC of the base.
         auc: AUC with the arm.
         auc_base: AUC of the base.
         influence: Sums of the influence values of each user's test events, then a term for each group of training
@@ -38,96 +38,114 @@ class Gain:
 
     @property
     def estimate(self) -> Estimate:
-        """The gain with its standard error and 95 % interval: test users and training users."""
+        """The gain with its standard error and 95 % interval, over the sampling of test users and training users."""
         return cluster_interval(self.value, self.influence)
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The logits of one arm and of the base on w2, [num_test] each.
+    """Logits of one arm and of the base on w2, [num_test] each.
+
+    An arm is what is added to the base: a representation, or leaked preference data.
 
     Attributes:
         base: Logits of the base.
         score: Logits with the arm.
-        unruled: Where the arm adds nothing, logits with as much of it as the training events do not rule out; else
-            None. They tell how far from 0 the gain may be.
-        without: Logits with the arm, had it been fitted without one group of the training users, [num_test, G].
+        score_upper: If the arm's slope is 0, logits at the largest slope that the training events do not rule out; else
+            None. The influence values of a zero gain are taken from them.
+        leave_group_out: Logits with the arm fitted without one group of the training users, [num_test, G].
         labels: 0 or 1.
         users: User of each event.
-        items: Target of each event, as a row of R.
-        weights: What each event is worth, where the split says so.
-        trained: Which groups of users have training events, [G].
+        items: Target of each event, as a row of the representation.
+        weights: Weight of each event; None if the split has no weights.
+        trained_groups: Whether each group of users has training events, [G].
         num_users: Number of users of the split.
         fit: The fitted probe.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer, probe_inputs, look_up_items
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> lookup = look_up_items(prepared.histories, [principal_coordinates(torch.eye(4))])
+        >>> arm = evaluate(split, prepared, probe_inputs(prepared, lookup), prepared.logits)
+        >>> arm.gain.value == arm.gain.auc - arm.gain.auc_base
+        True
     """
 
     base: NDArray[np.float64]
     score: NDArray[np.float64]
-    unruled: NDArray[np.float64] | None
-    without: NDArray[np.float64]
+    score_upper: NDArray[np.float64] | None
+    leave_group_out: NDArray[np.float64]
     labels: NDArray[np.int8]
     users: NDArray[np.int64]
     items: NDArray[np.int64]
     weights: NDArray[np.float64] | None
-    trained: NDArray[np.bool_]
+    trained_groups: NDArray[np.bool_]
     num_users: int
     fit: ProbeFit
 
     @cached_property
     def gain(self) -> Gain:
-        """The gain over all test events, each worth the same."""
+        """The gain over all test events, equally weighted."""
         return self.gain_of(np.ones(self.labels.size, bool))
 
     @cached_property
     def weighted_gain(self) -> Gain | None:
-        """The gain of the weighted AUC; None where events have no weight."""
+        """The gain of the weighted AUC; None if events have no weights."""
         return None if self.weights is None else self.gain_of(np.ones(self.labels.size, bool), self.weights)
 
     def gain_of(self, inside: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> Gain:
-        """Return the gain over some of the test events, which need both classes.
+        """Return the gain over some of the test events, which must include both classes.
 
         Args:
-            inside: Which test events count, [num_test].
-            weights: What they are worth, [num_test]; None means all the same.
+            inside: Mask of the test events to use, [num_test].
+            weights: Weights of the test events, [num_test]; None weights them equally.
         """
-        labels, weights = self.labels[inside], None if weights is None else weights[inside]
+        labels = self.labels[inside]
+        weights = None if weights is None else weights[inside]
         auc_base, base_influence = auroc_influence(self.base[inside], labels, weights)
         auc, influence = auroc_influence(self.score[inside], labels, weights)
-        if self.unruled is not None:
-            influence = auroc_influence(self.unruled[inside], labels, weights)[1]
+        if self.score_upper is not None:
+            influence = auroc_influence(self.score_upper[inside], labels, weights)[1]
         per_user = user_sums(influence - base_influence, self.users[inside], self.num_users)
-        if self.num_users > 1:  # one user has no spread: let the interval be infinite
+        if self.num_users > 1:  # one user has no variance: its interval stays infinite
             per_user = np.concatenate([per_user, self._training_influence(inside, labels, weights)])
         return Gain(auc - auc_base, auc, auc_base, per_user)
 
     def item_gains(self, num_items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what the test events of each item add to the gain, and its standard error, [num_items] each.
-
-        The gains of all items sum to the gain. Errors hold the sampling of test users only.
+        """Decompose the gain by item: contribution of the test events of each item, and its standard error.
 
         Args:
-            num_items: Rows of R.
+            num_items: Number of rows of the representation.
+
+        Returns:
+            Contributions, which sum to the gain, and their standard errors over test users, [num_items] each.
         """
-        after, before = (auroc_influence(logits, self.labels) for logits in (self.score, self.base))
-        shares = [auroc_shares(influence, auc, self.labels) for auc, influence in (after, before)]
-        return group_totals(shares[0] - shares[1], self.items, self.users, num_items)
+        auc, influence = auroc_influence(self.score, self.labels)
+        auc_base, base_influence = auroc_influence(self.base, self.labels)
+        shares = auroc_shares(influence, auc, self.labels) - auroc_shares(base_influence, auc_base, self.labels)
+        return group_totals(shares, self.items, self.users, num_items)
 
     def _training_influence(
         self, inside: NDArray[np.bool_], labels: NDArray[np.int8], weights: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
-        """Return what the sampling of the training users does to the gain, [NUM_GROUPS].
+        """Delete-a-group jackknife of the gain over the training users, [NUM_GROUPS].
 
-        The delete-a-group jackknife: with ``t_g`` the AUC of the probe fitted without group g, the terms are
-        ``sqrt((G - 1) / G) (t_g - mean t)``, whose squares add up to the variance. Base, penalty and slope are kept:
-        over resampled training users they move the gain by less than a tenth of what the weights do.
+        With ``t_g`` the AUC of the probe fitted without group g, the terms are ``sqrt((G - 1) / G) (t_g - mean t)``,
+        whose squares add up to the variance. Base, penalty and slope are not refitted: over resampled training users
+        they move the gain by less than a tenth of what the probe's weights do.
         """
         terms = np.zeros(NUM_GROUPS)
         if self.fit.slope == 0.0:
             return terms
-        sample = _of_each_class(labels)
-        scores, labels = self.without[inside][sample], labels[sample]
+        sample = _thinned_classes(labels)
+        scores, labels = self.leave_group_out[inside][sample], labels[sample]
         weights = None if weights is None else weights[sample]
-        trained = np.flatnonzero(self.trained)
+        trained = np.flatnonzero(self.trained_groups)
         aucs = np.array([auroc(scores[:, group], labels, weights) for group in trained])
         terms[trained] = np.sqrt((trained.size - 1) / trained.size) * (aucs - aucs.mean())
         return terms
@@ -139,32 +157,49 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
     Args:
         split: The split.
         prepared: The split as tensors.
-        inputs: What the probe sees.
-        base: Base logits of all events.
+        inputs: Features of the probe.
+        base: Base logits of all events, [E].
+
+    Returns:
+        The logits on w2, of the base and with the probe added.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> from lis_lightning.functional.item_coordinates import principal_coordinates
+        >>> from lis_lightning.scoring import Scorer, probe_inputs, look_up_items
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> prepared = Scorer(split, cache_dir="off").base_ranker
+        >>> lookup = look_up_items(prepared.histories, [principal_coordinates(torch.eye(4))])
+        >>> arm = evaluate(split, prepared, probe_inputs(prepared, lookup), prepared.logits)
+        >>> arm.score.shape, round(arm.gain.auc_base, 3)
+        ((10,), 0.667)
     """
     fit = fit_probe(inputs, base, prepared.labels, prepared.groups)
     test = ~split.events.train
     base_logits = base.cpu().numpy()[test]
+    weights = None if split.events.weight is None else split.events.weight[test]
     return Arm(
         base=base_logits,
         score=base_logits + fit.score.cpu().numpy()[test],
-        unruled=None if fit.score_upper is None else base_logits + fit.score_upper.cpu().numpy(),
-        without=base_logits[:, None] + fit.leave_group_out.cpu().numpy(),
+        score_upper=None if fit.score_upper is None else base_logits + fit.score_upper.cpu().numpy(),
+        leave_group_out=base_logits[:, None] + fit.leave_group_out.cpu().numpy(),
         labels=split.events.label[test],
         users=split.events.user[test],
         items=split.events.item[test],
-        weights=None if split.events.weight is None else split.events.weight[test],
-        trained=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
+        weights=weights,
+        trained_groups=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
         num_users=split.num_users,
         fit=fit,
     )
 
 
-def _of_each_class(labels: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return evenly spaced events of either class, at most `JACKKNIFE_EVENTS` of each.
+def _thinned_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return evenly spaced events of both classes, at most `JACKKNIFE_EVENTS` of each.
 
-    Thinning a class leaves the expected AUC as it is, and 12 aucs of a million events would take longer than the rest
-    of a score.
+    Thinning a class does not change the expected AUC, and computing 12 AUCs of a million events would take longer than
+    all other steps of a score.
     """
     classes = (np.flatnonzero(labels == 0), np.flatnonzero(labels == 1))
     return np.concatenate([rows[:: -(-rows.size // JACKKNIFE_EVENTS)] for rows in classes])

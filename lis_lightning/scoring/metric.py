@@ -1,4 +1,4 @@
-"""The torchmetrics Metric: item representations in, in any order and on any rank; the score of the split out."""
+"""The torchmetrics Metric: accumulates item representations in any order, on any rank, and scores them."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ class LeakageImpactScore(Metric):
     """Score item representations on a validation preference split.
 
     The state is a sum and a count for each item, reduced by summation: shards may be uneven, samplers may pad, ranks
-    may see nothing, and an item that is encoded twice counts with its mean. Sums are float64 whatever comes in and
-    whatever the module around the metric is cast to, so that the mean does not depend on order, batches or ranks. The
-    score is that of :meth:`lis_lightning.scoring.Scorer.score` on these means, to the bit; base and ceilings are
-    computed once a split, for all metrics on it, their clones and copies from other processes.
+    may be empty, and an item that is encoded twice is scored at its mean. Sums are float64 whatever the input type and
+    whatever the surrounding module is cast to, so the mean does not depend on order, batches or ranks. The score equals
+    that of :meth:`lis_lightning.scoring.Scorer.score` on these means, to the bit. Base ranker and ceilings are computed
+    once a split and shared by all metrics on it, their clones, and copies from other processes.
 
-    Calling the metric (`forward`) adds a batch and returns the batch's own score where it holds all items of the split;
-    of some items there is no score, and it returns an empty dict. With ``dist_sync_on_step`` the batch is what all
-    processes give at this step.
+    Calling the metric (`forward`) adds a batch and returns the batch's own score if it holds all items of the split,
+    else an empty dict. With ``dist_sync_on_step`` the batch consists of the items of all processes at this step.
 
     Args:
         split: The validation preference split.
         dim: Width of the representations; None takes it from the first update.
         ceilings: Preference data to compute ceilings for, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
-        aligned_to: The one that ``realised`` refers to.
-        placebo: Whether to score representations that know nothing too (in :meth:`result`).
-        k: Principal axes that the probe reads.
-        cache_dir: Folder where base and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
-        **kwargs: As :class:`torchmetrics.Metric`.
+        aligned_to: Name of the preference data that ``realised`` refers to.
+        placebo: Whether to score uninformative representations too (in :meth:`result`).
+        k: Number of principal axes that the probe uses.
+        cache_dir: Cache folder; see :class:`lis_lightning.scoring.Scorer`.
+        **kwargs: Arguments of :class:`torchmetrics.Metric`.
 
     Raises:
         ConfigError: If `aligned_to` is not among `ceilings`, or these are malformed.
@@ -67,7 +66,7 @@ class LeakageImpactScore(Metric):
     higher_is_better = True
     full_state_update = False
 
-    if TYPE_CHECKING:  # `torch.jit.script` cannot read annotations that are text
+    if TYPE_CHECKING:  # `torch.jit.script` cannot read string annotations
         sum: Tensor
         count: Tensor
         items: Tensor
@@ -91,10 +90,10 @@ class LeakageImpactScore(Metric):
         self.dim = dim
         self.cache_dir = cache_dir
         self._in_forward = False
-        # The width stays 0 until there is something to add: a default is kept twice.
+        # The width stays 0 until the first update, because torchmetrics holds every default twice.
         self.add_state("sum", torch.zeros(split.num_items, 0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(split.num_items, dtype=torch.int64), dist_reduce_fx="sum")
-        # Which rows these are: MetricCollection shares the states of metrics whose states look alike.
+        # Identifies the items: MetricCollection merges the states of metrics whose states are equal.
         identity = torch.tensor(list(bytes.fromhex(digest_ids(split.item_ids))), dtype=torch.uint8)
         self.add_state("items", identity, dist_reduce_fx="max")
         self.add_state("double_seen", torch.zeros(1, dtype=torch.uint8), dist_reduce_fx="max")
@@ -103,11 +102,12 @@ class LeakageImpactScore(Metric):
         """Add the representations of some items.
 
         Args:
-            item_ids: Ids as in the interaction log, [B]. Ids outside the split are left out.
+            item_ids: Ids as in the interaction log, [B]. Ids outside the split are ignored.
             embeddings: Their representations, [B, dim], any float type, on any device.
 
         Raises:
-            ShapeError: If the two do not match, are no floats, or the width changes between updates.
+            ShapeError: If ids and representations differ in number, the type is not floating-point, or the width
+                changes between updates.
             NonFiniteError: If a representation holds NaN or infinity; the first five ids are named.
         """
         ids = _ids(item_ids)
@@ -120,12 +120,12 @@ class LeakageImpactScore(Metric):
             raise ShapeError(f"Expected `embeddings` of a float type, got {embeddings.dtype}.")
         self._grow(embeddings.shape[1])
         rows = self.split.item_rows(ids)
-        known = np.flatnonzero(rows >= 0)
-        if known.size < rows.size:
-            ids, rows = ids[known], rows[known]
-            embeddings = embeddings[torch.from_numpy(known).to(embeddings.device)]
+        in_split = np.flatnonzero(rows >= 0)
+        if in_split.size < rows.size:
+            ids, rows = ids[in_split], rows[in_split]
+            embeddings = embeddings[torch.from_numpy(in_split).to(embeddings.device)]
         embeddings = embeddings.detach()
-        # One cheap pass; only where the sum is not finite, which row (or none: large numbers may overflow it).
+        # The sum is a cheap check; rows are checked only if it is not finite (large finite numbers may overflow it).
         if not embeddings.sum(dtype=torch.promote_types(embeddings.dtype, torch.float32)).isfinite():
             _refuse_non_finite(ids, embeddings)
         index = torch.from_numpy(rows).to(self.sum.device)
@@ -135,7 +135,7 @@ class LeakageImpactScore(Metric):
             self.double_seen.fill_(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scalars of :meth:`result` as float64 tensors, by their keys without ``lis/``, timings left out.
+        """Return the scalars of :meth:`result` as float64 tensors, by their keys without ``lis/``, without timings.
 
         Raises:
             SnapshotError: If an item of the split was never added; the first five are named.
@@ -146,34 +146,35 @@ class LeakageImpactScore(Metric):
         return {
             name: torch.tensor(value, dtype=torch.float64, device=self.device)
             for name, value in scalars.items()
-            if not name.endswith("_seconds")  # a metric is a function of what was added
+            if not name.endswith("_seconds")  # a metric must depend on its state only
         }
 
     def result(self) -> LISResult:
-        """Score what was added so far, on all processes together; the whole result that `compute` takes scalars of.
+        """Score the items added so far on all processes, and return the whole result.
 
         Raises:
             SnapshotError: If an item of the split was never added; the first five are named.
         """
-        ours = not self._is_synced  # not where the caller holds the states reduced already
-        with self.sync_context(self.dist_sync_fn, should_sync=ours and self.sync_on_compute, should_unsync=ours):
+        unsynced = not self._is_synced  # within the caller's `sync_context` the states are reduced already
+        should_sync = unsynced and self.sync_on_compute
+        with self.sync_context(self.dist_sync_fn, should_sync=should_sync, should_unsync=unsynced):
             return self._score()
 
     def embeddings(self) -> Tensor:
         """Return the mean representation of each item, [num_items, dim], rows as ``split.item_ids``.
 
-        float64 if any came as float64, else float32. Over several processes, call it within ``sync_context()``: unlike
-        :meth:`result`, it does not reduce by itself.
+        The type is float64 if any update was float64, else float32. With several processes, call it within
+        ``sync_context()``: unlike :meth:`result`, it does not reduce the states itself.
 
         Raises:
             SnapshotError: If an item of the split was never added; the first five are named.
         """
         absent = (self.count == 0).cpu().numpy()
         if absent.any():
-            done = "call `update` first" if absent.all() else "the items given to the encoder must cover them"
+            advice = "call `update` first" if absent.all() else "the items given to the encoder must cover them"
             raise SnapshotError(
                 f"{int(absent.sum())} of {self.split.num_items} items of the split were never added, first "
-                f"{self.split.item_ids[absent][:5].tolist()}; {done} (`split.item_ids`)."
+                f"{self.split.item_ids[absent][:5].tolist()}; {advice} (`split.item_ids`)."
             )
         mean = torch.empty_like(self.sum, dtype=torch.float64 if self.double_seen.any() else torch.float32)
         for rows in torch.split(torch.arange(len(mean)), _BLOCK):
@@ -182,11 +183,11 @@ class LeakageImpactScore(Metric):
         return mean
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot AIS with its interval, as torchmetrics plots several values.
+        """Plot AIS with its interval, in the style of torchmetrics.
 
         Args:
-            val: What `compute` returned, or a list of such for a curve; None computes.
-            ax: Axes of matplotlib to draw on; None makes a figure.
+            val: A value returned by `compute`, or a list of them for a curve; None calls `compute`.
+            ax: Matplotlib axes to draw on; None creates a figure.
 
         Returns:
             Figure and axes.
@@ -194,10 +195,14 @@ class LeakageImpactScore(Metric):
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
         """
+
+        def plotted(scalars: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: scalars[name] for name in _PLOTTED}
+
         value = self.compute() if val is None else val
         if isinstance(value, Mapping):
-            return self._plot({name: value[name] for name in _PLOTTED}, ax)
-        return self._plot([{name: one[name] for name in _PLOTTED} for one in value if one], ax)
+            return self._plot(plotted(value), ax)
+        return self._plot([plotted(scalars) for scalars in value if scalars], ax)
 
     @contextmanager
     def sync_context(
@@ -208,7 +213,7 @@ class LeakageImpactScore(Metric):
         should_unsync: bool = True,
         distributed_available: Callable[..., Any] | None = None,
     ) -> Iterator[None]:
-        """Reduce the states over the processes for a while; as torchmetrics does, but undone after an error too."""
+        """Reduce the states over the processes within the context, as torchmetrics does; unsync after an error too."""
         try:
             with super().sync_context(dist_sync_fn, process_group, should_sync, should_unsync, distributed_available):
                 yield
@@ -221,7 +226,7 @@ class LeakageImpactScore(Metric):
         return Scorer(self.split, cache_dir=self.cache_dir).score(self.embeddings(), self.options)
 
     def _grow(self, dim: int) -> None:
-        """Give the sum its width at the first update; refuse another one later."""
+        """Set the width of the sum at the first update; raise if a later width differs."""
         expected = self.sum.shape[1] or self.dim or dim
         if dim != expected or not dim:
             raise ShapeError(f"Expected `embeddings` of width {expected or 'at least 1'}, as before, got {dim}.")
@@ -229,7 +234,7 @@ class LeakageImpactScore(Metric):
             self.sum = self.sum.new_zeros(self.split.num_items, dim)
 
     def _same_items(self, items: Tensor) -> None:
-        """Refuse states of another split."""
+        """Raise if states belong to another split."""
         if not torch.equal(items.cpu(), self.items.cpu()):
             raise ShapeError(
                 f"Expected states of a split with the same {self.split.num_items} items in the same order (this one "
@@ -237,11 +242,11 @@ class LeakageImpactScore(Metric):
             )
 
     def _changed(self) -> None:
-        """Forget what was computed of other states."""
+        """Discard the value computed from the previous states."""
         self._computed = None
         self._update_count = max(self._update_count, int(bool(self.count.any())))
 
-    # What torchmetrics does with states, where a width that is not known yet or a shared split needs more.
+    # Overrides of torchmetrics: the width is unknown before the first update, and states must be of one split.
 
     def _forward_reduce_state_update(self, item_ids: ArrayLike | Tensor, embeddings: Tensor) -> dict[str, Tensor]:
         rows = self.split.item_rows(_ids(item_ids))
@@ -252,7 +257,7 @@ class LeakageImpactScore(Metric):
         return {}
 
     def _forward_full_state_update(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        # The way of `dist_sync_on_step`, where only `compute` knows what the other processes hold.
+        # Used with `dist_sync_on_step`: only `compute` sees the items of the other processes.
         self._in_forward = True
         try:
             value: dict[str, Tensor] = super()._forward_full_state_update(*args, **kwargs)
@@ -261,7 +266,7 @@ class LeakageImpactScore(Metric):
         return value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        # Moved to another device but never cast: half sums would lose items, half counts cannot count beyond 2048.
+        # States are moved but never cast: half sums would lose precision, and half counts end at 2048.
         def apply(state: Tensor) -> Tensor:
             probe = fn(torch.zeros(1, dtype=state.dtype, device=state.device))
             return fn(state) if probe.dtype == state.dtype else state.to(probe.device)
@@ -299,7 +304,7 @@ class LeakageImpactScore(Metric):
         if dist_sync_fn is not gather_all_tensors:
             super()._sync_dist(dist_sync_fn, process_group=process_group)
             return
-        # Gathering would hold the sums of all processes on each.
+        # All-reduce, because gathering would hold the sums of all processes on each of them.
         for name in ("sum", "count", "double_seen"):
             reduced = getattr(self, name).clone()
             operation = torch.distributed.ReduceOp.MAX if name == "double_seen" else torch.distributed.ReduceOp.SUM

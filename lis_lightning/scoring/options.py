@@ -1,4 +1,4 @@
-"""What is scored beside the representation itself: ceilings, placebo, probe size."""
+"""Options of a score: ceilings, placebo and probe size."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lis_lightning.scoring.preferences.preference_data import PreferenceData
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """Options of a score, checked when they are made.
+    """Options of a score, validated at construction.
 
     Attributes:
         ceilings: Preference data to compute ceilings for, once a split: built-in kinds, or a mapping of names to any
             preference data that :meth:`lis_lightning.scoring.Scorer.ceiling` takes.
-        aligned_to: The one that `realised` and `headroom` refer to.
+        aligned_to: Name of the preference data that `realised` and `headroom` refer to.
         placebo: Whether to score a permutation of the rows and random vectors too.
-        k: Number of principal axes of the representation that the probe reads.
+        k: Number of principal axes of the representation that the probe uses.
 
     Raises:
         ConfigError: If `aligned_to` is not among `ceilings`, or a name or a kind is unknown.

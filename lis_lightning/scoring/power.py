@@ -1,4 +1,4 @@
-"""What a split can tell from chance: the smallest gain that its test window shows."""
+"""Statistical power of a split: the smallest AUC gain that its test window can detect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ FIRST_STRENGTH, STRONGEST, TINY = 0.3, 4.0, 1e-9
 
 
 def smallest_detectable_gain(cache: SplitCache) -> float:
-    """Return the AUC gain over the base that w2 would find 4 times in 5 (at 5 %, two-sided).
+    """Return the smallest AUC gain over the base that w2 detects with 80 % power (at 5 %, two-sided).
 
-    Simulated, not assumed: signals of growing strength with the log-likelihood ratio of a Gaussian observation of the
-    label are added to the base logits, until the gain is 2.8 of its user-clustered standard errors. Signals of one user
-    are drawn independently, and the ranker is not fitted, so a representation needs somewhat more than this: the more,
-    the fewer users it helps and the smaller w1 is.
+    It is simulated: the log-likelihood ratio of a Gaussian observation of the label is added to the base logits, at
+    growing strength until the gain is 2.8 times its user-clustered standard error. Signals of one user are drawn
+    independently, and the ranker is not fitted. A representation therefore needs a somewhat larger gain, the more so if
+    it helps few users or w1 is small.
+
+    Args:
+        cache: The split, with the cache of its base ranker.
+
+    Returns:
+        The gain in AUC.
     """
     return cache.value("smallest detectable gain", lambda: _simulate(cache), lambda: None)
 
@@ -39,10 +45,10 @@ def _simulate(cache: SplitCache) -> float:
 
     strength, gain = FIRST_STRENGTH, 0.0
     for _ in range(NUM_STEPS):
-        # The noise alone moves the AUC by as much as weak signals do; with either sign it moves it the other way.
-        pairs = [observed(strength, sign * noise) for noise in draws for sign in (1, -1)]
-        gain = float(np.mean([one.value for one in pairs]))
-        z = gain / max(float(np.mean([one.se for one in pairs])), TINY)
+        # Antithetic pairs: the noise alone moves the AUC as much as weak signals do, and either sign cancels the other.
+        estimates = [observed(strength, sign * noise) for noise in draws for sign in (1, -1)]
+        gain = float(np.mean([estimate.value for estimate in estimates]))
+        z = gain / max(float(np.mean([estimate.se for estimate in estimates])), TINY)
         # The gain grows with the square of the strength and its error with the strength, so a few steps suffice.
         strength = min(strength * POWER_80 / max(z, TINY), STRONGEST)
     return gain

@@ -1,4 +1,4 @@
-"""The scorer of a split: item representations in; AIS, ceilings and a verdict out."""
+"""The scorer of a split, which turns item representations into AIS, ceilings and a verdict."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lis_lightning.scoring.summary import describe, render
 
 
 class Scorer:
-    """Scores representations on a split; owns what is computed once for it.
+    """Scores representations on a split; owns the values that are computed once for it.
 
-    The base ranker, the ceilings and their cross-fitted vectors are computed once and kept: in memory as long as the
-    split lives (scorers of equal splits share them), on disk in one folder.
+    The base ranker, the ceilings and their cross-fitted vectors are computed once and cached: in memory for the life of
+    the split (scorers of equal splits share them) and on disk.
 
     Args:
         split: The validation preference split.
-        device: Where the base ranker's tensors are by default; a score is computed where its representation is.
-        cache_dir: Folder where base ranker and ceilings are kept by content, or ``"off"``; None means ``$LIS_CACHE``,
+        device: Device of `base_ranker`; a score is computed on the device of its representation.
+        cache_dir: Folder of the cache, or ``"off"``; None means ``$LIS_CACHE``,
             else ``~/.cache/lis-lightning``.
 
     Example:
@@ -60,19 +60,19 @@ class Scorer:
 
     @property
     def smallest_detectable_gain(self) -> float:
-        """The AUC gain over the base ranker that w2 would find 4 times in 5 (at 5 %, two-sided)."""
+        """The smallest AUC gain over the base ranker that w2 detects with 80 % power (at 5 %, two-sided)."""
         return smallest_detectable_gain(self._cache)
 
     def score(self, embeddings: Any, options: ScoreOptions | None = None) -> LISResult:
-        """Score item representations: what a ranker gains from them today, and what it could gain at best.
+        """Score item representations: their AUC gain (AIS), the ceilings of the preference data, and a verdict.
 
-        Several labels, and rolling windows, are scored by one pass over the representation; see ``tasks`` and
-        ``periods`` of the result.
+        Several labels and rolling windows are scored in one pass over the representation; see ``tasks`` and ``periods``
+        of the result.
 
         Args:
             embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type, on
                 any device. float64 is used throughout for float64; else products are float32 and sums float64.
-            options: What is scored; None takes the defaults.
+            options: Ceilings, placebo and probe size; None takes the defaults.
 
         Returns:
             The result; AUC gains on w2 with 95 % intervals clustered by user.
@@ -80,7 +80,7 @@ class Scorer:
         Raises:
             ShapeError: If there is not one row an item.
             NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
-            ConfigError: If preference data does not go with the split.
+            ConfigError: If preference data does not fit the split.
         """
         return score_representation(self._cache, embeddings, options or ScoreOptions())
 
@@ -118,7 +118,7 @@ class Scorer:
         return leak_arm(self._cache, leak)[0]
 
     def describe(self) -> dict[str, Any]:
-        """Return sizes, rates, the base ranker's AUC and what the split can detect, as plain values."""
+        """Return sizes, rates, the base ranker's AUC and the smallest detectable gain, as plain values."""
         return describe(self._cache)
 
     def summary(self) -> str:

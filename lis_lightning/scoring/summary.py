@@ -1,4 +1,4 @@
-"""What a split can and cannot say, at a glance and before any model is trained."""
+"""Description of a split before any training: its sizes, its base ranker, and whether it is usable."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from lis_lightning.scoring.base_ranker import prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.power import smallest_detectable_gain
 
-COARSE = 0.005  # smallest detectable gain, in AUC, from which a split tells big steps only
-TOO_COARSE = 0.02  # and from which it tells nothing of use
+COARSE = 0.005  # smallest detectable gain, in AUC, above which a split detects large steps only
+TOO_COARSE = 0.02  # smallest detectable gain above which a split is not usable
 SUSPICIOUS_COUNT_AUC = 0.75
 
 
 def describe(cache: SplitCache) -> dict[str, Any]:
-    """Return sizes, rates, the base and what the split can detect, as plain values."""
+    """Return sizes, rates, the base ranker's AUC and the smallest detectable gain, as plain values."""
     split = cache.split
     events, log = split.events, split.log
     test = ~events.train
     detectable = smallest_detectable_gain(cache)
     count_auc = auroc(events.by_item.count[test].astype(np.float64), events.label[test])
-    span = log.time.max() - log.time.min()
     per_day = split.settings["units_per_day"]
+    span_days = None if per_day is None else float((log.time.max() - log.time.min()) / per_day)
+    usable = "yes"
+    if detectable > COARSE:
+        usable = "no" if detectable > TOO_COARSE else "coarse"
     return {
         "hash": split.hash,
         "users": split.num_users,
@@ -41,17 +44,17 @@ def describe(cache: SplitCache) -> dict[str, Any]:
         "test_events": int(test.sum()),
         "train_positive_rate": float(events.label[events.train].mean()),
         "test_positive_rate": float(events.label[test].mean()),
-        "span_days": None if per_day is None else float(span / per_day),
+        "span_days": span_days,
         "mean_history": float((events.stop - events.start).mean()),
         "new_item_share": float((events.by_item.count[test] == 0).mean()),
         "new_user_share": float((events.by_user.count[test] == 0).mean()),
         "unseen_item_share": float(events.unseen[test].mean()),
         "negatives": split.settings["negatives"],
         "item_count_auc": count_auc,
-        "base": "given logit" if events.base_logit is not None else "built in",
+        "base": "built in" if events.base_logit is None else "given logit",
         "base_auc": _base_auc(cache),
         "smallest_detectable_gain": detectable,
-        "usable": "no" if detectable > TOO_COARSE else "coarse" if detectable > COARSE else "yes",
+        "usable": usable,
     }
 
 
@@ -85,23 +88,23 @@ def _base_auc(cache: SplitCache) -> float:
 
 
 def _family(split: PreferenceSplit) -> list[str]:
-    """Return a line for each further task and period that the same scoring covers."""
+    """Return a line for each further task and period that is scored in the same pass."""
 
-    def rate(other: PreferenceSplit) -> str:
-        return f"{other.events.label[~other.events.train].mean():.1%} of the test events are positive"
+    def rate(part: PreferenceSplit) -> str:
+        return f"{part.events.label[~part.events.train].mean():.1%} of the test events are positive"
 
-    tasks = [f"also task {name!r}: {rate(other)}" for name, other in split.tasks.items() if other is not split]
+    tasks = [f"also task {name!r}: {rate(task)}" for name, task in split.tasks.items() if task is not split]
     periods = [
-        f"also period {other.period + 1}: {other.events.train.sum():,} and {(~other.events.train).sum():,} events "
-        f"scored; {rate(other)}"
-        for other in split.periods
-        if other is not split
+        f"also period {period.period + 1}: {period.events.train.sum():,} and {(~period.events.train).sum():,} events "
+        f"scored; {rate(period)}"
+        for period in split.periods
+        if period is not split
     ]
     return [*tasks, *periods]
 
 
 def _remarks(facts: dict[str, Any]) -> list[str]:
-    """Return what a reader should know, the judgement last."""
+    """Return the description in sentences; the last one says whether the split is usable."""
     span = "" if facts["span_days"] is None else f"{facts['span_days']:.0f} days; "
     lines = [
         f"{span}{facts['users']:,} users scored; {facts['items']:,} items to encode; "
@@ -117,13 +120,14 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
         )
         if facts["item_count_auc"] > SUSPICIOUS_COUNT_AUC:
             lines.append(
-                "warning: item popularity alone tells drawn negatives from positives; gains here are not gains there."
+                "warning: item popularity alone separates drawn negatives from positives, so gains on them do not "
+                "carry over to real impressions."
             )
     detectable = facts["smallest_detectable_gain"]
     advice = {
         "yes": "usable",
         "coarse": "usable for large steps only; raise `max_events` or use a longer log for smaller ones",
-        "no": "too small to say anything; use more users or a longer log",
+        "no": "too small to detect useful gains; use more users or a longer log",
     }[facts["usable"]]
     lines.append(f"smallest detectable gain: {detectable:+.4f} AUC or more, at 80 % power -> {advice}")
     return lines

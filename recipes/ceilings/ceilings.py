@@ -23,7 +23,7 @@ from lis_lightning.functional import (
     paired_difference,
     principal_coordinates,
 )
-from lis_lightning.scoring import Arm, Scorer, evaluate, probe_inputs, read_items, user_folds
+from lis_lightning.scoring import Arm, Scorer, evaluate, look_up_items, probe_inputs, user_folds
 from lis_lightning.scoring.preferences import as_preference, build_pairs, leave_users_out
 
 Array = NDArray[Any]
@@ -86,7 +86,9 @@ def snapshots(split: PreferenceSplit, truth: dict[str, Array], rng: np.random.Ge
 def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Arm], dict[str, dict[str, Limit]]]:
     """Return every snapshot scored, and by estimator the ceiling of each of them."""
     prepared, log = Scorer(split).base_ranker, split.log
-    reads = {n: read_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in found.items()}
+    reads = {
+        n: look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in found.items()
+    }
     arms = {n: evaluate(split, prepared, probe_inputs(prepared, r), prepared.logits) for n, r in reads.items()}
     null, ids = pairs_as(32, split), split.item_ids
     kinds: dict[str, Any] = {"pairs": "pairs", "ids": "ids", "pairs, 8 dims": pairs_as(8)}

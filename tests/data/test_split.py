@@ -151,7 +151,7 @@ def test_print_says_whether_the_split_is_usable(log, split):
     for expected in ("w1 probe-train", "smallest detectable gain", "base (built in): AUC"):
         assert expected in text
     assert "usable for large steps only" in text
-    assert "too small to say anything" in str(PreferenceSplit.from_log(log, max_events=300))
+    assert "too small to detect useful gains" in str(PreferenceSplit.from_log(log, max_events=300))
 
 
 def test_a_split_is_never_copied(split):

@@ -5,17 +5,20 @@ import os
 import pickle
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+import lis_lightning
 from lis_lightning import PreferenceSplit
 from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import MEMO
 from lis_lightning.errors import LisWarning
 from lis_lightning.scoring import base_ranker, cache as _cache, ceiling
-from lis_lightning.scoring.cache import cache_folder, kept, stored
+from lis_lightning.scoring.cache import cache_folder, load_or_compute, memoised
+from lis_lightning.scoring.preferences import pair_table
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -55,36 +58,38 @@ def files(tmp_path):
 
 
 def test_what_is_stored_comes_back_bit_for_bit(tmp_path, compute, files):
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert compute.calls == 1
-    stored("other", compute, cache_dir=tmp_path)
+    load_or_compute("other", compute, cache_dir=tmp_path)
     assert compute.calls == 2
     assert [path.suffix for path in files()] == [".safetensors"] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_file_is_computed_again_with_one_warning(tmp_path, compute, files, damage):
-    stored("key", compute, cache_dir=tmp_path)
-    stored("more", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
+    load_or_compute("more", compute, cache_dir=tmp_path)
     for path in files():
         data = bytearray(path.read_bytes())
         if damage == "flipped":
             data[-2] ^= 1
         path.write_bytes({"cut": data[:-9], "flipped": data, "empty": b"", "text": b"not tensors" * 99}[damage])
     with pytest.warns(LisWarning, match=r"cache in .*scores (is damaged|cannot be read).*LIS_CACHE=off"):
-        same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
-    same(stored("more", compute, cache_dir=tmp_path), compute.arrays)  # without another warning, which would raise
+        same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(
+        load_or_compute("more", compute, cache_dir=tmp_path), compute.arrays
+    )  # without another warning, which would raise
     assert compute.calls == 4
-    same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert compute.calls == 4
 
 
 def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path, compute):
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(LisWarning, match="cannot be written"):
-        same(stored("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
-    same(stored("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
+        same(load_or_compute("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
+    same(load_or_compute("key", compute, cache_dir=tmp_path / "file"), compute.arrays)
     assert compute.calls == 2
 
 
@@ -94,23 +99,23 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, compute, files, monkeypatch
 
     monkeypatch.setattr(_cache.os, "replace", full)
     with pytest.warns(LisWarning, match="No space left on device"):
-        same(stored("key", compute, cache_dir=tmp_path), compute.arrays)
+        same(load_or_compute("key", compute, cache_dir=tmp_path), compute.arrays)
     assert files() == []
 
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path, compute, files, monkeypatch):
     paths = {}
     for time, key in enumerate("abc"):
-        known = set(files())
-        stored(key, compute, cache_dir=tmp_path)
-        (paths[key],) = set(files()) - known
+        before = set(files())
+        load_or_compute(key, compute, cache_dir=tmp_path)
+        (paths[key],) = set(files()) - before
         os.utime(paths[key], (time, time))
-    stored("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
+    load_or_compute("a", compute, cache_dir=tmp_path)  # used last, so "b" is now the oldest
     monkeypatch.setattr(_cache, "MAX_BYTES", 3 * paths["a"].stat().st_size)
-    stored("d", compute, cache_dir=tmp_path)
+    load_or_compute("d", compute, cache_dir=tmp_path)
     assert {key for key, path in paths.items() if path.exists()} == {"a", "c"}
     monkeypatch.setattr(_cache, "MAX_BYTES", 1)
-    stored("e", compute, cache_dir=tmp_path)
+    load_or_compute("e", compute, cache_dir=tmp_path)
     assert len(files()) == 1
     assert compute.calls == 5
 
@@ -125,8 +130,8 @@ def test_the_folder_is_the_argument_else_the_environment_else_home(tmp_path, mon
         monkeypatch.setenv("LIS_CACHE", off)
         assert cache_folder() is None
     assert cache_folder("off") is None
-    stored("key", compute)
-    stored("key", compute)
+    load_or_compute("key", compute)
+    load_or_compute("key", compute)
     assert compute.calls == 2
 
 
@@ -140,9 +145,9 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
 
 
 def test_other_code_does_not_read_old_numbers(tmp_path, compute, monkeypatch):
-    stored("key", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
     monkeypatch.setattr(_cache, "_code_digest", lambda: "another version")
-    stored("key", compute, cache_dir=tmp_path)
+    load_or_compute("key", compute, cache_dir=tmp_path)
     assert compute.calls == 2
 
 
@@ -159,8 +164,8 @@ def test_a_digest_tells_parts_types_and_shapes_apart():
 def _store_many(folder, seed):
     for key in np.random.default_rng(seed).permutation(20):
         arrays = {"x": np.full(5000, float(key))}
-        found = stored(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
-        assert (found["x"] == key).all()
+        loaded = load_or_compute(str(key), lambda arrays=arrays: arrays, cache_dir=folder)
+        assert (loaded["x"] == key).all()
 
 
 def test_two_processes_share_a_folder(tmp_path, files):
@@ -186,12 +191,12 @@ class Value:
 
 def test_owners_of_one_content_share_while_one_lives():
     first, second = Owner(), Owner()
-    value = kept(first, "x", Value, content=lambda: "content")
-    assert kept(first, "x", Value, content=lambda: "content") is value
-    assert kept(second, "x", Value, content=lambda: "content") is value
-    assert kept(second, "x", Value, content=lambda: "other") is value
-    assert kept(Owner(), "x", Value, content=lambda: "another") is not value
-    assert kept(Owner(), "x", Value, content=lambda: None) is not value
+    value = memoised(first, "x", Value, content=lambda: "content")
+    assert memoised(first, "x", Value, content=lambda: "content") is value
+    assert memoised(second, "x", Value, content=lambda: "content") is value
+    assert memoised(second, "x", Value, content=lambda: "other") is value
+    assert memoised(Owner(), "x", Value, content=lambda: "another") is not value
+    assert memoised(Owner(), "x", Value, content=lambda: None) is not value
     gone = weakref.ref(value)
     del value, first, second
     gc.collect()
@@ -217,12 +222,12 @@ def computed(monkeypatch):
 
 def content(split):
     """Return all that base and ceiling are, in bytes."""
-    base, limit, reference = (
+    base, measured, reference = (
         Scorer(split).base_ranker,
         Scorer(split).ceiling("pairs"),
         Scorer(split).reference_vectors("pairs"),
     )
-    values = {**vars(limit), "logits": base.logits, "design": base.design, **vars(reference)}
+    values = {**vars(measured), "logits": base.logits, "design": base.design, **vars(reference)}
     return {name: (type(value), np.asarray(value).tobytes()) for name, value in values.items()}
 
 
@@ -265,20 +270,20 @@ def test_a_pickled_split_finds_what_was_computed_for_it(fresh, monkeypatch):
     calls = computed(monkeypatch)
     monkeypatch.setenv("LIS_CACHE", "off")
     split = fresh()
-    limit = Scorer(split).ceiling("pairs")
+    measured = Scorer(split).ceiling("pairs")
     data = pickle.dumps(split)
     other = pickle.loads(data)
     assert MEMO not in vars(other)
-    assert Scorer(other).ceiling("pairs") is limit
+    assert Scorer(other).ceiling("pairs") is measured
     assert calls.count("_measure") == 1
 
 
 def test_what_is_kept_is_freed_with_the_split(fresh):
     split = fresh()
-    limit = weakref.ref(Scorer(split).ceiling("pairs"))
+    measured = weakref.ref(Scorer(split).ceiling("pairs"))
     del split
     gc.collect()
-    assert limit() is None
+    assert measured() is None
 
 
 def test_a_score_writes_into_its_own_folder_alone_whatever_was_printed_before(log, tmp_path, monkeypatch):
@@ -331,6 +336,24 @@ def test_headroom_of_a_new_process_takes_the_cross_fitted_vectors_from_disk(fres
     assert calls.count("_pack_leak") == 1
 
 
+def test_vectors_that_cannot_be_stored_are_built_once_for_ceiling_and_headroom(log):
+    split = PreferenceSplit.from_log(log, seed=24)
+    calls = []
+
+    def build(events):
+        calls.append(1)
+        ids = np.unique(events["item"].to_numpy())
+        return ids, np.random.default_rng(0).standard_normal((ids.size, 4))
+
+    split.score(np.eye(split.num_items), ceilings={"mine": build}, aligned_to="mine", placebo=False, cache_dir="off")
+    assert len(calls) == 12
+
+
 def test_editing_what_is_said_in_a_terminal_invalidates_nothing():
-    rooms = {path.parent.name for path in _cache.hashed_sources()}
+    sources = _cache.hashed_sources()
+    rooms = {path.relative_to(Path(lis_lightning.__file__).parent).parts[0] for path in sources}
     assert rooms == {"data", "functional", "scoring"}
+
+
+def test_editing_a_kind_of_preference_data_invalidates_its_ceilings():
+    assert Path(pair_table.__file__) in _cache.hashed_sources()

@@ -5,7 +5,7 @@ import torch
 from lis_lightning.functional.auc import auroc
 from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.functional.probe import NUM_GROUPS
-from lis_lightning.scoring.base_ranker import probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import look_up_items, probe_inputs
 from lis_lightning.scoring.gain import evaluate
 from lis_lightning.scoring.scorer import Scorer
 
@@ -17,14 +17,16 @@ def arm(split, latents):
 
 def arm_of(split, vectors):
     prepared = Scorer(split).base_ranker
-    inputs = probe_inputs(prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(vectors))]))
+    inputs = probe_inputs(
+        prepared, look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(vectors))])
+    )
     return evaluate(split, prepared, inputs, prepared.logits)
 
 
 def test_the_interval_holds_test_users_and_training_users(split, arm):
     gain = arm.gain
     assert gain.influence.size == split.num_users + NUM_GROUPS
-    aucs = np.array([auroc(arm.without[:, group], arm.labels) for group in range(NUM_GROUPS)])
+    aucs = np.array([auroc(arm.leave_group_out[:, group], arm.labels) for group in range(NUM_GROUPS)])
     variance = (NUM_GROUPS - 1) / NUM_GROUPS * ((aucs - aucs.mean()) ** 2).sum()
     np.testing.assert_allclose((gain.influence[-NUM_GROUPS:] ** 2).sum(), variance)
     assert gain.estimate.se**2 == pytest.approx((gain.influence**2).sum(), rel=0.02)
@@ -34,7 +36,9 @@ def test_the_interval_holds_test_users_and_training_users(split, arm):
 def test_training_terms_tell_the_spread_over_training_users(split, latents, arm):
     """Against refits on resampled training users: their spread is what the terms stand for."""
     prepared = Scorer(split).base_ranker
-    inputs = probe_inputs(prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(latents))]))
+    inputs = probe_inputs(
+        prepared, look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(latents))])
+    )
     user, rng = torch.from_numpy(split.events.user), np.random.default_rng(0)
     gains = []
     for _ in range(40):

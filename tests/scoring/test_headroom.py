@@ -7,7 +7,7 @@ from lis_lightning.align.world import simulate_world
 from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.intervals import paired_difference
 from lis_lightning.functional.item_coordinates import principal_coordinates
-from lis_lightning.scoring.base_ranker import probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import look_up_items, probe_inputs
 from lis_lightning.scoring.gain import evaluate
 from lis_lightning.scoring.preferences import as_preference, by_name
 from lis_lightning.scoring.scorer import Scorer
@@ -25,8 +25,8 @@ def cold():
 
 def arm(split, vectors):
     prepared = Scorer(split).base_ranker
-    reading = read_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
-    return evaluate(split, prepared, probe_inputs(prepared, reading), prepared.logits)
+    lookup = look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(np.asarray(vectors, float)))])
+    return evaluate(split, prepared, probe_inputs(prepared, lookup), prepared.logits)
 
 
 def nonsense(events):
@@ -37,17 +37,17 @@ def nonsense(events):
 
 def test_without_a_representation_it_is_the_ceiling(split):
     blank = arm(split, np.ones((split.num_items, 4)))
-    left = Scorer(split).headroom("pairs", blank)
-    assert left.value == Scorer(split).ceiling("pairs").value
-    np.testing.assert_array_equal(left.influence, Scorer(split).ceiling("pairs").influence)
+    headroom = Scorer(split).headroom("pairs", blank)
+    assert headroom.value == Scorer(split).ceiling("pairs").value
+    np.testing.assert_array_equal(headroom.influence, Scorer(split).ceiling("pairs").influence)
 
 
 def test_a_ceiling_over_the_snapshot_binds_where_that_of_the_data_does_not(cold):
     split, latents = cold
-    scored, limit = arm(split, latents).gain, Scorer(split).ceiling("pairs")
-    assert paired_difference(scored.value, scored.influence, limit.value, limit.influence).z > 2
-    left = Scorer(split).headroom("pairs", arm(split, latents))
-    assert left.estimate.z > -2
+    scored, ceiling = arm(split, latents).gain, Scorer(split).ceiling("pairs")
+    assert paired_difference(scored.value, scored.influence, ceiling.value, ceiling.influence).z > 2
+    headroom = Scorer(split).headroom("pairs", arm(split, latents))
+    assert headroom.estimate.z > -2
 
 
 def test_completed_by_content_it_sees_what_the_data_alone_does_not(cold):
@@ -61,15 +61,15 @@ def test_completed_by_content_it_sees_what_the_data_alone_does_not(cold):
 def test_worthless_data_has_no_headroom(cold):
     split, latents = cold
     for vectors in (latents, np.ones_like(latents)):
-        left = Scorer(split).headroom(nonsense, arm(split, vectors))
-        assert left.value == 0.0 or abs(left.estimate.z) < 2.5
+        headroom = Scorer(split).headroom(nonsense, arm(split, vectors))
+        assert headroom.value == 0.0 or abs(headroom.estimate.z) < 2.5
 
 
 def test_what_the_representation_holds_already_is_no_headroom(split, latents):
     scored = arm(split, latents)
-    left = Scorer(split).headroom("pairs", scored)
-    assert left.value < 0.2 * Scorer(split).ceiling("pairs").value
-    assert left.estimate.z > -2
+    headroom = Scorer(split).headroom("pairs", scored)
+    assert headroom.value < 0.2 * Scorer(split).ceiling("pairs").value
+    assert headroom.estimate.z > -2
 
 
 def test_content_is_part_of_the_key(split, latents):

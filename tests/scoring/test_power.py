@@ -24,11 +24,11 @@ def test_the_smallest_detectable_gain_is_found_four_times_in_five(split):
         return base + strength**2 * (labels - 0.5) + strength * draw
 
     strength = brentq(lambda value: mean_gain(value) - Scorer(split).smallest_detectable_gain, 0.01, 3, xtol=1e-3)
-    found = 0
+    hits = 0
     for draw in noise:
         after, influence = auroc_influence(signal(strength, draw), labels)
-        found += cluster_interval(after - before, user_sums(influence - base_influence, users, split.num_users)).z > Z95
-    assert 65 <= found <= 95
+        hits += cluster_interval(after - before, user_sums(influence - base_influence, users, split.num_users)).z > Z95
+    assert 65 <= hits <= 95
 
 
 def test_the_smallest_detectable_gain_hardly_depends_on_the_draw(log):

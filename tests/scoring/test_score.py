@@ -50,8 +50,8 @@ def test_a_log_of_next_to_nothing_is_underpowered_not_a_crash(log, column):
     values = log["user_id"] % 2 if column == "user_id" else pl.lit(1)
     split = PreferenceSplit.from_log(log.with_columns(values.alias(column)))
     result = score(split, np.random.default_rng(0).standard_normal((split.num_items, 4)), placebo=False)
-    limit = result.ceilings["pairs"]
-    assert limit.low <= 0.0 <= limit.high
+    ceiling = result.ceilings["pairs"]
+    assert ceiling.low <= 0.0 <= ceiling.high
     assert result.verdict == {"user_id": "underpowered", "item_id": "collapsed"}[column]
     assert result.detectable > 0.02
 
@@ -102,9 +102,9 @@ def test_naive_leak_exceeds_the_cross_fitted_ceiling(split):
 
 
 def test_ceiling_is_an_interval_around_a_gain(result):
-    for limit in result.ceilings.values():
-        assert limit.low < limit.value < limit.high
-        assert 0 <= limit.missing_positive <= 1
+    for ceiling in result.ceilings.values():
+        assert ceiling.low < ceiling.value < ceiling.high
+        assert 0 <= ceiling.missing_positive <= 1
     assert set(result.ceilings) == {"pairs", "ids"}
 
 
@@ -113,10 +113,10 @@ def test_missing_vectors_are_counted_by_class(log):
     rng = np.random.default_rng(0)
     rare = pl.when(pl.Series(rng.random(len(log)) < 0.3)).then(pl.int_range(pl.len()) + 5000).otherwise("item_id")
     split = PreferenceSplit.from_log(log.with_columns(item_id=rare))
-    limit = Scorer(split).ceiling("pairs")
-    assert limit.missing_positive > 0.1
-    assert limit.missing_negative > 0.1
-    assert abs(limit.value) < 0.2
+    ceiling = Scorer(split).ceiling("pairs")
+    assert ceiling.missing_positive > 0.1
+    assert ceiling.missing_negative > 0.1
+    assert abs(ceiling.value) < 0.2
 
 
 def test_shapes_and_numbers_are_checked(split, latents):
@@ -149,9 +149,9 @@ def test_scalars_are_the_logged_keys(result):
         "ceiling_pairs_low", "ceiling_pairs_high", "ceiling_ids", "ceiling_ids_low", "ceiling_ids_high",
         "companion/pair_auc", "companion/cka", "companion/rankme", "gauc_gain_low", "gauc_gain_high",
     }  # fmt: skip
-    said = {name for name, part in result.slices.items() if not math.isnan(part.value)}
-    assert {"seen items", "unseen items"} <= said
-    expected |= {f"slice/{name}{end}" for name in said for end in ("", "_low", "_high")}
+    scored = {name for name, part in result.slices.items() if not math.isnan(part.value)}
+    assert {"seen items", "unseen items"} <= scored
+    expected |= {f"slice/{name}{end}" for name in scored for end in ("", "_low", "_high")}
     assert set(result.scalars()) == expected
 
 

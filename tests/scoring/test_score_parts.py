@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from lis_lightning import PreferenceSplit
 from lis_lightning.functional.item_coordinates import principal_coordinates
 from lis_lightning.scoring import score, scoring_pass
-from lis_lightning.scoring.base_ranker import probe_inputs, read_items
+from lis_lightning.scoring.base_ranker import look_up_items, probe_inputs
 from lis_lightning.scoring.gain import evaluate
 from lis_lightning.scoring.scorer import Scorer
 
@@ -55,7 +55,7 @@ def test_several_tasks_take_one_pass_over_the_representation(rich, monkeypatch):
     table, latents = rich
     both = PreferenceSplit.from_log(table, label=["label", "like"])
     calls = []
-    monkeypatch.setattr(scoring_pass, "read_items", lambda *args: calls.append(1) or read_items(*args))
+    monkeypatch.setattr(scoring_pass, "look_up_items", lambda *args: calls.append(1) or look_up_items(*args))
     score(both, rows_of(latents, both), placebo=False, ceilings=())
     assert len(calls) == 1
 
@@ -66,7 +66,7 @@ def test_weighted_gain_is_that_of_weighted_aucs(rich):
     result = score(split, rows_of(latents, split), ceilings=())
     prepared = Scorer(split).base_ranker
     inputs = probe_inputs(
-        prepared, read_items(prepared.histories, [principal_coordinates(torch.from_numpy(rows_of(latents, split)))])
+        prepared, look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(rows_of(latents, split)))])
     )
     arm = evaluate(split, prepared, inputs, prepared.logits)
     weights = split.events.weight[~split.events.train]

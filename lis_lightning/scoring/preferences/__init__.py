@@ -1,4 +1,4 @@
-"""Preference data: built-in kinds, tables of pairs, embeddings, callables; one file a kind."""
+"""Preference data: built-in kinds, tables of pairs, embeddings and callables; each kind has its own file."""
 
 import lazy_loader
 

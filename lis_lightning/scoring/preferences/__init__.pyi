@@ -1,6 +1,6 @@
 from .built_in import BUILT_IN as BUILT_IN, build_ids as build_ids, build_pairs as build_pairs
 from .completed import Completed as Completed
-from .cross_fit import leave_users_out as leave_users_out, tie_folds as tie_folds, user_fold as user_fold
+from .cross_fit import leave_users_out as leave_users_out, tie_folds as tie_folds
 from .id_embeddings import IdEmbeddings as IdEmbeddings
 from .naming import Preference as Preference, as_preference as as_preference, by_name as by_name
 from .pair_table import PairTable as PairTable
@@ -9,4 +9,3 @@ from .preference_data import (
     MatchedPreference as MatchedPreference,
     PreferenceData as PreferenceData,
 )
-from .vector_builder import VectorBuilder as VectorBuilder

@@ -1,9 +1,10 @@
-"""Built-in preference data: what the interaction log itself says of its items."""
+"""Built-in preference data, made from the interaction log itself: co-engagement and ID embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from typing_extensions import override
@@ -14,18 +15,50 @@ from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import pair_vectors
-from lis_lightning.scoring.preferences.cross_fit import leave_users_out, user_fold
+from lis_lightning.scoring.preferences.cross_fit import cross_fit_log
 from lis_lightning.scoring.preferences.preference_data import MatchedPreference, PreferenceData, Rows
 
 
 def build_pairs(log: Log, rows: Rows) -> ItemVectors:
-    """Return vectors of item-to-item co-engagement from the positives among some rows of the log."""
+    """Return vectors of item-to-item co-engagement from the positives among some rows of the log.
+
+    Args:
+        log: The log of a split.
+        rows: The rows to use, [num_events].
+
+    Returns:
+        Vectors [num_items, dim]; items without a positive are absent.
+
+    Example:
+        >>> import polars as pl
+        >>> table = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                       "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> log = PreferenceSplit.from_log(table).log
+        >>> build_pairs(log, log.window == 0).present
+        array([ True,  True,  True,  True])
+    """
     rows = rows & (log.label == 1)
     return pair_vectors(log.user[rows], log.item[rows], log.num_items)
 
 
 def build_ids(log: Log, rows: Rows) -> ItemVectors:
-    """Return ID embeddings of a ranker trained on some rows of the log."""
+    """Return ID embeddings of a ranker trained on some rows of the log.
+
+    Args:
+        log: The log of a split.
+        rows: The rows to use, [num_events].
+
+    Returns:
+        Vectors [num_items, dim]; items without an event are absent.
+
+    Example:
+        >>> import polars as pl
+        >>> table = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                       "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> log = PreferenceSplit.from_log(table).log
+        >>> build_ids(log, log.window == 0).vectors.shape
+        (4, 16)
+    """
     return id_vectors(log.user[rows], log.item[rows], log.label[rows].astype(np.float64), log.num_items)
 
 
@@ -34,17 +67,12 @@ class LogPreference(PreferenceData):
     """Vectors built from the events of the log.
 
     Attributes:
-        name: Which kind.
-        build: Makes vectors from a choice of rows of the log.
+        name: Name of the kind.
+        build: Builds vectors from some rows of the log.
     """
 
     name: str
     build: Callable[[Log, Rows], ItemVectors]
-
-    @property
-    @override
-    def handle(self) -> Hashable:
-        return self.name
 
     @property
     @override
@@ -53,17 +81,7 @@ class LogPreference(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        log = split.log
-        fold = user_fold(split)[log.user]
-
-        def build(rows: Rows) -> ItemVectors:
-            return self.build(log, rows)
-
-        return MatchedPreference(
-            cross_fitted=True,
-            future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
-            past=lambda: leave_users_out(build, log.window < 2, fold),
-        )
+        return cross_fit_log(split, partial(self.build, split.log))
 
 
 BUILT_IN = {"pairs": LogPreference("pairs", build_pairs), "ids": LogPreference("ids", build_ids)}

@@ -32,20 +32,20 @@ CONTENT_DIMS = 64  # principal axes of the content that complete preference data
 
 @dataclass(frozen=True, eq=False)
 class Completed(PreferenceData):
-    """Preference data completed by content: what it says of items that look alike fills in cold and rare ones.
+    """Preference data completed by content: cold and rare items get vectors predicted from their content.
 
-    Collaborative data has nothing for items that nobody clicked yet, where content has something; a ceiling of the data
-    alone is then too low. Its vectors are regressed on the content, and an item with n positives keeps ``n / (n + 30)``
-    of what the prediction leaves (:func:`lis_lightning.functional.item_vectors.complete_vectors`). Give the raw
-    embeddings of the model, before any alignment: the ceiling is then one of this data *with this content*.
+    Collaborative data has no vectors for items without clicks, so a ceiling of the data alone is too low. The vectors
+    are regressed on the content, and an item with n positives keeps ``n / (n + 30)`` of its residual
+    (:func:`lis_lightning.functional.item_vectors.complete_vectors`). Use the raw embeddings of the model, before any
+    alignment, as content: the result is then the ceiling of this data *with this content*.
 
     Args:
         preference: The preference data: a built-in kind, a table, embeddings or a callable.
-        content: Item representations [num_ids, dim]. Items without a row stay as the data has them.
-        item_ids: Ids of the rows, as in the interaction log, [num_ids]; ``split.item_ids`` for what is scored.
+        content: Item representations [num_ids, dim]. Items without a row keep the vectors of the data.
+        item_ids: Ids of the rows, as in the interaction log, [num_ids]; such as ``split.item_ids``.
 
     Raises:
-        ConfigError: If `preference` is no preference data, or completed already.
+        ConfigError: If `preference` is not preference data, or is already completed.
         ShapeError: If the matrix does not have one row an id, or ids repeat.
         NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
 
@@ -67,12 +67,12 @@ class Completed(PreferenceData):
 
     @cached_property
     def ids(self) -> NDArray[Any]:
-        """The ids, checked."""
+        """The validated ids."""
         return checked_ids(self.item_ids, "the content")
 
     @cached_property
     def matrix(self) -> NDArray[Any]:
-        """The content, checked."""
+        """The validated content."""
         return checked_matrix(self.content, self.ids, "content")
 
     @cached_property
@@ -110,12 +110,11 @@ class Completed(PreferenceData):
                 return complete_vectors(vectors, np.bincount(log.item[rows], minlength=log.num_items), content)
 
             positive = rows & (log.label == 1)
-            if (
-                not inner.cross_fitted
-            ):  # counts of the scored events would bring back the labels that the data leaves out
+            if not inner.cross_fitted:
+                # Counts of w0 only: counts of the scored events would bring back the labels that the data leaves out.
                 reference = fill(leak.reference, positive & (log.window == 0))
                 return CrossFittedVectors(reference, [reference])
-            folds = [fill(part, positive & (fold[log.user] != held)) for held, part in enumerate(leak.folds)]
+            folds = [fill(part, positive & (fold[log.user] != held_out)) for held_out, part in enumerate(leak.folds)]
             return CrossFittedVectors(fill(leak.reference, positive), folds)
 
         built_past = inner.past

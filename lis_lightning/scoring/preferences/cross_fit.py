@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors, rotate_onto
-from lis_lightning.scoring.preferences.preference_data import NUM_FOLDS, CrossFittedVectors, Rows
+from lis_lightning.scoring.preferences.preference_data import NUM_FOLDS, CrossFittedVectors, MatchedPreference, Rows
 
 _MEAN_ROUNDS = 3
 
@@ -28,27 +28,71 @@ def user_fold(split: PreferenceSplit) -> NDArray[np.int64]:
 def leave_users_out(
     build: Callable[[Rows], ItemVectors], rows: Rows, fold: NDArray[np.int64] | None, num_folds: int = NUM_FOLDS
 ) -> CrossFittedVectors:
-    """Build vectors from some rows, leaving out each fold's users in turn.
+    """Leave-users-out cross-fit of preference vectors: build them once for each fold, without that fold's users.
 
     Args:
-        build: Makes vectors from a choice of rows.
-        rows: The rows to use.
-        fold: Fold of each row's user, -1 for users that are never left out; None builds once.
+        build: Builds vectors from the rows of a mask, [num_rows].
+        rows: The rows to use, [num_rows].
+        fold: Fold of each row's user, [num_rows], -1 for users that are never left out; None builds once.
         num_folds: Number of folds of ``split.user_folds(num_folds)``.
+
+    Returns:
+        The vectors of all rows, and those of each fold rotated onto them.
+
+    Example:
+        >>> import numpy as np
+        >>> item = np.array([0, 1, 2, 0])
+        >>> def build(rows):
+        ...     return ItemVectors(np.eye(3), np.bincount(item[rows], minlength=3) > 0)
+        >>> fitted = leave_users_out(build, np.ones(4, bool), np.array([0, 0, 1, 1]), num_folds=2)
+        >>> [fold.present.tolist() for fold in fitted.folds]
+        [[True, False, True], [True, True, False]]
     """
     reference = build(rows)
     if fold is None:
         return CrossFittedVectors(reference, [reference])
-    return CrossFittedVectors(
-        reference, [rotate_onto(build(rows & (fold != held)), reference) for held in range(num_folds)]
+    folds = [rotate_onto(build(rows & (fold != held_out)), reference) for held_out in range(num_folds)]
+    return CrossFittedVectors(reference, folds)
+
+
+def cross_fit_log(split: PreferenceSplit, build: Callable[[Rows], ItemVectors]) -> MatchedPreference:
+    """Leave-users-out cross-fit over the events of the log, with and without w2.
+
+    Args:
+        split: The split.
+        build: Builds vectors from the events of a mask, [num_events].
+
+    Returns:
+        Preference data ready to be built.
+    """
+    log = split.log
+    fold = user_fold(split)[log.user]
+    return MatchedPreference(
+        cross_fitted=True,
+        future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
+        past=lambda: leave_users_out(build, log.window < 2, fold),
     )
 
 
 def tie_folds(folds: list[ItemVectors]) -> CrossFittedVectors:
-    """Rotate the spaces of folds onto their mean (generalised Procrustes, Gower 1975), starting at the first fold.
+    """Generalised Procrustes alignment of the folds' spaces to their mean (Gower 1975), starting at the first fold.
 
     The mean is taken over the folds that have the item. The order of the folds changes it by a common rotation only,
     to which the probe is invariant.
+
+    Args:
+        folds: Vectors of each fold, [num_items, dim] each.
+
+    Returns:
+        The mean, and the vectors of each fold rotated onto it.
+
+    Example:
+        >>> import numpy as np
+        >>> present = np.ones(2, bool)
+        >>> spaces = [ItemVectors(np.eye(2), present), ItemVectors(np.eye(2)[::-1].copy(), present)]
+        >>> tie_folds(spaces).folds[1].vectors
+        array([[1., 0.],
+               [0., 1.]])
     """
     reference = folds[0]
     for _ in range(_MEAN_ROUNDS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,19 +28,19 @@ from lis_lightning.scoring.preferences.preference_data import (
 class IdEmbeddings(PreferenceData):
     """Item embeddings of a ranker that the user trained.
 
-    Trained on all events they hold the scored users' labels; so they are given either per fold, each trained without
-    that fold's users (:meth:`lis_lightning.PreferenceSplit.user_folds` names them), or once, trained on nothing that is
-    scored (on w0 only, ``split.alignment``). The spaces of folds may differ by a rotation: they are tied to their mean
-    by orthogonal Procrustes (the first fold is the first guess, as no space of all users is at hand).
+    Embeddings trained on all events contain the scored users' labels. Give either one matrix a fold, each trained
+    without that fold's users (see :meth:`lis_lightning.PreferenceSplit.user_folds`), or a single matrix trained on no
+    scored event (on w0 only, ``split.alignment``). The spaces of the folds may differ by a rotation: generalised
+    Procrustes aligns them to their mean, starting at the first fold.
 
     Args:
         vectors: Matrix [num_ids, dim], or a mapping of each fold, 0 to 4, to such a matrix, all of one width. A row of
-            zeros says nothing of its item, as if the item were absent.
+            zeros means that the item has no vector.
         item_ids: Ids of the rows, as in the interaction log, [num_ids].
-        holds_no_evaluation_events: Says of one matrix that no event of w1 or w2 of a scored user went into it.
+        holds_no_evaluation_events: States that no event of w1 or w2 of a scored user went into a single matrix.
 
     Raises:
-        ConfigError: If one matrix is given without that claim, or folds are missing.
+        ConfigError: If a single matrix is given without that statement, or folds are missing.
         ShapeError: If a matrix does not have one row an id, or widths differ, or ids repeat.
         NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
 
@@ -67,7 +67,7 @@ class IdEmbeddings(PreferenceData):
                 "One matrix of ID embeddings cannot be cross-fitted: trained on all events it carries the scored "
                 "users' labels, and such leaks score 3 to 10 times the true ceiling. Train one for each fold of "
                 "`split.user_folds()` without its users and give {0: ..., 4: ...}, or, if nothing of w1 and w2 went "
-                f"into it, say so: {NO_EVALUATION_EVENTS}."
+                f"into it, set {NO_EVALUATION_EVENTS}."
             )
         if len({matrix.shape[1] for matrix in self.matrices}) > 1:
             widths = {fold: matrix.shape[1] for fold, matrix in enumerate(self.matrices)}
@@ -75,22 +75,17 @@ class IdEmbeddings(PreferenceData):
 
     @cached_property
     def ids(self) -> NDArray[Any]:
-        """The ids, checked."""
+        """The validated ids."""
         return checked_ids(self.item_ids, "ID embeddings")
 
     @cached_property
     def matrices(self) -> list[NDArray[Any]]:
-        """One matrix, or one a fold, checked."""
+        """The validated matrices: a single one, or one a fold."""
         if not isinstance(self.vectors, Mapping):
             return [checked_matrix(self.vectors, self.ids, "ID embeddings")]
         return [
             checked_matrix(self.vectors[fold], self.ids, f"ID embeddings of fold {fold}") for fold in range(NUM_FOLDS)
         ]
-
-    @property
-    @override
-    def handle(self) -> Hashable:
-        return self.content_key
 
     @cached_property
     @override

@@ -1,4 +1,4 @@
-"""Preference data as users give it: a built-in name, an object or a callable; one, or several by name."""
+"""Conversion of what users pass as preference data: a built-in name, an object or a callable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def as_preference(given: Any) -> PreferenceData:
         given: A built-in kind, ``"pairs"`` or ``"ids"``, preference data, or a callable.
 
     Raises:
-        ConfigError: If it is none of these.
+        ConfigError: If `given` is none of these.
 
     Example:
-        >>> as_preference("pairs").handle
+        >>> as_preference("pairs").name
         'pairs'
     """
     if isinstance(given, PreferenceData):
@@ -43,13 +43,17 @@ def as_preference(given: Any) -> PreferenceData:
 
 
 def by_name(ceilings: Sequence[str] | Mapping[str, Preference]) -> dict[str, PreferenceData]:
-    """Return preference data by the name that its ceiling is logged under.
+    """Return preference data by the name under which its ceiling is logged.
 
     Args:
         ceilings: Built-in kinds, ``("pairs", "ids")``, or a mapping of names to preference data.
 
     Raises:
         ConfigError: If a name cannot be part of a logged key, or a value is no preference data.
+
+    Example:
+        >>> by_name({"clicks": "pairs"})["clicks"].name
+        'pairs'
     """
     if isinstance(ceilings, str):
         raise ConfigError(f"Expected `ceilings` as a list or a mapping, got text; write ({ceilings!r},).")
@@ -59,8 +63,8 @@ def by_name(ceilings: Sequence[str] | Mapping[str, Preference]) -> dict[str, Pre
         unnamed = [item for item in ceilings if not isinstance(item, str)]
         if unnamed:
             raise ConfigError(
-                f"Only built-in preference data {tuple(BUILT_IN)} goes without a name, got {unnamed[0]!r}; write "
-                '`ceilings={"mine": ...}`.'
+                f"Only built-in preference data {tuple(BUILT_IN)} can be given without a name, got {unnamed[0]!r}; "
+                'write `ceilings={"mine": ...}`.'
             )
         chosen = {kind: kind for kind in ceilings}
     for name in chosen:

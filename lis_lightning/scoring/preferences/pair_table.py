@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors
 from lis_lightning.scoring.preferences.cross_fit import leave_users_out
-from lis_lightning.scoring.preferences.item_ids import MIN_KNOWN, known_items, positions, shown, warn_of
+from lis_lightning.scoring.preferences.item_ids import MIN_KNOWN, log_positions, positions, shown, warn_user
 from lis_lightning.scoring.preferences.preference_data import (
     NO_EVALUATION_EVENTS,
     NUM_FOLDS,
@@ -34,25 +33,24 @@ from lis_lightning.scoring.preferences.preference_data import (
 class PairTable(PreferenceData):
     """A table of item pairs that belong together: co-clicks, co-purchases, an editor's choice.
 
-    Pairs have no direction; rows of one pair add up, rows that pair an item with itself are left out. Vectors come from
-    the table as they come from the log for ``"pairs"``: weighted co-occurrence, positive pointwise mutual information,
-    truncated SVD.
+    Pairs have no direction. The weights of repeated pairs are summed, and pairs of an item with itself are ignored.
+    Vectors are made as for ``"pairs"``: weighted co-occurrence, positive pointwise mutual information, truncated SVD.
 
     Args:
         table: Parquet or CSV path or glob, or a polars, pandas or pyarrow table; read at once.
         item: Column of item ids, as in the interaction log.
         other: Column of the items they are paired with.
         user: Column of the users that the pairs come from, ids as in the interaction log. With it the ceiling is
-            cross-fitted: each fold of users sees vectors built without its own rows.
-        weight: Column of non-negative weights. None: with `user`, each row weighs the number of items of its user to
-            the power -1/2, as for ``"pairs"``; without, 1.
+            cross-fitted: each fold of users is scored on vectors built without its own rows.
+        weight: Column of non-negative weights. If None, the weight of a row is 1 without `user`, and with it the number
+            of items of its user to the power -1/2, as for ``"pairs"``.
         time: Column of timestamps, in the unit of the log's. With it, rows after the last scored event are left out,
             and the ceiling is also estimated without w2 (``past``).
-        holds_no_evaluation_events: Says that no row comes from an event of w1 or w2 of a scored user. Without `user`
-            nothing else can be scored; results then say that the ceiling is not cross-fitted.
+        holds_no_evaluation_events: States that no row comes from an event of w1 or w2 of a scored user. Required
+            without `user`; results then report that the ceiling is not cross-fitted.
 
     Raises:
-        ConfigError: If there is neither `user` nor that claim.
+        ConfigError: If there is neither `user` nor that statement.
         LogError: If the table cannot be read, lacks a column, or ids, weights or times are missing or malformed.
 
     Example:
@@ -76,7 +74,7 @@ class PairTable(PreferenceData):
             raise ConfigError(
                 "A pair table without `user` cannot be cross-fitted: rows of the scored users' own events would carry "
                 "their labels, and such leaks score 3 to 10 times the true ceiling. Name the column of users, or, if "
-                f"no row comes from a scored user's events in w1 or w2, say so: {NO_EVALUATION_EVENTS}."
+                f"no row comes from a scored user's events in w1 or w2, set {NO_EVALUATION_EVENTS}."
             )
         _ = self.pairs
 
@@ -87,7 +85,7 @@ class PairTable(PreferenceData):
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The table as arrays, checked."""
+        """The validated table as arrays."""
         table = tables.read_table(self.table, "pair table")
         columns = (self.item, self.other, self.user, self.weight, self.time)
         tables.require_columns(table, [name for name in columns if name is not None], "pair table")
@@ -102,40 +100,34 @@ class PairTable(PreferenceData):
             raise LogError(f"All {weight.size} weights in column {self.weight!r} of the pair table are 0.")
         return Pairs(item_ids, item, other_ids, other, user_ids, user, weight, time, units_per_day)
 
-    @property
-    @override
-    def handle(self) -> Hashable:
-        return self.content_key
-
     @cached_property
     @override
     def content_key(self) -> str:
-        given = [value for value in vars(self.pairs).values() if isinstance(value, np.ndarray)]
-        parts = [digest_ids(value) if value.dtype == object else value for value in given]
+        arrays = [value for value in vars(self.pairs).values() if isinstance(value, np.ndarray)]
+        parts = [digest_ids(array) if array.dtype == object else array for array in arrays]
         options = repr((self.user, self.weight, self.time, self.holds_no_evaluation_events))
         return digest("pair table", options, repr(self.pairs.units_per_day), *parts)
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
         pairs = self.pairs
-        item = known_items(split, pairs.item_ids, f"column {self.item!r} of the pair table")[pairs.item]
-        other = known_items(split, pairs.other_ids, f"column {self.other!r} of the pair table")[pairs.other]
+        item = log_positions(split, pairs.item_ids, f"column {self.item!r} of the pair table")[pairs.item]
+        other = log_positions(split, pairs.other_ids, f"column {self.other!r} of the pair table")[pairs.other]
         usable = (item >= 0) & (other >= 0) & (item != other)
         if not usable.any():
             raise ConfigError(f"None of the {usable.size} rows of the pair table pairs two different items of the log.")
         fold = _folds_of_rows(split, self, pairs)
         past = None
         if pairs.time is not None:
-            usable &= _until_the_end(split, self, pairs, pairs.time)
+            usable &= _before_the_end(split, self, pairs, pairs.time)
             past = usable & (pairs.time < split.log.time[split.log.window == 2].min())
 
         def leak(rows: Rows) -> CrossFittedVectors:
             weight = _weights(pairs, item, other, rows)
-            return leave_users_out(
-                lambda kept: _pair_vectors(item, other, weight, kept, split.log.num_items), rows, fold
-            )
+            return leave_users_out(partial(_pair_vectors, item, other, weight, split.log.num_items), rows, fold)
 
-        return MatchedPreference(fold is not None, lambda: leak(usable), None if past is None else lambda: leak(past))
+        build_past = None if past is None else partial(leak, past)
+        return MatchedPreference(fold is not None, partial(leak, usable), build_past)
 
 
 @dataclass(frozen=True)
@@ -149,9 +141,9 @@ class Pairs:
         other: Index into `other_ids`.
         user_ids: Distinct ids of the users.
         user: Index into `user_ids`.
-        weight: At least 0.
-        time: Timestamps of one unit.
-        units_per_day: How many time units make a day, if known.
+        weight: Weights, at least 0.
+        time: Timestamps, all in one unit.
+        units_per_day: Number of time units in a day, if known.
     """
 
     item_ids: NDArray[Any]
@@ -166,30 +158,30 @@ class Pairs:
 
 
 def _folds_of_rows(split: PreferenceSplit, given: PairTable, pairs: Pairs) -> NDArray[np.int64] | None:
-    """Return the fold of each row's user, -1 for users that are not scored; None where no user is to be left out."""
+    """Return the fold of each row's user, -1 for users that are not scored; None if no user is to be left out."""
     if pairs.user_ids is None or pairs.user is None:
         return None
-    at = positions(pairs.user_ids, split.user_ids)
-    found = int((at >= 0).sum())
-    if found:
-        if found < MIN_KNOWN * split.num_users:
-            warn_of(
-                f"Only {found} of the {split.num_users} scored users stand in column {given.user!r} of the pair table; "
-                "if the others do under other ids, their own events leak."
+    user = positions(pairs.user_ids, split.user_ids)
+    num_scored = int((user >= 0).sum())
+    if num_scored:
+        if num_scored < MIN_KNOWN * split.num_users:
+            warn_user(
+                f"Only {num_scored} of the {split.num_users} scored users are in column {given.user!r} of the pair "
+                "table; if the others are there under different ids, their own events leak."
             )
         fold = split.user_folds(NUM_FOLDS)["fold"].to_numpy()
-        return np.where(at >= 0, fold[at], -1)[pairs.user]
+        return np.where(user >= 0, fold[user], -1)[pairs.user]
     if given.holds_no_evaluation_events:
         return None
     raise ConfigError(
-        f"None of the {split.num_users} scored users stands in column {given.user!r} of the pair table: it has ids "
+        f"None of the {split.num_users} scored users is in column {given.user!r} of the pair table: it has ids "
         f"such as {shown(pairs.user_ids)}, the log such as {shown(split.user_ids)}. Use the ids of the log, or the "
-        "users' own events leak; if all rows come from other users, say `holds_no_evaluation_events=True`."
+        f"users' own events leak; if all rows come from other users, set {NO_EVALUATION_EVENTS}."
     )
 
 
-def _until_the_end(split: PreferenceSplit, given: PairTable, pairs: Pairs, time: NDArray[Any]) -> Rows:
-    """Return the rows up to the last event of w2, after checks of unit and claim."""
+def _before_the_end(split: PreferenceSplit, given: PairTable, pairs: Pairs, time: NDArray[Any]) -> Rows:
+    """Return a mask of the rows up to the last event of w2; check the time unit and `holds_no_evaluation_events`."""
     unit = split.settings["units_per_day"]
     if pairs.units_per_day != unit:
         raise ConfigError(
@@ -199,15 +191,15 @@ def _until_the_end(split: PreferenceSplit, given: PairTable, pairs: Pairs, time:
     begin = split.log.time[split.log.window > 0].min()
     inside = int((time >= begin).sum())
     if given.user is None and inside:
-        warn_of(
-            f"{inside} of {time.size} rows of the pair table lie in w1 or w2 (at {begin} or later). That none of them "
-            "comes from a scored user's events rests on `holds_no_evaluation_events=True` alone."
+        warn_user(
+            f"{inside} of {time.size} rows of the pair table are in w1 or w2 (at {begin} or later). Only "
+            f"{NO_EVALUATION_EVENTS} states that none of them comes from a scored user's events; check that it is true."
         )
     return np.asarray(time <= split.log.time.max())
 
 
 def _weights(pairs: Pairs, item: NDArray[np.int64], other: NDArray[np.int64], rows: Rows) -> NDArray[np.float64]:
-    """Return the weight of each row: as given, else by the number of items that the row's user has among `rows`."""
+    """Return the weight of each row: as given, else from the number of the user's items among `rows`."""
     if pairs.weight is not None:
         return pairs.weight
     weight = np.ones(item.size)
@@ -219,7 +211,7 @@ def _weights(pairs: Pairs, item: NDArray[np.int64], other: NDArray[np.int64], ro
 
 
 def _pair_vectors(
-    item: NDArray[np.int64], other: NDArray[np.int64], weight: NDArray[np.float64], rows: Rows, num_items: int
+    item: NDArray[np.int64], other: NDArray[np.int64], weight: NDArray[np.float64], num_items: int, rows: Rows
 ) -> ItemVectors:
     rows = rows & (weight > 0)
     first, second, value = item[rows], other[rows], weight[rows]

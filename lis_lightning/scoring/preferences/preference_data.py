@@ -1,9 +1,9 @@
-"""The interface of preference data: how it is keyed, and how it becomes item vectors of a split.
+"""The interface of preference data: its cache keys, and its cross-fitted item vectors on a split.
 
-A ceiling leaks the preference data of the evaluation period but never the label: the vectors that a user's events see
-are built without that user. Each kind says how it is cut by user. What cannot be cut is refused, since a user's own
-events inside the vectors are the label (naive leaks score 3 to 10 times the true ceiling), unless its owner says that
-it holds none of the events that are scored.
+A ceiling leaks the preference data of the evaluation period but never the label: the vectors used for a user's events
+are built without that user. Each kind of preference data defines how it is split by user. Data that cannot be split is
+refused, because a user's own events inside the vectors contain the label (naive leaks score 3 to 10 times the true
+ceiling), unless its owner states that it holds no evaluation events.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ class CrossFittedVectors:
     """Item vectors of preference data, rows as ``split.log_item_ids``.
 
     Attributes:
-        reference: Vectors of all users' events.
-        folds: Vectors built without each fold's users, rotated onto the reference; the reference alone where nothing
-            of the scored users is inside.
+        reference: Vectors built from all users' events.
+        folds: Vectors built without each fold's users, rotated onto the reference; the reference alone if the data
+            holds no events of the scored users.
+
+    Example:
+        >>> vectors = ItemVectors(np.eye(3), np.ones(3, bool))
+        >>> len(CrossFittedVectors(vectors, [vectors]).folds)
+        1
     """
 
     reference: ItemVectors
@@ -43,9 +48,15 @@ class MatchedPreference:
     """Preference data matched with a split, ready to be built.
 
     Attributes:
-        cross_fitted: Whether vectors are built without the users that they are scored on.
-        future: Builds from all events.
-        past: Builds from the events before w2; None where events have no time.
+        cross_fitted: Whether the vectors of each fold are built without the users they are scored on.
+        future: Builds vectors from all events.
+        past: Builds vectors from the events before w2; None if events have no time.
+
+    Example:
+        >>> vectors = ItemVectors(np.eye(3), np.ones(3, bool))
+        >>> matched = MatchedPreference(False, lambda: CrossFittedVectors(vectors, [vectors]), None)
+        >>> matched.future().reference.vectors.shape
+        (3, 3)
     """
 
     cross_fitted: bool
@@ -54,17 +65,27 @@ class MatchedPreference:
 
 
 class PreferenceData(ABC):
-    """A kind of preference data. A new kind is one class with these three members."""
+    """A kind of preference data. A new kind is a subclass with `content_key` and `match`.
+
+    Example:
+        >>> class Editorial(PreferenceData):
+        ...     content_key = "editors, May"
+        ...     def match(self, split):
+        ...         vectors = ItemVectors(np.eye(split.log.num_items), np.ones(split.log.num_items, bool))
+        ...         return MatchedPreference(False, lambda: CrossFittedVectors(vectors, [vectors]), None)
+        >>> Editorial().handle
+        'editors, May'
+    """
 
     @property
-    @abstractmethod
     def handle(self) -> Hashable:
-        """What tells this preference data from other within one process."""
+        """Identifies the preference data within one process: its content key, or the object itself without one."""
+        return self.content_key or self
 
     @property
     @abstractmethod
     def content_key(self) -> str | None:
-        """Digest of the content, under which its ceiling is kept on disk; None where that cannot be known."""
+        """Digest of the content, the key of its ceiling on disk; None if the content is unknown."""
 
     @abstractmethod
     def match(self, split: PreferenceSplit) -> MatchedPreference:
@@ -74,8 +95,8 @@ class PreferenceData(ABC):
             split: The split.
 
         Raises:
-            ConfigError: If the two do not go together.
+            ConfigError: If the data does not fit the split.
 
         Warns:
-            LisWarning: If items are unknown to the split, or a claim looks doubtful.
+            LisWarning: If items are unknown to the split, or `holds_no_evaluation_events` looks doubtful.
         """

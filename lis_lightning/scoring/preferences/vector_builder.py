@@ -15,7 +15,7 @@ from lis_lightning.data.digest import digest
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ShapeError
 from lis_lightning.functional.item_vectors import ItemVectors
-from lis_lightning.scoring.preferences.cross_fit import leave_users_out, user_fold
+from lis_lightning.scoring.preferences.cross_fit import cross_fit_log
 from lis_lightning.scoring.preferences.item_ids import checked_ids, checked_matrix, log_vectors
 from lis_lightning.scoring.preferences.preference_data import MatchedPreference, PreferenceData, Rows
 
@@ -28,8 +28,8 @@ class VectorBuilder(PreferenceData):
 
     Attributes:
         build: Given a polars table of events (columns ``user``, ``item``, ``time``, ``label``) it returns a mapping of
-            item ids to vectors, or item ids and a matrix. Its attribute ``cache_key``, where it has one, is a text that
-            changes whenever its vectors do.
+            item ids to vectors, or item ids and a matrix. Its optional attribute ``cache_key`` is a text that changes
+            whenever its vectors do.
 
     Example:
         >>> VectorBuilder(lambda events: {}).content_key is None
@@ -49,7 +49,7 @@ class VectorBuilder(PreferenceData):
         try:
             hash(self.build)
         except TypeError:
-            return _ById(self.build)
+            return _ByIdentity(self.build)
         return self.build
 
     @property
@@ -62,15 +62,10 @@ class VectorBuilder(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        log, fold, build = split.log, user_fold(split)[split.log.user], self._checked_build(split)
-        return MatchedPreference(
-            cross_fitted=True,
-            future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
-            past=lambda: leave_users_out(build, log.window < 2, fold),
-        )
+        return cross_fit_log(split, self._checked_build(split))
 
     def _checked_build(self, split: PreferenceSplit) -> Callable[[Rows], ItemVectors]:
-        """Return what hands events to the callable and checks what comes back."""
+        """Return a function that calls the callable on some events and validates the vectors it returns."""
         log, name = split.log, self.name
         events = pl.DataFrame(
             {
@@ -82,22 +77,22 @@ class VectorBuilder(PreferenceData):
         )
         widths: list[int] = []
 
-        def called(rows: Rows) -> ItemVectors:
+        def checked(rows: Rows) -> ItemVectors:
             ids, matrix = _returned(self.build(events.filter(rows)), name)
             if widths and matrix.shape[1] != widths[0]:
                 raise ShapeError(
                     f"Expected vectors of width {widths[0]} from {name}, as before, got {matrix.shape[1]}."
                 )
-            found = log_vectors(split, ids, matrix, f"the vectors of {name}", warn=not widths)
+            vectors = log_vectors(split, ids, matrix, f"the vectors of {name}", warn=not widths)
             widths.append(matrix.shape[1])
-            return found
+            return vectors
 
-        return called
+        return checked
 
 
 @dataclass(frozen=True, eq=False)
-class _ById:
-    """A callable that has no hash, told apart by identity, and kept alive so that its id is not given away."""
+class _ByIdentity:
+    """An unhashable callable, hashed by identity; holds a reference so that its id is not reused."""
 
     build: Any
 
@@ -105,7 +100,7 @@ class _ById:
         return id(self.build)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.build is self.build
+        return isinstance(other, _ByIdentity) and other.build is self.build
 
 
 def _returned(given: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:

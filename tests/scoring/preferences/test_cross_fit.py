@@ -12,7 +12,7 @@ from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeE
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.scoring.preferences import CrossFittedVectors, as_preference, tie_folds
-from lis_lightning.scoring.preferences.item_ids import known_items
+from lis_lightning.scoring.preferences.item_ids import log_positions
 from lis_lightning.scoring.scorer import Scorer
 
 
@@ -29,29 +29,29 @@ def table(log):
     return pairs_of(log)
 
 
-def of_ids(found, split, ids):
+def of_ids(vectors, split, ids):
     """Return vectors by item id."""
     rows = {item: row for row, item in enumerate(split.log_item_ids.tolist())}
-    return found.vectors[[rows[item] for item in ids]]
+    return vectors.vectors[[rows[item] for item in ids]]
 
 
-def same_vectors(one, other):
-    np.testing.assert_array_equal(one.present, other.present)
+def same_vectors(first, second):
+    np.testing.assert_array_equal(first.present, second.present)
     # In single precision, and close components may come in any rotation.
-    np.testing.assert_allclose(one.vectors @ one.vectors.T, other.vectors @ other.vectors.T, atol=1e-4)
+    np.testing.assert_allclose(first.vectors @ first.vectors.T, second.vectors @ second.vectors.T, atol=1e-4)
 
 
 def test_a_table_made_from_the_log_gives_the_built_in_vectors(split, table):
     built_in, own = as_preference("pairs").match(split), as_preference(PairTable(table, user="user_id")).match(split)
     assert own.cross_fitted
     assert own.past is None
-    expected, found = built_in.future(), own.future()
-    same_vectors(found.reference, expected.reference)
-    for one, other in zip(found.folds, expected.folds, strict=True):
-        same_vectors(one, other)
-    limit, builtin_limit = Scorer(split).ceiling(PairTable(table, user="user_id")), Scorer(split).ceiling("pairs")
-    assert limit.value == pytest.approx(builtin_limit.value, abs=1e-5)
-    assert np.isnan(limit.past)
+    expected, actual = built_in.future(), own.future()
+    same_vectors(actual.reference, expected.reference)
+    for fold, expected_fold in zip(actual.folds, expected.folds, strict=True):
+        same_vectors(fold, expected_fold)
+    ceiling, builtin_ceiling = Scorer(split).ceiling(PairTable(table, user="user_id")), Scorer(split).ceiling("pairs")
+    assert ceiling.value == pytest.approx(builtin_ceiling.value, abs=1e-5)
+    assert np.isnan(ceiling.past)
 
 
 def test_rows_of_a_pair_add_up_in_either_direction(split, table):
@@ -115,8 +115,8 @@ def test_time_cuts_the_past_off_before_w2(log, split):
     expected = as_preference("pairs").match(split)
     same_vectors(own.future().reference, expected.future().reference)
     same_vectors(own.past().reference, expected.past().reference)
-    limit = Scorer(split).ceiling(PairTable(timed, user="user_id", time="t"))
-    assert limit.past == pytest.approx(Scorer(split).ceiling("pairs").past, abs=1e-5)
+    ceiling = Scorer(split).ceiling(PairTable(timed, user="user_id", time="t"))
+    assert ceiling.past == pytest.approx(Scorer(split).ceiling("pairs").past, abs=1e-5)
 
 
 def test_rows_after_the_last_event_are_not_used(split, table):
@@ -155,7 +155,7 @@ def test_other_units_of_time_are_refused(split, table):
 def test_a_claim_that_times_speak_against_is_told(split, table):
     begin = split.log.time[split.log.window == 1].min()
     timed = table.with_columns(t=pl.when(pl.int_range(pl.len()) < 7).then(int(begin)).otherwise(int(begin) - 1))
-    with pytest.warns(LisWarning, match=rf"7 of {table.height} rows .* lie in w1 or w2 \(at {begin} or later\)"):
+    with pytest.warns(LisWarning, match=rf"7 of {table.height} rows .* are in w1 or w2 \(at {begin} or later\)"):
         as_preference(PairTable(timed, time="t", holds_no_evaluation_events=True)).match(split)
 
 
@@ -174,8 +174,8 @@ def test_users_of_another_system_would_leak_and_are_refused(split, table):
 def test_few_known_users_are_told(log, table):
     """One scored user in a hundred, and the rest under other names: what their own events would leak is not cut."""
     split = PreferenceSplit.from_log(log)
-    known = int(split.user_ids[0])
-    renamed = table.with_columns(user_id=pl.when(pl.col("user_id") == known).then("user_id").otherwise(10_000))
+    user = int(split.user_ids[0])
+    renamed = table.with_columns(user_id=pl.when(pl.col("user_id") == user).then("user_id").otherwise(10_000))
     with pytest.warns(LisWarning, match=rf"Only 1 of the {split.num_users} scored users"):
         as_preference(PairTable(renamed, user="user_id")).match(split)
 
@@ -183,9 +183,9 @@ def test_few_known_users_are_told(log, table):
 def test_unknown_items_are_left_out_and_told(split, table):
     more = pl.concat([table, table[:3].with_columns(item_b=pl.Series([7, 8, 8]))])
     with pytest.warns(LisWarning, match=r"2 of \d+ items of column 'item_b' of the pair table .* such as 7, 8"):
-        found = as_preference(PairTable(more.with_columns(w=1.0), user="user_id", weight="w")).match(split)
+        actual = as_preference(PairTable(more.with_columns(w=1.0), user="user_id", weight="w")).match(split)
     expected = as_preference(PairTable(table.with_columns(w=1.0), user="user_id", weight="w")).match(split)
-    same_vectors(found.future().reference, expected.future().reference)
+    same_vectors(actual.future().reference, expected.future().reference)
 
 
 def test_items_of_another_system_are_refused(split, table):
@@ -206,13 +206,13 @@ def test_items_of_another_system_are_refused(split, table):
 def test_a_large_catalogue_around_a_small_log_is_no_other_system(split):
     ids = np.r_[split.item_ids, 10_000_000 + np.arange(200 * split.num_items)]
     with pytest.warns(LisWarning, match=rf"{200 * split.num_items} of {201 * split.num_items} items of a catalogue"):
-        at = known_items(split, ids, "a catalogue")
+        at = log_positions(split, ids, "a catalogue")
     np.testing.assert_array_equal(split.log_item_ids[at[: split.num_items]], split.item_ids)
 
 
 def test_ids_of_other_integer_types_are_compared_by_value(split):
     wide = np.r_[split.item_ids.astype(np.uint64), np.uint64(2**64 - 1), np.uint64(2**63 + 1001)]
-    at = known_items(split, wide, "hashes", warn=False)
+    at = log_positions(split, wide, "hashes", warn=False)
     assert at[-2:].tolist() == [-1, -1]
     assert (at[:-2] >= 0).all()
 
@@ -270,24 +270,24 @@ def test_embeddings_of_w0_are_taken_at_their_word(split, log):
     vectors = id_vectors(
         past["user"].to_numpy(), np.array([row[i] for i in past["item"]]), past["label"].to_numpy().astype(float), 60
     ).vectors
-    limit = Scorer(split).ceiling(IdEmbeddings(vectors, item_ids, holds_no_evaluation_events=True))
-    assert not limit.cross_fitted
-    assert limit.value < Scorer(split).ceiling("ids").value
+    ceiling = Scorer(split).ceiling(IdEmbeddings(vectors, item_ids, holds_no_evaluation_events=True))
+    assert not ceiling.cross_fitted
+    assert ceiling.value < Scorer(split).ceiling("ids").value
     # A row of zeros is an absent item, and a flag in both arms says so.
-    assert limit.missing_negative == pytest.approx(0.2, abs=0.12)
+    assert ceiling.missing_negative == pytest.approx(0.2, abs=0.12)
 
 
 def embed(events):
     """Train embeddings on events as the built-in builder does."""
     items = events["item"].unique().sort()
     row = {item: index for index, item in enumerate(items)}
-    found = id_vectors(
+    vectors = id_vectors(
         events["user"].rank("dense").cast(pl.Int64).to_numpy(),
         np.array([row[item] for item in events["item"]]),
         events["label"].to_numpy().astype(float),
         items.len(),
     )
-    return items.to_numpy(), found.vectors
+    return items.to_numpy(), vectors.vectors
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["integer ids", "text ids"])
@@ -343,9 +343,9 @@ BAD_BUILDS = {
 @pytest.mark.parametrize("case", BAD_BUILDS, ids=str)
 def test_what_a_callable_returns_is_checked(split, case):
     build, error, message = BAD_BUILDS[case]
-    with pytest.raises(error, match=message) as told:
+    with pytest.raises(error, match=message) as caught:
         as_preference(build).match(split).future()
-    assert "`<lambda>`" in str(told.value)
+    assert "`<lambda>`" in str(caught.value)
 
 
 def test_a_callable_is_kept_on_disk_only_by_its_own_key(log, tmp_path):
@@ -391,9 +391,9 @@ def test_embeddings_of_fewer_dimensions_than_the_probe_has_axes_will_do(split):
 def test_a_table_of_one_pair_says_nothing(split):
     one = pl.DataFrame({"item_a": [1001], "item_b": [1002], "user_id": split.user_ids[:1]})
     with pytest.warns(LisWarning, match="Only 1 of the"):
-        limit = Scorer(split).ceiling(PairTable(one, user="user_id"))
-    assert limit.low <= 0 <= limit.high
-    assert limit.missing_positive > 0.9
+        ceiling = Scorer(split).ceiling(PairTable(one, user="user_id"))
+    assert ceiling.low <= 0 <= ceiling.high
+    assert ceiling.missing_positive > 0.9
 
 
 def test_leaks_without_folds_are_scored_in_one_space(split):

@@ -135,7 +135,7 @@ def test_ceilings_have_names_that_can_be_logged():
     assert by_name({}) == by_name([]) == {}
     with pytest.raises(ConfigError, match=r"got text; write \('pairs',\)"):
         by_name("pairs")
-    with pytest.raises(ConfigError, match=r"goes without a name, got PairTable\(.*ceilings=\{\"mine\""):
+    with pytest.raises(ConfigError, match=r"can be given without a name, got PairTable\(.*ceilings=\{\"mine\""):
         by_name([table])
     for name in ("Mine", "a b", "a/b", "", "pairs_low", 3):
         with pytest.raises(ConfigError, match=rf"lower-case letters, digits and _, .*got {name!r}"):
@@ -196,10 +196,6 @@ class Editorial(PreferenceData):
 
     def __init__(self, shelf_of):
         self.shelf_of = shelf_of
-
-    @property
-    def handle(self):
-        return "editorial", id(self.shelf_of)
 
     @property
     def content_key(self):

@@ -1,0 +1,152 @@
+"""The result of an audit: ceilings, scores and findings of each task and period."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis_lightning.functional.intervals import Estimate, paired_difference
+from lis_lightning.functional.multiple_comparisons import Comparison
+from lis_lightning.results.result import Ceiling, LISResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The verdict on one kind of preference data or one representation.
+
+    Attributes:
+        name: Name of the preference data or the representation.
+        verdict: For preference data ``worth-aligning``, ``data-bound`` or ``underpowered``; for a representation
+            ``gain``, ``no-gain``, ``ceiling-not-binding``, ``at-ceiling`` or ``model-bound``.
+        message: The numbers behind the verdict, and what to do.
+    """
+
+    name: str
+    verdict: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The audit of one task on one pair of windows (training and test).
+
+    Attributes:
+        task: Name of the label.
+        period: Number of the pair of windows, 0 the oldest.
+        begins: Start of its test window: a date, or a timestamp where the unit of time is unknown.
+        facts: Sizes and rates of the split, base AUC and smallest detectable gain, as ``split.describe()``.
+        placebo: AUC gain of random vectors. If it differs from 0 by more than its error, the base lacks structure.
+        ceilings: LIS by the name of the preference data.
+        results: Scores by the name of the representation.
+        findings: The verdicts on the preference data, then those on the representations.
+        ceiling_ranking: Paired differences of all ceilings, the best first.
+        ranking: Paired differences of all representations, the best first.
+    """
+
+    task: str
+    period: int
+    begins: str
+    facts: Mapping[str, Any]
+    placebo: Estimate
+    ceilings: Mapping[str, Ceiling]
+    results: Mapping[str, LISResult]
+    findings: tuple[Finding, ...]
+    ceiling_ranking: tuple[Comparison, ...]
+    ranking: tuple[Comparison, ...]
+
+    @property
+    def gains(self) -> dict[tuple[str, str], tuple[float, NDArray[np.float64]]]:
+        """Each gain with its influence values, by measure (``ceiling`` or ``ais``) and name."""
+        gains = {("ceiling", name): (ceiling.value, ceiling.influence) for name, ceiling in self.ceilings.items()}
+        return gains | {("ais", name): (result.ais, result.influence) for name, result in self.results.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Ceilings of preference data and scores of representations on a split, before any training.
+
+    Attributes:
+        aligned_to: The preference data that `realised` refers to.
+        parts: The audit of each task on the first pair of windows, the primary task first; with rolling windows
+            followed by that of the primary task on each later pair.
+
+    Example:
+        >>> import polars as pl
+        >>> from lis_lightning.data import PreferenceSplit
+        >>> from lis_lightning.scoring import audit
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> result = audit(PreferenceSplit.from_log(log), ["pairs"], cache_dir="off")
+        >>> [(row["measure"], round(row["value"], 3)) for row in result.rows()[:1]]
+        [('base_auc', 0.667)]
+    """
+
+    aligned_to: str
+    parts: tuple[Part, ...]
+
+    @property
+    def periods(self) -> tuple[Part, ...]:
+        """The parts of the primary task, oldest first; more than one with rolling windows."""
+        return tuple(part for part in self.parts if part.task == self.parts[0].task)
+
+    @property
+    def aging(self) -> dict[tuple[str, str], Estimate]:
+        """Each gain on the newest pair of windows minus that on the oldest; empty unless windows are rolling."""
+        first, last = self.periods[0], self.periods[-1]
+        if first is last:
+            return {}
+        return {key: paired_difference(*last.gains[key], *gain) for key, gain in first.gains.items()}
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """Return all numbers as rows of a tidy table.
+
+        Returns:
+            One row a number, with the keys task, period, begins, measure, name, against, value, low and high.
+        """
+        rows = [_row(part, *numbers) for part in self.parts for numbers in _numbers(part, self.aligned_to)]
+        last = self.periods[-1]
+        for (measure, name), change in self.aging.items():
+            rows.append(_row(last, f"{measure}_aging", name, "", change.value, change.low, change.high))
+        return rows
+
+
+def _row(
+    part: Part, measure: str, name: str, against: str, value: float, low: float, high: float
+) -> dict[str, str | int | float]:
+    """Return one number with its task and period."""
+    return {
+        "task": part.task, "period": part.period, "begins": part.begins, "measure": measure, "name": name,
+        "against": against, "value": float(value), "low": float(low), "high": float(high),
+    }  # fmt: skip
+
+
+def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float, float, float]]:
+    """Yield measure, name, against, value, low and high of each number of a part."""
+    nan = float("nan")
+    yield "base_auc", "", "", part.facts["base_auc"], nan, nan
+    yield "smallest_detectable_gain", "", "", part.facts["smallest_detectable_gain"], nan, nan
+    yield "ais", "random vectors", "", part.placebo.value, part.placebo.low, part.placebo.high
+    for name, ceiling in part.ceilings.items():
+        yield "ceiling", name, "", ceiling.value, ceiling.low, ceiling.high
+        yield "ceiling_past", name, "", ceiling.past, nan, nan
+        yield "future_adds", name, "", ceiling.future.value, ceiling.future.low, ceiling.future.high
+        yield "missing_positive", name, "", ceiling.missing_positive, nan, nan
+        yield "missing_negative", name, "", ceiling.missing_negative, nan, nan
+    for name, result in part.results.items():
+        yield "ais", name, "", result.ais, result.ais_low, result.ais_high
+        yield "ais_geometry", name, "", result.ais_geometry, nan, nan
+        yield "gauc_gain", name, "", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high
+        yield "realised", name, aligned_to, result.realised, result.realised_low, result.realised_high
+        yield "headroom", name, aligned_to, result.headroom, result.headroom_low, result.headroom_high
+        if not np.isnan(result.ais_weighted):
+            yield "ais_weighted", name, "", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high
+        for slice_name, estimate in result.slices.items():
+            yield f"ais, {slice_name}", name, "", estimate.value, estimate.low, estimate.high
+    for measure, pairs in (("ceiling_difference", part.ceiling_ranking), ("ais_difference", part.ranking)):
+        for pair in pairs:
+            difference = pair.difference
+            yield measure, pair.better, pair.worse, difference.value, difference.low, difference.high
