@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
-from lis_lightning.monitor import snapshot
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, make_batches
-from lis_lightning.monitor.encoding import Encode, Encoder, check_encode, resolve
+from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
+from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures
+from lis_lightning.monitor.isolation import undisturbed
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
 from lis_lightning.monitor.run_history import RunHistory, judge_result
 from lis_lightning.monitor.schedule import Schedule
@@ -32,6 +33,7 @@ from lis_lightning.monitor.snapshot_scorer import (
 )
 from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.monitor.storage import Retention
+from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
@@ -289,8 +291,8 @@ class LISMonitor(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not in `setup`: a module may still create submodules after it.
-        self._encoder = resolve(self.encode, pl_module, self.item_key)
-        snapshot.check(self._encoder, pl_module, self._batches)
+        self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
+        check_encoder(self._encoder, pl_module, self._batches)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -397,7 +399,7 @@ class LISMonitor(pl.Callback):
         step = self._last_step = self._failures.step = trainer.global_step
         first = not self._results
         score: Callable[[], ScoredSnapshot] | None = None
-        with self._scheduler.taking(step), snapshot.undisturbed(pl_module):
+        with self._scheduler.taking(step), undisturbed(pl_module):
             with self._failures.tolerate("snapshot"):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
@@ -412,7 +414,7 @@ class LISMonitor(pl.Callback):
 
     def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Wait for the score in the background and judge the run; None where the score failed."""
-        with self._scheduler.waiting(), snapshot.undisturbed(pl_module):
+        with self._scheduler.waiting(), undisturbed(pl_module):
             return self._add_result(trainer, self._shared_result(trainer, self._background.take))
 
     def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:

@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 
 from lis_lightning.errors import ConfigError, SnapshotError
-from lis_lightning.monitor.batches import Loaded, make_batches
-from lis_lightning.monitor.snapshot import undisturbed
-
-
-class Items(Dataset):
-    """Items 0 to n - 1, each of which is read once too often if it is read when not asked for."""
-
-    def __init__(self, item_ids):
-        self.item_ids = list(item_ids)
-        self.read = []
-
-    def __len__(self):
-        return len(self.item_ids)
-
-    def __getitem__(self, row):
-        self.read.append(self.item_ids[row])
-        return {"item_id": self.item_ids[row], "x": torch.full((3,), float(row))}
+from lis_lightning.monitor.batches import LoaderBatches, make_batches
+from lis_lightning.monitor.isolation import undisturbed
+from tests._helpers.items import Items
 
 
 class Stream(IterableDataset):
@@ -110,7 +96,7 @@ def test_item_ids_must_match_the_rows():
     items = Items(range(4))
     items.item_ids = range(4)
     items.__class__ = type("Odd", (Items,), {"__len__": lambda self: 5})
-    with pytest.raises(SnapshotError, match="holds 4 values for 5 rows"):
+    with pytest.raises(SnapshotError, match="has 4 values for 5 rows"):
         make_batches(items, range(4))
 
 
@@ -164,7 +150,7 @@ def test_a_part_of_a_dataset_knows_what_the_whole_knows():
 def test_lengths_must_match_the_rows():
     texts = Texts()
     texts.lengths = [1, 2]
-    with pytest.raises(SnapshotError, match=r"`items\.lengths` holds 2 values for 9 rows"):
+    with pytest.raises(SnapshotError, match=r"`items\.lengths` has 2 values for 9 rows"):
         make_batches(texts, range(10, 19))
 
 
@@ -176,7 +162,7 @@ def test_a_loaders_batch_is_split_into_what_its_items_own():
         "item_id": np.arange(5), "text": list("abcde"), "x": torch.arange(10).reshape(5, 2), "scale": torch.tensor(2.0),
         "nested": {"pair": (1, 2, 3, 4, 5)}, "name": "train", "missing": None,
     }  # fmt: skip
-    (chunk,) = Loaded([batch], "item_id").chunks()
+    (chunk,) = LoaderBatches([batch], "item_id").chunks()
     first, last = (part.batch() for part in chunk.split(3))
     assert first["item_id"].tolist() == [0, 1, 2]
     assert last["x"].tolist() == [[6, 7], [8, 9]]
@@ -211,4 +197,4 @@ def test_a_process_without_items_can_borrow_one(make):
 
 def test_nothing_to_borrow_is_said():
     with pytest.raises(SnapshotError, match="gives no batches"):
-        Loaded([], "item_id").spare()
+        LoaderBatches([], "item_id").spare()
