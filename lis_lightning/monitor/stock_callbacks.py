@@ -33,16 +33,16 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
         schedules: The monitor's schedules.
     """
     spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
-    before_validation = any(
-        isinstance(schedule, EveryEpochs | EveryValidation) and schedule.n == 1 for schedule in schedules
-    )
+    before_validation = EveryEpochs(1) in schedules or EveryValidation(1) in schedules
     for checkpoint in checkpoints:
         if getattr(checkpoint, "at_snapshots", False):  # it asks the monitor itself
             continue
         monitored = getattr(checkpoint, "monitor", None)
         # Lightning has no public way to ask when a checkpoint is due.
         every = getattr(checkpoint, "_every_n_train_steps", 0) or 0
-        matches = any(every % n == 0 for n in spacings) if every else before_validation
+        matches = before_validation
+        if every:
+            matches = any(every % n == 0 for n in spacings)
         if is_ours(monitored, prefix) and not matches:
             saved = f"every {every} steps" if every else "by epochs or by the clock"
             if spacings:

@@ -171,7 +171,7 @@ def stock(**options):
 def test_a_stock_early_stopping_that_looks_too_often_stops_a_rising_run_and_is_warned_of(split, tmp_path, rising):
     monitor = monitor_of(split, every_n_steps=14, **FAST)
     with pytest.warns(LisWarning, match=r"EarlyStopping\(monitor='lis/ais'\) checks every 3 optimizer steps, at "
-                      r"the end of each epoch; .*EverySteps\(n=14\).*Use LISEarlyStopping\(\).*EveryEpochs\(\)"):  # fmt: skip
+                      r"the end of each epoch; .*EverySteps\(n=14\).*LISEarlyStopping.*EveryEpochs\(\)"):  # fmt: skip
         trainer, _ = fit(tmp_path, monitor, stop := stock(), steps=40)
     assert trainer.global_step == 12, "the raw score counted at steps 3, 6, 9 and 12"
     assert stop.wait_count == 3
