@@ -7,9 +7,10 @@ longest first. This reduces padding and balances the processes, and if batches d
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,29 +24,30 @@ from lis_lightning.monitor.isolation import SEED
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
 
 
-class Batches(Protocol):
-    """One process's share of the items; iterating it gives batches.
+class Batches(ABC):
+    """One process's share of the items.
 
     Attributes:
         limit: Largest number of items to encode together; None until a batch did not fit into memory.
     """
 
-    limit: int | None
+    limit: int | None = None
 
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the share as batches."""
-
+    @abstractmethod
     def chunks(self) -> Iterator[Chunk]:
         """Iterate over the share as chunks."""
 
+    @abstractmethod
     def first(self) -> Any:
         """Return a batch of one item; None if the items are a stream."""
 
+    @abstractmethod
     def spare(self) -> Chunk:
         """Return a chunk to encode and discard, for a process that has no more of its own."""
 
     def generators_restored(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that restores the loader's own generators, from which training may draw too."""
+        return contextlib.nullcontext()
 
 
 def make_batches(
@@ -106,16 +108,11 @@ class LoaderBatches(Batches):
     """
 
     def __init__(self, batches: Iterable[Any], item_key: str, rank: int = 0, world_size: int = 1) -> None:
-        self.limit: int | None = None
         self._batches = batches
         self._item_key = item_key
         self._rank = rank
         self._world_size = world_size
         self._spare: Chunk | None = None
-
-    @override
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self._batches, self._rank, None, self._world_size)
 
     @override
     def chunks(self) -> Iterator[Chunk]:
@@ -156,16 +153,11 @@ class DatasetBatches(Batches):
     """Batches of chosen rows of a dataset."""
 
     def __init__(self, items: Any, rows: list[int], spare: list[int], batch_size: int, collate: Collate) -> None:
-        self.limit: int | None = None
         self._items = items
         self._rows = rows
         self._spare = spare
         self._batch_size = batch_size
         self._collate = collate
-
-    @override
-    def __iter__(self) -> Iterator[Any]:
-        return (chunk.batch() for chunk in self.chunks())
 
     @override
     def chunks(self) -> Iterator[Chunk]:
@@ -182,15 +174,13 @@ class DatasetBatches(Batches):
     def spare(self) -> Chunk:
         return UncollatedChunk(_fetch(self._items, self._spare), self._collate)
 
-    @override
-    def generators_restored(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
 
 def _fetch(items: Any, rows: list[int]) -> list[Any]:
     """Read rows, in one call if the dataset has ``__getitems__``."""
     read_rows = getattr(items, "__getitems__", None)
-    return list(read_rows(rows)) if callable(read_rows) else [items[row] for row in rows]
+    if callable(read_rows):
+        return list(read_rows(rows))
+    return [items[row] for row in rows]
 
 
 def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
@@ -221,9 +211,8 @@ def _by_length(items: Any, rows: list[int]) -> list[int]:
 def _column(items: Any, name: str) -> list[Any] | None:
     """Return a per-row attribute of a dataset, or of the dataset that a Subset refers to; None if there is none."""
     values = getattr(items, name, None)
-    if values is None and isinstance(items, Subset):
-        whole = _column(items.dataset, name)
-        return None if whole is None else [whole[row] for row in items.indices]
+    if values is None and isinstance(items, Subset) and (whole := _column(items.dataset, name)) is not None:
+        values = [whole[row] for row in items.indices]
     if values is None:
         return None
     column: list[Any] = np.asarray(values).tolist()

@@ -229,14 +229,20 @@ def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
     before = results[: max(len(results) - patience, 0)]
     whole = set(range(len(before), len(results)))
     for task in [None, *(results[-1].tasks if results else ())]:
-        of_task: Sequence[LISResult] = before if task is None else [result.tasks[task] for result in before]
-        gains = [result.ais for result in of_task]
+        gains = _gains(before, task)
         if gains and not np.isnan(gains).all():
             whole |= {int(np.nanargmax(gains)), int(np.flatnonzero(~np.isnan(gains))[0])}
     reduced = []
     for index, result in enumerate(results):
         reduced.append(without_items(result) if index in whole else without_users(result))
     return record.pack(reduced)
+
+
+def _gains(results: Sequence[Snapshot], task: str | None) -> list[float]:
+    """Return the AIS of a task, or of the first task if None, in each result."""
+    if task is None:
+        return [result.ais for result in results]
+    return [result.tasks[task].ais for result in results]
 
 
 def without_users(result: AnyResult) -> AnyResult:

@@ -20,7 +20,7 @@ class Stream(IterableDataset):
 
 
 def ids_of(batches):
-    return [item for batch in batches for item in list(batch["item_id"])]
+    return [item for chunk in batches.chunks() for item in list(chunk.batch()["item_id"])]
 
 
 def test_only_items_of_the_split_are_read():
@@ -78,7 +78,8 @@ def test_a_collate_function_is_used():
         return {"item_id": [item["item_id"] for item in items], "longest": max(len(item["text"]) for item in items)}
 
     items = [{"item_id": 1, "text": "ab"}, {"item_id": 2, "text": "abcd"}]
-    (batch,) = make_batches(items, [1, 2], collate_fn=collate)
+    (chunk,) = make_batches(items, [1, 2], collate_fn=collate).chunks()
+    batch = chunk.batch()
     assert batch == {"item_id": [1, 2], "longest": 4}
 
 
@@ -125,12 +126,10 @@ class Texts(Items):
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_rows_that_know_their_length_come_longest_first(world_size):
     texts = Texts()
-    shares = [
-        [batch["item_id"].tolist() for batch in make_batches(
-            texts, range(10, 19), batch_size=2, rank=rank, world_size=world_size
-        )]
-        for rank in range(world_size)
-    ]  # fmt: skip
+    shares = []
+    for rank in range(world_size):
+        batches = make_batches(texts, range(10, 19), batch_size=2, rank=rank, world_size=world_size)
+        shares.append([chunk.batch()["item_id"].tolist() for chunk in batches.chunks()])
     expected = {
         1: [[[18, 17], [16, 15], [14, 13], [12, 11], [10]]],
         2: [[[18, 16], [14, 12], [10]], [[17, 15], [13, 11]]],
@@ -184,7 +183,7 @@ def test_a_loaders_batch_is_split_into_what_its_items_own():
 def test_the_first_item_can_be_looked_at_without_disturbing_anything(items, expected):
     state = torch.get_rng_state()
     batch = make_batches(items, range(3) if expected != [18] else range(10, 19)).first()
-    assert expected == (None if batch is None else ids_of([batch]))
+    assert expected == (None if batch is None else list(batch["item_id"]))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -192,7 +191,7 @@ def test_the_first_item_can_be_looked_at_without_disturbing_anything(items, expe
 def test_a_process_without_items_can_borrow_one(make):
     share = make_batches(make(), range(1), rank=1, world_size=2)
     assert list(share.chunks()) == []
-    assert ids_of([share.spare().batch()]) == [0]
+    assert list(share.spare().batch()["item_id"]) == [0]
 
 
 def test_nothing_to_borrow_is_said():
