@@ -124,12 +124,12 @@ def log_movers(loggers: Loggers, movers: Sequence[Mover], *, prefix: str = "lis"
     Returns:
         The failures, one sentence per logger.
     """
-    shown = list(movers) if len(movers) <= 2 * num else [*movers[:num], *movers[-num:]]
+    logged = list(movers) if len(movers) <= 2 * num else [*movers[:num], *movers[-num:]]
 
     def log(run: Any) -> None:
-        wandb_run.within(FINISH_SECONDS, lambda: run.log({f"{prefix}/movers": movers_table(shown)}))
+        wandb_run.within(FINISH_SECONDS, lambda: run.log({f"{prefix}/movers": movers_table(logged)}))
 
-    return _each_wandb(loggers, log) if shown else []
+    return _each_wandb(loggers, log) if logged else []
 
 
 def finish(
