@@ -1,7 +1,7 @@
 from .data.split import PreferenceSplit as PreferenceSplit
 from .monitor.callback import LISMonitor as LISMonitor
 from .monitor.early_stopping import LISEarlyStopping as LISEarlyStopping
-from .monitor.encoding import Encode as Encode
+from .monitor.submodule_encoder import Encode as Encode
 from .results.result import LISResult as LISResult
 from .scoring.metric import LeakageImpactScore as LeakageImpactScore
 from .scoring.preferences.completed import Completed as Completed

@@ -75,9 +75,9 @@ class RaceSweeper(Sweeper):
             decision = cut({name: runs_of(members, until=step) for name, members in recipes.items()}, len(steps))
             rank_zero_print(described(decision, step))
             # Jobs are identified by their folders, overrides by their position.
-            going_on = {folder for name in decision.kept for folder in recipes[name]}
-            remaining = [overrides for overrides, folder in zip(remaining, folders, strict=True) if folder in going_on]
-            if len(decision.kept) <= 1:
+            surviving = {folder for name in decision.survivors for folder in recipes[name]}
+            remaining = [overrides for overrides, folder in zip(remaining, folders, strict=True) if folder in surviving]
+            if len(decision.survivors) <= 1:
                 break  # no other recipe is left to compare it with
         returns.append(self._launch(remaining))
         jobs |= _read_jobs([_folder(job_return) for job_return in returns[-1]])

@@ -19,9 +19,9 @@ from lis_lightning.report.terminal import render_text
 from lis_lightning.tracking.wandb_offline import OFFLINE_READERS
 
 _DESCRIPTION = """\
-Shows what training did for the ranker: whether the score still improves, how far it is from the ceiling, whether to
-stop, and what the bottleneck is. Reads the records that LISMonitor and lis-align write (record.jsonl), also of runs
-that are still training or were killed. Runs without a record are read from W&B's offline files. Needs no network.
+Shows how training changes the ranker's gain: whether the score still improves, how far it is from the ceiling, whether
+to stop, and what the bottleneck is. Reads the records that LISMonitor and lis-align write (record.jsonl), also those of
+runs in progress and of killed runs. Runs without a record are read from W&B's offline files. Needs no network.
 
   lis-report outputs/infonce/2026-11-24_10-00-00     one run: a page beside its record, and a summary here
   lis-report outputs/sweeps/first                    a sweep: curves overlaid, paired differences, leaderboard
@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="lis-report", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="DIR", help="folder of a run or a sweep, a record, a run-*.wandb")
-    parser.add_argument("--out", type=Path, help="the page; default: report.html in the first folder")
-    parser.add_argument("--title", help="heading of the page; default: the names of the runs")
+    parser.add_argument("--out", type=Path, help="file of the page; default: report.html in the first folder")
+    parser.add_argument("--title", help="heading of the page; default: name of the run, or number of runs")
     parser.add_argument("--text", action="store_true", help="print the summary and write no page")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
@@ -87,7 +87,7 @@ def _default_page(first: Path) -> Path:
 
 
 def _watch(paths: Sequence[str], page: Path | None, title: str | None, seconds: float, *, open_it: bool) -> None:
-    """Render the runs again whenever one of them has new results, until all have ended."""
+    """Render the runs whenever one of them has new results, until all have ended."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -125,7 +125,7 @@ def _runs_so_far(paths: Sequence[str]) -> list[RecordedRun]:
 def _workspace_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-report workspace",
-        description="Makes a W&B workspace with the sections Verdict, Curve, Slices, Companions, Cost and Sweep.",
+        description="Creates a W&B workspace with the sections Verdict, Curve, Slices, Companions, Cost and Sweep.",
     )
     parser.add_argument("--entity", required=True, help="user or team that the project belongs to")
     parser.add_argument("--project", required=True)
@@ -133,7 +133,7 @@ def _workspace_parser() -> argparse.ArgumentParser:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write it to a file for import by hand; no network",
+        help="write the workspace to a file for manual import, without a network",
     )
     return parser
 

@@ -94,7 +94,7 @@ def best_finished(folder: Path) -> Rival | None:
     if not finished:
         return None
     path, best = max(finished, key=lambda entry: entry[1].best_ais)
-    return Rival(name=path.name, results=results_of(path, best), among=len(finished))
+    return Rival(name=path.name, results=results_of(path, best), num_finished=len(finished))
 
 
 class SweepReport(Callback):

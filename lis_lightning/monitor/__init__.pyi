@@ -1,6 +1,6 @@
 from .callback import LISMonitor as LISMonitor
 from .early_stopping import LISEarlyStopping as LISEarlyStopping
-from .encoding import Encode as Encode
+from .on_demand import OnFile as OnFile, OnSignal as OnSignal
 from .schedule import (
     AtSteps as AtSteps,
     Budget as Budget,
@@ -10,8 +10,7 @@ from .schedule import (
     EveryValidation as EveryValidation,
     LogSpaced as LogSpaced,
     Moment as Moment,
-    OnFile as OnFile,
-    OnSignal as OnSignal,
     Schedule as Schedule,
 )
 from .storage import load_embeddings as load_embeddings, read_manifest as read_manifest
+from .submodule_encoder import Encode as Encode

@@ -1,65 +1,53 @@
-"""Item batches of one process: its share of the items, sorted by length, in chunks that fit into memory.
+"""Item batches of one process: its share of the items, sorted by length.
 
 All processes together cover every item. Rows of a dataset with an attribute ``lengths`` are batched by length, the
-longest first: little padding, equal work for all processes, and a batch that does not fit into memory fails at once.
+longest first. This reduces padding and balances the processes, and if batches do not fit into memory, the first fails.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset, default_collate
+from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, SnapshotError
-
-SEED = 0  # random draws while encoding are equal at every snapshot, so that snapshots can be paired
+from lis_lightning.monitor.chunks import Chunk, Collate, CollatedChunk, UncollatedChunk, item_ids_of
+from lis_lightning.monitor.isolation import SEED
 
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
-Collate = Callable[[list[Any]], Any]
 
 
-class Chunk(Protocol):
-    """Items that are encoded together."""
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-
-    def batch(self) -> Any:
-        """Return the items as one batch."""
-
-    def split(self, size: int) -> list[Chunk]:
-        """Return chunks of at most `size` items; raises SnapshotError if the batch cannot be sliced."""
-
-
-class Batches(Protocol):
-    """One process's share of the items; iterating it gives batches.
+class Batches(ABC):
+    """One process's share of the items.
 
     Attributes:
-        limit: Most items known to fit into memory together; None until a batch did not fit.
+        limit: Largest number of items to encode together; None until a batch did not fit into memory.
     """
 
-    limit: int | None
+    limit: int | None = None
 
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the share as batches."""
-
+    @abstractmethod
     def chunks(self) -> Iterator[Chunk]:
         """Iterate over the share as chunks."""
 
+    @abstractmethod
     def first(self) -> Any:
         """Return a batch of one item; None if the items are a stream."""
 
+    @abstractmethod
     def spare(self) -> Chunk:
         """Return a chunk to encode and discard, for a process that has no more of its own."""
 
-    def generators_kept(self) -> contextlib.AbstractContextManager[None]:
+    def generators_restored(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that restores the loader's own generators, from which training may draw too."""
+        return contextlib.nullcontext()
 
 
 def make_batches(
@@ -76,19 +64,18 @@ def make_batches(
 
     Args:
         items: Dicts of one item each (a map-style or iterable dataset, or a list), or a DataLoader of item batches. If
-            it has an attribute ``item_ids``, in the order of its rows, then only rows of `item_ids` are read; if it has
-            ``lengths`` (tokens, characters, pixels: one number a row that grows with the cost), rows are batched by it.
+            it has an attribute ``item_ids``, in the order of its rows, only the rows of `item_ids` are read. If it has
+            an attribute ``lengths`` (a cost per row, such as tokens or pixels), rows are batched by length.
         item_ids: Ids of the items that must be encoded.
         batch_size: Items per batch; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
         item_key: Key of the ids in a batch.
         rank: Rank of this process.
-        world_size: Number of processes. A DataLoader is shared out by batches, or not at all where a
-            DistributedSampler does so already.
+        world_size: Number of processes. A DataLoader is divided by batches, unless it has a DistributedSampler.
 
     Raises:
-        SnapshotError: If ``items.item_ids`` shows that items are missing; the count and the first five are named. If
-            ``item_ids`` or ``lengths`` are not one for each row.
+        SnapshotError: If ``items.item_ids`` lacks items (the message has their number and the first five), or
+            ``item_ids`` or ``lengths`` does not have one value per row.
         ConfigError: If `items` is neither a dataset nor a DataLoader, or `batch_size` is below 1.
     """
     if batch_size < 1:
@@ -97,18 +84,21 @@ def make_batches(
         generator = torch.Generator().manual_seed(SEED)  # even an unshuffled loader draws a number
         items = DataLoader(items, batch_size=batch_size, collate_fn=collate_fn, generator=generator)
     if isinstance(items, DataLoader):
-        alone = isinstance(items.sampler, DistributedSampler)
-        return Loaded(items, item_key, 0 if alone else rank, 1 if alone else world_size)
+        if isinstance(items.sampler, DistributedSampler):  # the loader already gives each process its share
+            rank, world_size = 0, 1
+        return LoaderBatches(items, item_key, rank, world_size)
     if not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
         raise ConfigError(
             f"`items` must be a Dataset or DataLoader of dicts that hold an item id, got {type(items).__name__}."
         )
     rows = _by_length(items, _rows(items, item_ids))
-    return _OfRows(items, rows[rank::world_size], rows[:1], batch_size, collate_fn or default_collate)
+    return DatasetBatches(items, rows[rank::world_size], rows[:1], batch_size, collate_fn or default_collate)
 
 
-class Loaded:
-    """Batches of a DataLoader, every n-th for several processes; all ranks see the same order, as the seed is fixed.
+class LoaderBatches(Batches):
+    """Batches of a DataLoader; with n processes each takes every n-th batch.
+
+    The seed is fixed while encoding, so all processes iterate in the same order.
 
     Args:
         batches: A DataLoader, or any iterable of item batches.
@@ -118,43 +108,38 @@ class Loaded:
     """
 
     def __init__(self, batches: Iterable[Any], item_key: str, rank: int = 0, world_size: int = 1) -> None:
-        self.limit: int | None = None
         self._batches = batches
         self._item_key = item_key
         self._rank = rank
         self._world_size = world_size
         self._spare: Chunk | None = None
 
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self._batches, self._rank, None, self._world_size)
-
+    @override
     def chunks(self) -> Iterator[Chunk]:
-        """Iterate over the share as chunks."""
         for number, batch in enumerate(self._batches):
-            chunk = _Collated(batch, item_ids_of(batch, self._item_key))
+            chunk = CollatedChunk(batch, item_ids_of(batch, self._item_key))
             self._spare = self._spare or chunk
             if number % self._world_size == self._rank:
                 yield from chunk.split(self.limit) if self.limit and len(chunk) > self.limit else [chunk]
 
+    @override
     def first(self) -> Any:
-        """Return a batch of one item; None for a stream."""
         loader = self._batches
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or not loader.batch_size:
             return None
         return loader.collate_fn(_fetch(loader.dataset, [0]))
 
+    @override
     def spare(self) -> Chunk:
-        """Return the first chunk of the loader."""
         if self._spare is None:
             raise SnapshotError("`items` gives no batches: there is nothing to encode.")
         return self._spare
 
     @contextlib.contextmanager
-    def generators_kept(self) -> Iterator[None]:
-        """Restore the loader's own generators afterwards."""
-        owned = [
-            getattr(owner, "generator", None) for owner in (self._batches, getattr(self._batches, "sampler", None))
-        ]
+    @override
+    def generators_restored(self) -> Iterator[None]:
+        sampler = getattr(self._batches, "sampler", None)
+        owned = [getattr(owner, "generator", None) for owner in (self._batches, sampler)]
         generators = [generator for generator in owned if isinstance(generator, torch.Generator)]
         states = [generator.get_state() for generator in generators]
         try:
@@ -164,113 +149,38 @@ class Loaded:
                 generator.set_state(state)
 
 
-class _OfRows:
+class DatasetBatches(Batches):
     """Batches of chosen rows of a dataset."""
 
     def __init__(self, items: Any, rows: list[int], spare: list[int], batch_size: int, collate: Collate) -> None:
-        self.limit: int | None = None
         self._items = items
         self._rows = rows
         self._spare = spare
         self._batch_size = batch_size
         self._collate = collate
 
-    def __iter__(self) -> Iterator[Any]:
-        return (chunk.batch() for chunk in self.chunks())
-
+    @override
     def chunks(self) -> Iterator[Chunk]:
         rows = iter(self._rows)
-        while taken := list(islice(rows, min(self._batch_size, self.limit or self._batch_size))):
-            yield _Uncollated(_fetch(self._items, taken), self._collate)
+        # The limit may fall while the caller iterates.
+        while next_rows := list(islice(rows, min(self._batch_size, self.limit or self._batch_size))):
+            yield UncollatedChunk(_fetch(self._items, next_rows), self._collate)
 
+    @override
     def first(self) -> Any:
         return self.spare().batch()
 
+    @override
     def spare(self) -> Chunk:
-        return _Uncollated(_fetch(self._items, self._spare), self._collate)
-
-    def generators_kept(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-
-class _Uncollated:
-    """A chunk of items that are read but not collated: halves are padded anew, and nothing is read twice."""
-
-    def __init__(self, items: list[Any], collate: Collate) -> None:
-        self._items = items
-        self._collate = collate
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def batch(self) -> Any:
-        return self._collate(self._items)
-
-    def split(self, size: int) -> list[Chunk]:
-        return [_Uncollated(self._items[at : at + size], self._collate) for at in range(0, len(self), size)]
-
-
-class _Collated:
-    """A chunk that a DataLoader has collated; it is split by slicing its tensors."""
-
-    def __init__(self, batch: Any, ids: list[Any]) -> None:
-        self._batch = batch
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def batch(self) -> Any:
-        return self._batch
-
-    def split(self, size: int) -> list[Chunk]:
-        starts = range(0, len(self), size)
-        return [
-            _Collated(_sliced(self._batch, slice(at, at + size), len(self), ""), self._ids[at : at + size])
-            for at in starts
-        ]
-
-
-def item_ids_of(batch: Any, item_key: str) -> list[Any]:
-    """Return the ids of a batch as plain values.
-
-    Raises:
-        SnapshotError: If the batch is no dict or has no `item_key`.
-    """
-    if not isinstance(batch, Mapping):
-        raise SnapshotError(
-            f"An item batch must be a dict with the key {item_key!r}, got {type(batch).__name__}. Let the dataset "
-            "return dicts, or pass a `collate_fn` that makes one."
-        )
-    if item_key not in batch:
-        raise SnapshotError(f"An item batch has no key {item_key!r}, only {sorted(map(str, batch))}; set `item_key`.")
-    ids = batch[item_key]
-    plain: list[Any] = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
-    return plain
-
-
-def _sliced(value: Any, rows: slice, size: int, name: str) -> Any:
-    """Return some rows of a batch of `size` items: of every tensor, array and list in it."""
-    if isinstance(value, Mapping):
-        return {key: _sliced(column, rows, size, str(key)) for key, column in value.items()}
-    if isinstance(value, Tensor | np.ndarray | list | tuple):
-        if getattr(value, "ndim", 1) == 0:
-            return value
-        if len(value) == size:
-            return value[rows]
-        shape = list(value.shape) if isinstance(value, Tensor | np.ndarray) else [len(value)]
-        raise SnapshotError(
-            f"A batch of {size} items does not fit into memory, and cannot be split since {name!r} has shape {shape}: "
-            "its rows are not the items. Give the DataLoader a smaller `batch_size`, or pass its dataset and collate "
-            "function instead."
-        )
-    return value
+        return UncollatedChunk(_fetch(self._items, self._spare), self._collate)
 
 
 def _fetch(items: Any, rows: list[int]) -> list[Any]:
     """Read rows, in one call if the dataset has ``__getitems__``."""
     read_rows = getattr(items, "__getitems__", None)
-    return list(read_rows(rows)) if callable(read_rows) else [items[row] for row in rows]
+    if callable(read_rows):
+        return list(read_rows(rows))
+    return [items[row] for row in rows]
 
 
 def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
@@ -279,13 +189,14 @@ def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
     if offered is None:
         return list(range(len(items)))
     wanted = np.asarray(item_ids).tolist()
-    present = set(offered)
-    missing = [item for item in wanted if item not in present]
+    available = set(offered)
+    missing = [item for item in wanted if item not in available]
     if missing:
+        more = " ..." if len(missing) > 5 else ""
         raise SnapshotError(
             f"{len(missing)} of the split's {len(wanted)} items are not among the {len(offered)} of `items`: "
-            f"{missing[:5]}{' ...' if len(missing) > 5 else ''}. `items` starts with {offered[:5]}. Add the items, or "
-            "leave their events out of the log."
+            f"{missing[:5]}{more}. `items` starts with {offered[:5]}. Add the items, or leave their events out of the "
+            "log."
         )
     split_items = set(wanted)
     return [row for row, item in enumerate(offered) if item in split_items]
@@ -298,14 +209,15 @@ def _by_length(items: Any, rows: list[int]) -> list[int]:
 
 
 def _column(items: Any, name: str) -> list[Any] | None:
-    """Return a per-row attribute of a dataset, None if it has none; a Subset takes the one of its dataset."""
+    """Return a per-row attribute of a dataset, or of the dataset that a Subset refers to; None if there is none."""
     values = getattr(items, name, None)
+    if values is None and isinstance(items, Subset) and (whole := _column(items.dataset, name)) is not None:
+        values = [whole[row] for row in items.indices]
     if values is None:
-        whole = _column(items.dataset, name) if isinstance(items, Subset) else None
-        return None if whole is None else [whole[row] for row in items.indices]
+        return None
     column: list[Any] = np.asarray(values).tolist()
     if len(column) != len(items):
         raise SnapshotError(
-            f"`items.{name}` holds {len(column)} values for {len(items)} rows; one is needed for each row, in order."
+            f"`items.{name}` has {len(column)} values for {len(items)} rows, expected one per row, in order."
         )
     return column

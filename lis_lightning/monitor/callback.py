@@ -1,6 +1,6 @@
-"""The callback that takes, scores, judges and logs snapshots of a module in training.
+"""Lightning callback that takes, scores, judges and logs snapshots of a module in training.
 
-It connects the Trainer's hooks to the modules of this room, which encode, schedule, score, record and log.
+It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
-from lis_lightning.monitor import snapshot
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, make_batches
-from lis_lightning.monitor.encoding import Encode, Encoder, check_encode, resolve
+from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
+from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures
+from lis_lightning.monitor.isolation import undisturbed
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
 from lis_lightning.monitor.run_history import RunHistory, judge_result
 from lis_lightning.monitor.schedule import Schedule
@@ -32,6 +33,7 @@ from lis_lightning.monitor.snapshot_scorer import (
 )
 from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.monitor.storage import Retention
+from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
@@ -44,66 +46,72 @@ Listener = Callable[[pl.Trainer, Judgement], bool]  # returns whether it stops t
 
 
 class LISMonitor(pl.Callback):
-    """Score the item representations of the module in training, without disturbing the training.
+    """Score the item representations of a module during training, without disturbing the training.
 
-    A snapshot is taken of the raw module before the first step, whenever the schedule says so, and at the end: all
-    items of the split are encoded, scored, compared with the snapshots before, written to the run's record, logged as
-    ``lis/...`` to the Trainer's loggers at the snapshot's own step, and put into
-    ``trainer.callback_metrics``, where stock ``EarlyStopping(monitor="lis/ais", mode="max")`` and
-    ``ModelCheckpoint(monitor="lis/ais", mode="max", every_n_train_steps=...)`` find them. Give the ModelCheckpoint our
-    `every_n_steps` and ``save_on_train_epoch_end=False``, so that a score is never stored with later weights (other
-    steps are warned of), and a `filename` without a metric in it (the slash would make a folder).
-    ``Trainer(fast_dev_run=True)`` takes the raw snapshot, raises if it fails, and writes nothing.
+    A snapshot is taken of the raw module before the first step, whenever the schedule is due, and at the end. For each
+    snapshot all items of the split are encoded and scored, and the score is compared with the earlier snapshots,
+    written to the run's record, logged as ``lis/...`` to the Trainer's loggers at the step of the snapshot, and put
+    into ``trainer.callback_metrics``. There stock ``EarlyStopping(monitor="lis/ais", mode="max")`` and
+    ``ModelCheckpoint(monitor="lis/ais", mode="max", every_n_train_steps=...)`` find it. Give the ModelCheckpoint the
+    `every_n_steps` of the monitor and ``save_on_train_epoch_end=False``, so that no score is stored with later weights
+    (the monitor warns of other steps), and a `filename` without a metric, as the slash in its key would make a folder.
+    ``Trainer(fast_dev_run=True)`` takes the raw snapshot only, raises if it fails, and writes nothing.
 
-    A snapshot, a logger or a record that fails never stops the training: the failure is recorded and warned of, once
-    for each kind. Scored are the weights in training, not an average of them: callbacks that average weights stand
-    behind the monitor.
+    A failing snapshot, logger or record does not stop the training: failures are recorded, with one warning per kind.
+    Snapshots score the weights in training, not an average of them: place callbacks that average weights after the
+    monitor.
+
     Several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM or
-    ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), encode a share of the items each,
-    score alike and wait for none; the first writes. With FSDP2 a batch that runs out of memory cannot be tried again.
+    ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), each encode a share of the items.
+    All compute the same score, and the first one writes. With FSDP2, a batch that runs out of memory cannot be split.
 
-    A checkpoint of the Trainer brings the curve along: resumed from it, a run continues its curve and its record, and
-    judges as if it had never stopped; without its record, only pairs of old snapshots cannot be compared any more.
-    Where the split, the ceilings or the schedule have changed, a new curve and record start, with a warning.
+    A Trainer checkpoint contains the curve. A run resumed from it continues its curve and its record, and is judged as
+    if it had not stopped; if the record is missing, pairs of old snapshots can no longer be compared. If the split, the
+    ceilings or the schedule have changed, a new curve and a new record start, with a warning.
 
     Args:
         split: The preference split to score on.
         items: Dicts of one item each (a dataset or a list), or a DataLoader of item batches. With an attribute
-            ``item_ids`` only the split's items are read, and missing ones are found before the training starts; by one
-            ``lengths`` (tokens of each row, say) batches are sorted, which saves padding.
-        every_n_steps: Optimizer steps between snapshots; 200 where there is no `schedule`.
-        schedule: When snapshots are due, instead of or besides `every_n_steps`: one or several of
-            :mod:`lis_lightning.monitor.schedule`, as in ``[LogSpaced(10, per_decade=4), OnFile()]``.
-        background_steps: Score in the background while the training goes on, and read the score so many optimizer steps
-            after its snapshot (or at the next snapshot), waiting for it if need be: curves and stops do not depend on
-            timing. The raw and the last snapshot are scored at once. None scores all at once. A stock ModelCheckpoint
-            then finds scores of earlier weights: use `save`.
-        name: Tells several monitors of one Trainer apart: keys are ``lis/<name>/...``, the record ``record-<name>``.
-        encode: Called with the module and an item batch; returns [B, D]. Or a submodule, with pooling:
-            ``Encode("model.text_model", pooling="last")``, by name the mean. Default: the module's ``encode_items``.
+            ``item_ids`` only the split's items are read, and missing items are reported before the training starts.
+            With an attribute ``lengths`` (such as tokens per row) batches are sorted by it, which reduces padding.
+        every_n_steps: Optimizer steps between snapshots; 200 by default if there is no `schedule`.
+        schedule: One or several schedules of :mod:`lis_lightning.monitor` that say when snapshots are due, as in
+            ``[LogSpaced(10, per_decade=4), OnFile()]``; `every_n_steps` is added to them if it is given too.
+        background_steps: Optimizer steps after which the score of a snapshot is read; until then it is computed in the
+            background while training goes on. At that step, or at the next snapshot, training waits for the score if
+            necessary, so that curves and stops do not depend on timing. The raw and the last snapshot are scored in
+            the foreground. None scores all in the foreground. With a background a stock ModelCheckpoint reads scores of
+            earlier weights: use `save` instead.
+        name: Name that distinguishes several monitors of one Trainer: keys are ``lis/<name>/...``, the record is
+            ``record-<name>``.
+        encode: Function of the module and an item batch that returns [B, D]; or a submodule with pooling,
+            ``Encode("model.text_model", pooling="last")``; or the name of a submodule, which is mean-pooled. Default:
+            the module's ``encode_items``.
         item_key: Key of the item id in a batch.
-        catalogue: Table of items to show those that moved: `item_key`, ``title`` and ``image``, a path. None: by ids.
-        batch_size: Items per batch, halved where they do not fit into memory; a DataLoader keeps its own.
-        collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
-        save: Which snapshots to keep on disk beside the record, ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
-            :mod:`lis_lightning.monitor.storage`. Default: none.
-        save_dtype: Their precision, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
-        artifact: Log the best snapshot to W&B when the training ends; `save` has to keep it.
-        alerts: Send a W&B alert where the verdict becomes one to act on, or :class:`LISEarlyStopping` stops the run.
+        catalogue: Table with the columns `item_key`, ``title`` and ``image`` (a path), to show the items whose gain
+            changed most. None shows their ids.
+        batch_size: Items per batch, halved if they do not fit into memory; a DataLoader keeps its own.
+        collate_fn: Function that makes a batch of a list of items; a DataLoader keeps its own.
+        save: Which snapshots to keep on disk beside the record: ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
+            :mod:`lis_lightning.monitor.storage`. None keeps none.
+        save_dtype: Precision of the kept snapshots: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        artifact: Whether to log the best snapshot to W&B at the end of training; requires `save`.
+        alerts: Whether to send a W&B alert when the verdict calls for action or :class:`LISEarlyStopping` stops the
+            run.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
-            else ``trainer.default_root_dir``.
-        placebo: Also score representations that know nothing at the first snapshot.
-        ceilings: Preference data to compute ceilings for, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
-        aligned_to: The one that the module is aligned to.
-        k: Principal axes of the representation that the probe reads.
-        cache_dir: Folder where base and ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
-        rule: When a run is judged finished.
-        strict: Raise where a snapshot, a logger or the record fails, instead of going on.
-        progress: Report each snapshot in a line, and all of them in a table at the end.
+            or else ``trainer.default_root_dir``.
+        placebo: Whether to score placebo representations, which carry no information, at the first snapshot.
+        ceilings: Preference data to compute ceilings for, as in :class:`lis_lightning.scoring.ScoreOptions`.
+        aligned_to: Name of the ceiling that the module is aligned to.
+        k: Number of principal axes of the representation that the probe reads.
+        cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
+        rule: Stop rule that judges the run.
+        strict: Whether to raise if a snapshot, a logger or the record fails, instead of training on.
+        progress: Whether to print a line per snapshot, and a table of all snapshots at the end.
 
     Raises:
-        ConfigError: If an argument is out of range or preference data malformed, or the module cannot encode items
-            (when the fit is set up).
+        ConfigError: If an argument is out of range, preference data are malformed, or (when the fit is set up) the
+            module cannot encode items.
         SnapshotError: If ``items.item_ids`` lacks items of the split (when the fit is set up).
 
     Example:
@@ -209,7 +217,7 @@ class LISMonitor(pl.Callback):
 
     @property
     def results(self) -> list[Snapshot]:
-        """The snapshots so far, by step; those before a resume included."""
+        """The snapshots so far, by step, including those before a resume."""
         return list(self._results)
 
     @property
@@ -224,13 +232,13 @@ class LISMonitor(pl.Callback):
 
     @property
     def record_path(self) -> Path | None:
-        """File of the run's record, on the first process; None before the fit, and where it could not be made."""
+        """File of the run's record on the first process; None before the fit, or if it could not be made."""
         record = self._history.record
         return None if record is None else record.path
 
     @property
     def last_error(self) -> str | None:
-        """The last tolerated failure as text, None if there was none."""
+        """The last tolerated failure as text; None if there was none."""
         return self._failures.last
 
     @property
@@ -289,8 +297,8 @@ class LISMonitor(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not in `setup`: a module may still create submodules after it.
-        self._encoder = resolve(self.encode, pl_module, self.item_key)
-        snapshot.check(self._encoder, pl_module, self._batches)
+        self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
+        check_encoder(self._encoder, pl_module, self._batches)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -379,7 +387,7 @@ class LISMonitor(pl.Callback):
             self._scheduler.stop()
 
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
-        """Log and print the outcome of the run and close its record, whether it reached its end or not."""
+        """Log and print the outcome of the run and close its record, also after an exception."""
         self._concluded = True
         best = self.best
         if best is None:
@@ -393,11 +401,11 @@ class LISMonitor(pl.Callback):
     def _take_snapshot(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
     ) -> Judgement | None:
-        """Encode and score all items, and judge the run; None where that failed or the score is still to come."""
+        """Encode and score all items and return the judgement; None if that failed or the score is pending."""
         step = self._last_step = self._failures.step = trainer.global_step
         first = not self._results
         score: Callable[[], ScoredSnapshot] | None = None
-        with self._scheduler.taking(step), snapshot.undisturbed(pl_module):
+        with self._scheduler.taking(step), undisturbed(pl_module):
             with self._failures.tolerate("snapshot"):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
@@ -411,12 +419,12 @@ class LISMonitor(pl.Callback):
             return self._add_result(trainer, self._shared_result(trainer, score))
 
     def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        """Wait for the score in the background and judge the run; None where the score failed."""
-        with self._scheduler.waiting(), snapshot.undisturbed(pl_module):
+        """Wait for the score in the background and return the judgement; None if scoring failed."""
+        with self._scheduler.waiting(), undisturbed(pl_module):
             return self._add_result(trainer, self._shared_result(trainer, self._background.take))
 
     def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:
-        """Return the first process's score, on every process; None where scoring failed."""
+        """Return the first process's score on every process; None if scoring failed."""
         with self._failures.tolerate("snapshot"):
             result = self._save_embeddings(trainer, together(trainer, score))
             # Another machine may round differently, and all processes must reach the same verdict.
@@ -424,7 +432,7 @@ class LISMonitor(pl.Callback):
         return None
 
     def _save_embeddings(self, trainer: pl.Trainer, scored: ScoredSnapshot) -> Snapshot:
-        """Write the representations of a snapshot to disk if they are to be kept, and return its result."""
+        """Write the representations of a snapshot to disk if the retention keeps them, and return its result."""
         if scored.embeddings is not None:
             with on_first(trainer, strict=self._failures.strict), self._failures.tolerate("file"):
                 self._history.save_embeddings(self.split, scored.result, scored.embeddings, scored.model)

@@ -20,9 +20,9 @@ class LISEarlyStopping(pl.Callback):
     """Stop the training when the stop rule of the :class:`LISMonitor` in the same Trainer says so.
 
     The monitor's `rule` decides by paired comparisons of snapshots: after a warm-up, on a significant fall, on a
-    plateau, or at the ceiling. Each snapshot counts once, whatever the order of the two callbacks; failed ones do not
-    count. A change of verdict is printed. A run that is resumed after a stop trains until the next snapshot, and stops
-    there if the rule still says so.
+    plateau, or at the ceiling. Each successful snapshot counts once, whatever the order of the two callbacks. A change
+    of verdict is printed. A run that is resumed after a stop trains until the next snapshot, and stops there if the
+    rule still says so.
 
     Args:
         name: Name of the monitor to follow, if the Trainer has several.
@@ -89,19 +89,19 @@ class LISEarlyStopping(pl.Callback):
     def _monitor(self, trainer: pl.Trainer) -> LISMonitor:
         """Return the monitor to follow."""
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
-        every = [callback for callback in callbacks if isinstance(callback, LISMonitor)]
-        monitors = [monitor for monitor in every if self.name in (None, monitor.name)]
-        if len(monitors) != 1:
-            names = f" with the names {[monitor.name for monitor in every]}" if every else ""
+        monitors = [callback for callback in callbacks if isinstance(callback, LISMonitor)]
+        matching = [monitor for monitor in monitors if self.name in (None, monitor.name)]
+        if len(matching) != 1:
+            names = [monitor.name for monitor in monitors]
             raise ConfigError(
-                f"LISEarlyStopping stops on the snapshots of one LISMonitor, the Trainer has {len(every)}{names}: "
-                "Trainer(callbacks=[LISMonitor(split, items), LISEarlyStopping()]), and LISEarlyStopping(name=...) "
-                f"where there are several, got {self.name!r}."
+                f"LISEarlyStopping(name={self.name!r}) follows exactly one LISMonitor; the Trainer has {len(monitors)} "
+                f"with the names {names}: use Trainer(callbacks=[LISMonitor(split, items), LISEarlyStopping()]), and "
+                "LISEarlyStopping(name=...) if there are several monitors."
             )
-        return monitors[0]
+        return matching[0]
 
     def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
-        """Stop all processes if the judgement of any says so, print a new verdict, and return whether it stops."""
+        """Stop all processes if any of them judges so, print a new verdict, and return whether to stop."""
         stop = trainer.strategy.reduce_boolean_decision(judgement.stop, all=False)
         changed = judgement.verdict != self.verdict
         self.num_judged += 1
@@ -115,5 +115,7 @@ class LISEarlyStopping(pl.Callback):
                 f"one: {self.reason}. Verdict: {self.verdict}, {self.message}"
             )
         elif changed:
-            rank_zero_info(f"LISEarlyStopping: step {trainer.global_step}, going on: {self.verdict}, {self.message}")
+            rank_zero_info(
+                f"LISEarlyStopping: step {trainer.global_step}, training goes on: {self.verdict}, {self.message}"
+            )
         return stop

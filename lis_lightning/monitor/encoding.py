@@ -1,338 +1,178 @@
-"""Encoders of items: the module's own method, a function, or a submodule with pooling.
-
-A submodule with pooling (:class:`Encode`) serves Hugging Face and other models in an unchanged LightningModule.
-"""
+"""Encoding of all items with a module in training, as its Trainer computes."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, get_args
+import contextlib
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
 
-from lis_lightning.errors import ConfigError, ShapeError
-from lis_lightning.functional.pooling import Pooling, pool
-from lis_lightning.monitor.sharding import caller
+from lis_lightning.errors import LisWarning, ShapeError, SnapshotError
+from lis_lightning.monitor import sharding
+from lis_lightning.monitor.batches import Batches
+from lis_lightning.monitor.chunks import Chunk, item_ids_of
+from lis_lightning.monitor.encoder import Encoder
+from lis_lightning.monitor.isolation import random_state, restore_random_state, undisturbed
+from lis_lightning.monitor.submodule_encoder import BoundEncode
+from lis_lightning.scoring.metric import LeakageImpactScore
 
-Encoder = Callable[[Any, Any], Any]
-
-_MASK, _IDS = "attention_mask", "input_ids"
-_NEVER = {"labels"}  # given labels, a model would compute a loss
-# Passed if `forward` takes them: a key-value cache and logits over the vocabulary need more memory than the states.
-_SAVING = {"use_cache": False, "logits_to_keep": 1}
-
-
-@dataclass(frozen=True)
-class Encode:
-    """Take the representations of items from a submodule: ``LISMonitor(encode=Encode("model.text_model"))``.
-
-    The submodule is called with those values of an item batch whose keys are parameters of its `forward` (with all but
-    the item id, if it has none but ``**kwargs``). Of what it returns is read: a tensor; the first one of a tuple; of an
-    output object or dict ``last_hidden_state``, else the last of ``hidden_states``, or what `output` names. A tensor
-    [B, D] is taken as it is; one of [B, T, D] is pooled over its T positions, of which padding, on either side, does
-    not count.
-
-    Args:
-        submodule: Its dotted name in the LightningModule; ``""`` is the module itself. Name a backbone
-            (``"model.model"``) rather than a model with a head, whose work is lost.
-        pooling: ``"mean"`` of all real positions, ``"last"`` the last one, ``"cls"`` the first one, ``"eos"`` the last
-            one that holds an end-of-sequence token.
-        layer: Which hidden state: -1 the last one, -2 the one before it, 0 the embeddings.
-        output: Field of the output to read instead: ``"pooler_output"``, ``"image_embeds"``.
-        inputs: Parameter of `forward` -> key of the batch, where names differ or not all should be given.
-        mask: Key of the mask of real positions. One is needed where the submodule is given ``input_ids``; none is used
-            where it is given other things (pixels, say). None: no item is padded.
-        eos_token_id: For ``"eos"``; default: that of the submodule's ``config``.
-
-    Raises:
-        ConfigError: If `pooling` is unknown, or both `layer` and `output` are set.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> model = nn.ModuleDict({"tower": nn.Embedding.from_pretrained(torch.eye(3))})
-        >>> encode = Encode("tower", inputs={"input": "input_ids"}).bind(model)
-        >>> encode(model, {"input_ids": torch.tensor([[1, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])})
-        tensor([[0.0000, 0.5000, 0.5000]])
-    """
-
-    submodule: str
-    _: KW_ONLY
-    pooling: Pooling = "mean"
-    layer: int = -1
-    output: str | None = None
-    inputs: Mapping[str, str] | None = None
-    mask: str | None = _MASK
-    eos_token_id: int | Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        known = get_args(Pooling)
-        if self.pooling not in known:
-            raise ConfigError(f"`pooling` must be one of {list(known)}, got {self.pooling!r}.")
-        if self.output is not None and self.layer != -1:
-            raise ConfigError(
-                f"`layer` chooses a hidden state and `output` another field, got layer={self.layer} and "
-                f"output={self.output!r}; set one of them."
-            )
-
-    def bind(self, module: nn.Module, item_key: str = "item_id") -> BoundEncode:
-        """Return the encoder of one module.
-
-        Args:
-            module: What holds the submodule.
-            item_key: Key of the item ids in a batch, which are never given to the submodule.
-
-        Raises:
-            ConfigError: If there is no such submodule or layer, or no token that ends a sequence is known.
-        """
-        return BoundEncode(self, module, item_key)
+Value = TypeVar("Value")
 
 
-class BoundEncode:
-    """An :class:`Encode` bound to a module; called with the module and a batch, returns [B, D]."""
+def encode_items(
+    trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encode: Encoder, item_key: str = "item_id"
+) -> Generator[tuple[list[Any], Tensor], None, None]:
+    """Yield the ids and representations of item batches, computed as the Trainer computes.
 
-    def __init__(self, spec: Encode, module: nn.Module, item_key: str) -> None:
-        self.spec = spec
-        self.item_key = item_key
-        part = _find(module, spec.submodule)
-        self._call = caller(module, part)
-        inner = _inner(part)
-        self._name = f"{type(inner).__name__}.forward"
-        self._parameters = inspect.signature(inner.forward).parameters
-        self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
-        config = getattr(inner, "config", None)
-        self._eos = _eos(spec, config)
-        _check_layer(spec, config)
-        # Models of transformers return hidden states on request, most of them through `**kwargs`.
-        self._can_ask = "output_hidden_states" in self._parameters or (self._takes_any and config is not None)
-        self._asks = spec.layer != -1 or spec.output == "hidden_states"
-
-    def check(self, batch: Mapping[str, Any]) -> None:
-        """Check that a batch holds what the submodule needs, without calling it.
-
-        Raises:
-            ConfigError: If it holds nothing that the submodule takes, lacks something it needs, or lacks the mask.
-        """
-        self._mask(self._arguments(batch), batch)
-
-    def __call__(self, module: Any, batch: Mapping[str, Any]) -> Tensor:
-        """Return the representations of a batch, [B, D]; the module is the one that this was bound to."""
-        arguments = self._arguments(batch)
-        states = self._read(self._run(arguments))
-        if states is None and self._can_ask and not self._asks:
-            self._asks = True  # a model with a head returns hidden states only on request
-            states = self._read(self._run(arguments))
-        if states is None:
-            raise ConfigError(
-                f"{self._name} of {self.spec.submodule!r} returned neither `last_hidden_state` nor `hidden_states`; "
-                "set `Encode(output=...)` to the field that holds the representations, or name its backbone."
-            )
-        if states.ndim == 2:
-            return states
-        if states.ndim != 3:
-            raise ShapeError(
-                f"{self._name} of {self.spec.submodule!r} gave {list(states.shape)}; [B, D], or [B, T, D] to "
-                "be pooled, is needed. Pass a function as `encode`."
-            )
-        return self._pooled(states, arguments, batch)
-
-    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a batch that are arguments of the submodule."""
-        offered = {name: value for name, value in batch.items() if name != self.item_key}
-        if self.spec.inputs is not None:
-            absent = sorted(set(self.spec.inputs.values()) - set(batch))
-            if absent:
-                raise ConfigError(f"An item batch has no {absent}, which `Encode(inputs=...)` names: {sorted(batch)}.")
-            arguments = {name: batch[key] for name, key in self.spec.inputs.items()}
-        else:
-            arguments = {name: offered[name] for name in self._parameters if name in offered and name not in _NEVER}
-            if not arguments and self._takes_any:
-                arguments = offered
-        needed = [
-            name
-            for name, one in self._parameters.items()
-            if one.default is one.empty and one.kind in {one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY}
-        ]
-        absent = [name for name in needed if name not in arguments]
-        if absent or not arguments:
-            raise ConfigError(
-                f"{self._name} of {self.spec.submodule!r} takes {list(self._parameters)}"
-                f"{f' and needs {absent}' if absent else ''}, an item batch has {sorted(offered)}: let the collate "
-                "function use its names, or map them: Encode(..., inputs={'its parameter': 'key of the batch'})."
-            )
-        return arguments
-
-    def _run(self, arguments: Mapping[str, Any]) -> Any:
-        """Call the submodule."""
-        options: dict[str, Any] = {name: value for name, value in _SAVING.items() if name in self._parameters}
-        if self._asks and self._can_ask:
-            options |= {"output_hidden_states": True, "return_dict": True}
-        return self._call(**{**options, **arguments})
-
-    def _read(self, output: Any) -> Tensor | None:
-        """Return the representations in the output of the submodule; None if hidden states must be requested."""
-        if isinstance(output, list | tuple):
-            output = next((one for one in output if isinstance(one, Tensor)), None)
-        plain = isinstance(output, Tensor)
-        if plain and self.spec.layer == -1 and self.spec.output is None:
-            tensor: Tensor = output
-            return tensor
-        if self.spec.output is not None:
-            value = _field(output, self.spec.output)
-            if not isinstance(value, Tensor):
-                fields = (
-                    [] if plain else sorted(map(str, output)) if isinstance(output, Mapping) else sorted(vars(output))
-                )
-                raise ConfigError(
-                    f"{self._name} of {self.spec.submodule!r} returned no tensor {self.spec.output!r}, only {fields}."
-                )
-            return value
-        last = _field(output, "last_hidden_state")
-        if self.spec.layer == -1 and isinstance(last, Tensor):
-            return last
-        return self._state(_field(output, "hidden_states"))
-
-    def _state(self, states: Any) -> Tensor | None:
-        """Return the hidden state of the chosen layer; None if hidden states must be requested."""
-        if states is None and (self.spec.layer == -1 or self._can_ask):
-            return None
-        count = len(states or ())
-        if not -count <= self.spec.layer < count:
-            raise ConfigError(
-                f"{self._name} of {self.spec.submodule!r} returned {count} hidden states, layer={self.spec.layer} is "
-                "not among them."
-            )
-        chosen: Tensor = states[self.spec.layer]
-        return chosen
-
-    def _pooled(self, states: Tensor, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
-        """Pool hidden states [B, T, D] to one vector per item."""
-        mask = self._mask(arguments, batch)
-        if mask is None:
-            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        ids = arguments.get(_IDS, batch.get(_IDS)) if self.spec.pooling == "eos" else None
-        for what, tensor in (("mask", mask), ("tokens", ids)):
-            if tensor is not None and tensor.shape != states.shape[:2]:
-                raise ShapeError(
-                    f"{self._name} of {self.spec.submodule!r} gave states {list(states.shape)}, but the {what} of the "
-                    f"batch: {list(tensor.shape)}. If no item is padded set `Encode(mask=None)`; else pass a function "
-                    "as `encode`."
-                )
-        return pool(states, mask.bool(), self.spec.pooling, ids=ids, eos=self._eos)
-
-    def _mask(self, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor | None:
-        """Return the mask of real positions; None if no position is padding."""
-        name = self.spec.mask
-        given = {*arguments, *(self.spec.inputs or {}).values()}
-        if self.spec.pooling == "eos" and _IDS not in given:
-            raise ConfigError(
-                f"Pooling 'eos' finds a token among `{_IDS}`, but {self._name} of {self.spec.submodule!r} is given "
-                f"{sorted(arguments)}. Choose another pooling."
-            )
-        if name is None or (name == _MASK and not given & {_MASK, _IDS}):
-            return None
-        mask: Tensor | None = arguments.get(name, batch.get(name))
-        if mask is None:
-            raise ConfigError(
-                f"An item batch has no {name!r}, only {sorted(map(str, batch))}: without it padding would be pooled. "
-                "Let the collate function return it, name it by `Encode(mask=...)`, or set `mask=None` if no item is "
-                "padded."
-            )
-        return mask
-
-
-def resolve(encode: Encoder | Encode | str | None, module: nn.Module, item_key: str = "item_id") -> Encoder:
-    """Return a function of the module and a batch that gives [B, D].
+    Batches are converted by the precision plugin and moved by the strategy. The encode runs in the plugin's forward
+    context (autocast as in training) while the Trainer is in its validation stage, so that hooks which augment training
+    batches do nothing. A batch that does not fit into memory is encoded in halves, and later batches are no larger. If
+    a forward is a collective operation (FSDP), all processes run the same number of them. Call it within
+    :func:`undisturbed`.
 
     Args:
-        encode: Such a function; an :class:`Encode` or the name of a submodule; None for the module's `encode_items`.
+        trainer: The Trainer in charge.
         module: The module in training.
-        item_key: Key of the item ids in a batch.
+        batches: Item batches, dicts with `item_key`.
+        encode: Called with the module and a batch; returns [B, D].
+        item_key: Key of the ids in a batch.
+
+    Yields:
+        The B ids of a batch, and its representations: [B, D] float32, on the device they were computed on.
 
     Raises:
-        ConfigError: If the module lacks what is named.
+        SnapshotError: If a batch is not a dict or has no `item_key`.
+        ShapeError: If `encode` does not return a tensor with one row per item.
     """
-    if isinstance(encode, str):
-        encode = Encode(encode)
-    if isinstance(encode, Encode):
-        return encode.bind(module, item_key)
-    if encode is None:
-        if not callable(getattr(module, "encode_items", None)):
-            raise ConfigError(
-                f"{type(module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
-                "`LISMonitor(encode=...)`, the name of a submodule or a function of the module and a batch."
+
+    def encode_chunk(chunk: Chunk) -> tuple[list[Any], Tensor]:
+        batch = chunk.batch()
+        ids = item_ids_of(batch, item_key)
+        with _validation_stage(trainer), trainer.precision_plugin.forward_context():
+            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+            return ids, _checked(encode(module, moved), ids)
+
+    with batches.generators_restored(), sharding.ready(module):
+        if sharding.sharded(trainer, module):
+            for chunk, own in _in_lockstep(trainer, batches):
+                result = encode_chunk(chunk)
+                if own:
+                    yield result
+        else:
+            for chunk in batches.chunks():
+                yield from _in_halves(encode_chunk, chunk, batches)
+
+
+def check_encoder(encode: Encoder, module: nn.Module, batches: Batches) -> None:
+    """Check before training, on a batch of one item, that the encoder finds what it needs in a batch.
+
+    Raises:
+        ConfigError: If it does not; see :class:`lis_lightning.monitor.Encode`.
+    """
+    if isinstance(encode, BoundEncode):
+        batch = None
+        with undisturbed(module), batches.generators_restored(), contextlib.suppress(Exception):
+            batch = batches.first()  # an item that cannot be read is reported by the first snapshot
+        if isinstance(batch, Mapping):
+            encode.check(batch)
+
+
+def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
+    """Feed encoded items to a metric, and return the number of items that are not in its split.
+
+    Args:
+        encoded: Ids and representations; read to the end.
+        metric: The metric to update.
+        item_ids: Item ids of its split.
+    """
+    split_items = set(np.asarray(item_ids).tolist())
+    skipped = 0
+    with contextlib.closing(encoded):
+        for ids, embeddings in encoded:
+            rows = [row for row, item in enumerate(ids) if item in split_items]
+            skipped += len(ids) - len(rows)
+            if rows:
+                metric.update([ids[row] for row in rows], embeddings[rows].to(metric.device))
+    return skipped
+
+
+def _in_halves(encode: Callable[[Chunk], Value], chunk: Chunk, batches: Batches) -> Iterator[Value]:
+    """Encode a chunk, in halves if memory runs out; a failed attempt does not change the random states."""
+    pending = [chunk]
+    while pending:
+        part = pending.pop(0)
+        state = random_state()
+        try:
+            result = encode(part)
+        except Exception as error:
+            if len(part) < 2 or not _out_of_memory(error):
+                raise
+        else:
+            yield result
+            continue
+        # Outside the handler, in which the error still references the frames and tensors of the failed attempt.
+        restore_random_state(state)
+        garbage_collection_cuda()
+        first_time = batches.limit is None
+        batches.limit = (len(part) + 1) // 2
+        pending = [*part.split(batches.limit), *pending]
+        if first_time:
+            warnings.warn(
+                f"LISMonitor: {len(part)} items did not fit into memory together. They are encoded in halves, and "
+                f"later batches are no larger; set `batch_size={batches.limit}` or less to avoid the failed attempt.",
+                LisWarning,
+                stacklevel=2,
             )
-        return lambda module, batch: module.encode_items(batch)
-    return encode
 
 
-def check_encode(encode: Any) -> None:
-    """Check the type of the argument `encode`.
+def _out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that memory ran out; Lightning does not recognise all of them."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or is_oom_error(error) or "not enough memory" in str(error)
 
-    Raises:
-        ConfigError: If it is neither a function nor an :class:`Encode`, the name of a submodule, or None.
-    """
-    if not (encode is None or isinstance(encode, Encode | str) or callable(encode)) or isinstance(encode, nn.Module):
-        raise ConfigError(
-            "`encode` must be a function of the module and a batch, an `Encode`, or the name of a submodule, got "
-            f"{type(encode).__name__}."
+
+def _in_lockstep(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk, bool]]:
+    """Yield this process's chunks with True, then spare ones with False until all processes have finished."""
+    chunks = batches.chunks()
+    while True:
+        chunk, error = None, None
+        try:
+            chunk = next(chunks, None)
+        except Exception as caught:
+            error = caught
+        status = torch.tensor([chunk is not None, error is not None], dtype=torch.float32)
+        remaining, failed = trainer.strategy.reduce(status.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        if failed:
+            raise error or SnapshotError("another process could not read its items")
+        if not remaining:
+            return
+        yield (batches.spare(), False) if chunk is None else (chunk, True)
+
+
+def _checked(output: Any, ids: list[Any]) -> Tensor:
+    """Return the output of `encode` as float32; raise unless it has one row per item."""
+    if not isinstance(output, Tensor):
+        raise ShapeError(
+            f"`encode` must return a tensor of shape [{len(ids)}, D], got {type(output).__name__}. Return the pooled "
+            "embedding, not the whole output of the model."
         )
+    if output.ndim != 2 or output.shape[0] != len(ids):
+        raise ShapeError(f"`encode` must return [{len(ids)}, D] for {len(ids)} items, got {list(output.shape)}.")
+    return output.detach().float()
 
 
-def _find(module: nn.Module, name: str) -> nn.Module:
-    """Return a submodule by name; an unknown name raises with the closest ones."""
+@contextlib.contextmanager
+def _validation_stage(trainer: pl.Trainer) -> Iterator[None]:
+    """Put the Trainer into its validation stage, for hooks that read `trainer.training`."""
+    stage = trainer.state.stage
+    trainer.validating = True
     try:
-        return module.get_submodule(name)
-    except AttributeError:
-        names = [child for child, _ in module.named_modules() if child]
-        last = name.rpartition(".")[2]
-        near = [child for child in names if child.rpartition(".")[2] == last]
-        near = [*near, *(one for one in difflib.get_close_matches(name, names, n=3) if one not in near)][:3]
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"It has {_some(module)}."
-        raise ConfigError(f"{type(module).__name__} has no submodule {name!r}. {hint}") from None
-
-
-def _some(module: nn.Module) -> list[str]:
-    """Return the names of the direct children of a module."""
-    return [name for name, _ in module.named_children()]
-
-
-def _inner(part: nn.Module) -> Any:
-    """Return the module with the original `forward`, inside a compiled module or a PEFT wrapper."""
-    part = getattr(part, "_orig_mod", part)
-    base = getattr(part, "get_base_model", None)
-    return base() if callable(base) else part
-
-
-def _field(output: Any, name: str) -> Any:
-    """Return a field of an output object or dict; None if it has none."""
-    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-
-
-def _eos(spec: Encode, config: Any) -> tuple[int, ...]:
-    """Return the ids of the end-of-sequence tokens; empty unless the pooling needs them."""
-    if spec.pooling != "eos":
-        return ()
-    token_id = spec.eos_token_id
-    if token_id is None:
-        token_id = getattr(config, "eos_token_id", None)
-    if token_id is None:
-        raise ConfigError(
-            f"Pooling 'eos' needs the token that ends a sequence, and {spec.submodule!r} has no `config.eos_token_id`: "
-            "set Encode(eos_token_id=tokenizer.eos_token_id)."
-        )
-    return tuple(token_id) if isinstance(token_id, Iterable) else (token_id,)
-
-
-def _check_layer(spec: Encode, config: Any) -> None:
-    """Raise if the model's configuration says that it has no such layer."""
-    layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and not -layers - 1 <= spec.layer <= layers:
-        raise ConfigError(
-            f"`layer` must be from {-layers - 1} to {layers} for the {layers} layers of {spec.submodule!r}, got "
-            f"{spec.layer}."
-        )
+        yield
+    finally:
+        trainer.state.stage = stage

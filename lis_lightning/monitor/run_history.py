@@ -1,8 +1,8 @@
-"""The results of a run so far, its record on disk, and the part of them that a checkpoint holds.
+"""History of a run: its results so far, their record on disk, and their state in a checkpoint.
 
 A result holds a number per user, so a curve of hundreds of results would outgrow the checkpoint of a small model. A
-checkpoint holds every logged number, but the per-user numbers only of those results that the stop rule can compare
-again; :func:`recovered` reads the others back from the record, bit for bit.
+checkpoint holds every logged number, but per-user numbers only for the results that the stop rule can compare again;
+:func:`recovered` reads the others back from the record, bit for bit.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class RunHistory:
         Returns:
             Whether the state was restored.
         """
-        if differs := changed(state["evaluator"], evaluator):
+        if differences := changed(state["evaluator"], evaluator):
             rank_zero_warn(
-                f"LISMonitor: the checkpoint's curve was measured otherwise: {differs}. Its snapshots stay in "
-                f"{state['record']}; a new curve and a new record start here.",
+                f"LISMonitor: the checkpoint's curve was measured with other settings: {differences}. Its snapshots "
+                f"stay in {state['record']}; a new curve and a new record start here.",
                 category=LisWarning,
             )
             return False
@@ -128,10 +128,11 @@ class RunHistory:
             model: Class of the module.
 
         Raises:
-            OSError: If the disk refuses.
+            OSError: If the file cannot be written.
             ConfigError: If the precision cannot hold the representations.
         """
         store = self._store
+        # Not `<`: a NaN of an earlier result does not keep this one from being the best.
         best = math.isfinite(result.ais) and all(not earlier.ais >= result.ais for earlier in self.results)
         if store is not None and (store.retention.keep != "best" or best):
             about = {"model": f"{model.__module__}.{model.__qualname__}", "run_id": self.run_id}
@@ -180,7 +181,7 @@ class RunHistory:
             cut_short_by: Type of the exception that ended the run; None if it reached its end.
 
         Raises:
-            RecordError: If the disk refuses.
+            RecordError: If the record cannot be written.
         """
         if self.record is not None:
             verdict = self.results[-1].verdict
@@ -190,21 +191,21 @@ class RunHistory:
         """Write a failure to the record, if there is one.
 
         Raises:
-            RecordError: If the disk refuses.
+            RecordError: If the record cannot be written.
         """
         if self.record is not None:
             self.record.status("failure", **failure)
 
     def _open(self, folder: Path, scorer: Scorer, config: Mapping[str, Any]) -> Record:
-        """Continue the run's record from the last result they share, or create one under a free name."""
+        """Continue the run's record from the last result they share, or create one under an unused name."""
         path = Record.find(folder, self.run_id)
         if path is None:
-            free = folder / f"{self._stem}.jsonl"
+            unused = folder / f"{self._stem}.jsonl"
             versions = count(1)
-            while free.exists():
-                free = folder / f"{self._stem}-v{next(versions)}.jsonl"
+            while unused.exists():
+                unused = folder / f"{self._stem}-v{next(versions)}.jsonl"
             facts = scorer.describe()
-            return Record.create(free, run_id=self.run_id, split_hash=facts["hash"], split=facts, config=config)
+            return Record.create(unused, run_id=self.run_id, split_hash=facts["hash"], split=facts, config=config)
         continued = Record.open(path, split_hash=scorer.split.hash)
         recorded = {result.step: result for result in Record.read(path)[1]}
         last_shared = -1
@@ -228,22 +229,27 @@ def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
     before = results[: max(len(results) - patience, 0)]
     whole = set(range(len(before), len(results)))
     for task in [None, *(results[-1].tasks if results else ())]:
-        gains = [result.ais if task is None else result.tasks[task].ais for result in before]
+        gains = _gains(before, task)
         if gains and not np.isnan(gains).all():
             whole |= {int(np.nanargmax(gains)), int(np.flatnonzero(~np.isnan(gains))[0])}
-    return record.pack(
-        without_items(result) if index in whole else without_users(result) for index, result in enumerate(results)
-    )
+    reduced = []
+    for index, result in enumerate(results):
+        reduced.append(without_items(result) if index in whole else without_users(result))
+    return record.pack(reduced)
+
+
+def _gains(results: Sequence[Snapshot], task: str | None) -> list[float]:
+    """Return the AIS of a task, or of the first task if None, in each result."""
+    if task is None:
+        return [result.ais for result in results]
+    return [result.tasks[task].ais for result in results]
 
 
 def without_users(result: AnyResult) -> AnyResult:
     """Return a result without its per-user numbers; the ceilings stay, since all results of a run share them."""
-    return dataclasses.replace(
-        without_items(result),
-        influence=NO_USERS,
-        tasks={name: without_users(task) for name, task in result.tasks.items()},
-        periods=tuple(without_users(period) for period in result.periods),
-    )
+    tasks = {name: without_users(task) for name, task in result.tasks.items()}
+    periods = tuple(without_users(period) for period in result.periods)
+    return dataclasses.replace(without_items(result), influence=NO_USERS, tasks=tasks, periods=periods)
 
 
 def without_items(result: AnyResult) -> AnyResult:
@@ -259,11 +265,13 @@ def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
         results: The results of the checkpoint, from :func:`packed`.
         path: The run's record; if None, missing or damaged, the results are returned as they are.
     """
+    if path is None:
+        return list(results)
     try:
-        recorded = {} if path is None else {result.step: result for result in Record.read(path)[1]}
+        recorded = {result.step: result for result in Record.read(path)[1]}
     except RecordError:
         return list(results)
-    return [recorded[one.step] if _same(one, recorded.get(one.step)) else one for one in results]
+    return [_if_same(recorded.get(result.step), result) for result in results]
 
 
 def judge_result(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
@@ -282,8 +290,12 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {before.get(name)!r} became {now[name]!r}" for name in names)
 
 
-def _same(one: Snapshot, other: Snapshot | None) -> bool:
+def _if_same(recorded: Snapshot | None, result: Snapshot) -> Snapshot:
+    """Return the recorded result of a snapshot if it is the same, else `result`."""
+    return recorded if recorded is not None and _same(result, recorded) else result
+
+
+def _same(left: Snapshot, right: Snapshot | None) -> bool:
     """Return whether two results are of the same snapshot: all logged numbers are equal, timings included."""
-    return other is not None and {name: repr(value) for name, value in one.scalars().items()} == {
-        name: repr(value) for name, value in other.scalars().items()
-    }
+    # By `repr`, since NaN does not equal itself.
+    return right is not None and repr(sorted(left.scalars().items())) == repr(sorted(right.scalars().items()))

@@ -7,23 +7,18 @@ list is due, at most once per optimizer step::
     LISMonitor(split, items, schedule=LogSpaced(10, per_decade=4))
     LISMonitor(split, items, schedule=[EveryValidation(), OnFile(), OnSignal("SIGUSR2")])
 
-A schedule is a function of two moments, now and the last snapshot, so that a resumed run continues the same sequence.
-Clocks, signals and files can differ between processes: for these only the first process is asked, every few steps, and
-its answer is broadcast.
+A schedule is a function of two moments, now and the last snapshot, so a resumed run continues the same sequence.
+Clocks can differ between processes: a schedule that reads one is asked on the first process only, every few steps, and
+the answer is broadcast. :mod:`lis_lightning.monitor.on_demand` has the schedules that react to a user's request.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -38,9 +33,9 @@ class Moment:
         step: Optimizer steps taken.
         epoch: Epochs completed.
         validations: Validation runs begun.
-        seconds: Wall-clock time of the training, of the parts before a resume too, without the raw snapshot.
-        spent: Seconds that the training waited for snapshots, without the raw one.
-        cost: Seconds that it waited for the last one.
+        seconds: Wall-clock time of the training, including the time before a resume, excluding the raw snapshot.
+        spent: Seconds that the training has waited for snapshots, excluding the raw one.
+        cost: Seconds that the training waited for the last snapshot.
 
     Example:
         >>> Moment(step=200, epoch=1).step
@@ -68,31 +63,30 @@ class Schedule(ABC):
 
     @abstractmethod
     def due(self, now: Moment, last: Moment) -> bool:
-        """Return whether a snapshot is due now, after the last one (the raw one, if there was no other)."""
+        """Return whether a snapshot is due now; `last` is the moment of the last snapshot, at first the raw one."""
 
 
 class LocalSchedule(Schedule):
     """A schedule whose answer can differ between processes: only the first process is asked."""
 
 
-class OnDemand(LocalSchedule):
-    """A schedule that is due when a user requests a snapshot."""
+class Periodic(Schedule):
+    """Base class of schedules that are due at every `n`-th count of one field of :class:`Moment`."""
 
-    @abstractmethod
-    def start(self, folder: Path) -> None:
-        """Start listening for requests; `folder` is the folder of the run."""
+    n: int
+    counter: ClassVar[str]  # field of Moment
+    unit: ClassVar[str]
 
-    @abstractmethod
-    def taken(self) -> None:
-        """Clear the request: a snapshot has been taken."""
+    def __post_init__(self) -> None:
+        _check_whole(type(self).__name__, "n", self.n, self.unit)
 
-    @abstractmethod
-    def stop(self) -> None:
-        """Stop listening."""
+    @override
+    def due(self, now: Moment, last: Moment) -> bool:
+        return bool(getattr(now, self.counter) // self.n > getattr(last, self.counter) // self.n)
 
 
 @dataclass(frozen=True)
-class EverySteps(Schedule):
+class EverySteps(Periodic):
     """Every `n` optimizer steps, however many batches each takes.
 
     Example:
@@ -101,17 +95,12 @@ class EverySteps(Schedule):
     """
 
     n: int
-
-    def __post_init__(self) -> None:
-        _check_whole("EverySteps", "n", self.n, "optimizer step")
-
-    @override
-    def due(self, now: Moment, last: Moment) -> bool:
-        return now.step // self.n > last.step // self.n
+    counter: ClassVar[str] = "step"
+    unit: ClassVar[str] = "optimizer step"
 
 
 @dataclass(frozen=True)
-class EveryEpochs(Schedule):
+class EveryEpochs(Periodic):
     """At the last batch of every `n`-th epoch, before callbacks that act on the end of the epoch.
 
     Example:
@@ -120,17 +109,12 @@ class EveryEpochs(Schedule):
     """
 
     n: int = 1
-
-    def __post_init__(self) -> None:
-        _check_whole("EveryEpochs", "n", self.n, "epoch")
-
-    @override
-    def due(self, now: Moment, last: Moment) -> bool:
-        return now.epoch // self.n > last.epoch // self.n
+    counter: ClassVar[str] = "epoch"
+    unit: ClassVar[str] = "epoch"
 
 
 @dataclass(frozen=True)
-class EveryValidation(Schedule):
+class EveryValidation(Periodic):
     """Before every `n`-th validation run of the Trainer.
 
     With it, stock ``EarlyStopping(monitor="lis/ais")`` and ``ModelCheckpoint(monitor="lis/ais")``, which read the
@@ -143,13 +127,8 @@ class EveryValidation(Schedule):
     """
 
     n: int = 1
-
-    def __post_init__(self) -> None:
-        _check_whole("EveryValidation", "n", self.n, "validation run")
-
-    @override
-    def due(self, now: Moment, last: Moment) -> bool:
-        return now.validations // self.n > last.validations // self.n
+    counter: ClassVar[str] = "validations"
+    unit: ClassVar[str] = "validation run"
 
 
 @dataclass(frozen=True)
@@ -177,9 +156,8 @@ class LogSpaced(Schedule):
 
     def _passed(self, step: int) -> int:
         """Return the number of scheduled steps up to and including `step`."""
-        return max(
-            0, 1 + math.floor(self.per_decade * math.log10((step + 0.5) / self.first))
-        )  # scheduled steps are rounded
+        decades = math.log10((step + 0.5) / self.first)  # scheduled steps are rounded, hence the half
+        return max(0, 1 + math.floor(self.per_decade * decades))
 
 
 @dataclass(frozen=True)
@@ -247,143 +225,6 @@ class Budget(LocalSchedule):
     @override
     def due(self, now: Moment, last: Moment) -> bool:
         return now.spent + now.cost <= self.share * now.seconds
-
-
-@dataclass
-class OnFile(OnDemand):
-    """When a file appears: ``touch RUN/snapshot``. The file is removed when the snapshot has been taken.
-
-    Args:
-        path: The file; relative to the folder of the run's record.
-        poll_seconds: Seconds between checks for the file; shared file systems can be slow.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     schedule = OnFile("now")
-        ...     schedule.start(Path(folder))
-        ...     (Path(folder) / "now").touch()
-        ...     schedule.due(Moment(seconds=1.0), last=Moment())
-        True
-    """
-
-    path: str = "snapshot"
-    poll_seconds: float = 1.0
-    _file: Path | None = field(default=None, init=False, repr=False)
-    _seen: float | None = field(default=None, init=False, repr=False)
-    _served: float | None = field(default=None, init=False, repr=False)
-    _next_look: float = field(default=0.0, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.poll_seconds >= 0:
-            raise ConfigError(f"`OnFile(poll_seconds)` must be at least 0, got {self.poll_seconds}.")
-
-    @override
-    def start(self, folder: Path) -> None:
-        self._file = folder / self.path
-        self._seen = self._served = None
-        self._next_look = 0.0
-
-    @override
-    def due(self, now: Moment, last: Moment) -> bool:
-        if self._file is None or now.seconds < self._next_look:
-            return False
-        self._next_look = now.seconds + self.poll_seconds
-        try:
-            self._seen = self._file.stat().st_mtime
-        except OSError:
-            self._seen = None
-        return self._seen is not None and self._seen != self._served
-
-    @override
-    def taken(self) -> None:
-        if self._file is not None and self._seen is not None:
-            self._served = self._seen  # a file that cannot be removed must not trigger at every step
-            with contextlib.suppress(OSError):
-                self._file.unlink()
-
-    @override
-    def stop(self) -> None:
-        self._file = None
-
-
-@dataclass
-class OnSignal(OnDemand):
-    """When the process gets a signal: ``kill -USR1 PID``; with several processes, the first of them (rank 0).
-
-    Args:
-        name: The signal. Lightning's automatic requeue under SLURM uses SIGUSR1: use SIGUSR2 there.
-
-    Example:
-        >>> schedule = OnSignal("SIGUSR2")
-        >>> schedule.ask()
-        >>> schedule.due(Moment(), last=Moment())
-        True
-    """
-
-    name: str = "SIGUSR1"
-    _asked: bool = field(default=False, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.name not in signal.Signals.__members__:
-            raise ConfigError(f"`OnSignal(name)` must be a signal such as 'SIGUSR1', got {self.name!r}.")
-
-    @override
-    def start(self, folder: Path) -> None:
-        self._asked = False
-        _Switchboard.add(signal.Signals[self.name], self)
-
-    @override
-    def due(self, now: Moment, last: Moment) -> bool:
-        return self._asked
-
-    @override
-    def taken(self) -> None:
-        self._asked = False
-
-    @override
-    def stop(self) -> None:
-        _Switchboard.remove(signal.Signals[self.name], self)
-
-    def ask(self) -> None:
-        """Request a snapshot, as the signal does."""
-        self._asked = True
-
-
-class _Switchboard:
-    """One handler per signal, shared by all schedules that listen for it (several monitors can)."""
-
-    _waiting: dict[int, list[OnSignal]] = {}  # noqa: RUF012  # per process, like signal handlers
-    _before: dict[int, Any] = {}  # noqa: RUF012
-
-    @classmethod
-    def add(cls, number: signal.Signals, waiting: OnSignal) -> None:
-        present = cls._waiting.setdefault(number, [])
-        if not present:
-            if threading.current_thread() is not threading.main_thread():
-                raise ConfigError(f"OnSignal({number.name!r}) needs a fit in the main thread; use OnFile() elsewhere.")
-            before = signal.getsignal(number)
-            if before not in (signal.SIG_DFL, signal.SIG_IGN):
-                raise ConfigError(
-                    f"OnSignal({number.name!r}): the signal has a handler already, {before!r} (Lightning requeues "
-                    "SLURM jobs by SIGUSR1); use another one, such as OnSignal('SIGUSR2')."
-                )
-            cls._before[number] = signal.signal(number, cls._handle)
-        if not any(schedule is waiting for schedule in present):
-            present.append(waiting)
-
-    @classmethod
-    def remove(cls, number: signal.Signals, waiting: OnSignal) -> None:
-        present = cls._waiting.get(number, [])
-        if any(schedule is waiting for schedule in present):
-            cls._waiting[number] = [schedule for schedule in present if schedule is not waiting]
-            if not cls._waiting[number]:
-                signal.signal(number, cls._before.pop(number))
-
-    @classmethod
-    def _handle(cls, number: int, frame: FrameType | None) -> None:
-        for waiting in cls._waiting.get(number, []):
-            waiting.ask()
 
 
 def _check_whole(schedule: str, name: str, value: Any, unit: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.monitor.schedule import EverySteps, LocalSchedule, Moment, OnDemand, Schedule
+from lis_lightning.monitor.on_demand import OnDemand
+from lis_lightning.monitor.schedule import EverySteps, LocalSchedule, Moment, Schedule
 
 # Optimizer steps between broadcasts of the first process's answer; each broadcast synchronises all processes.
 SHARED_EVERY = 10
@@ -36,7 +37,7 @@ class Scheduler:
         self._now = Moment()
         self._running = False
         self._began = 0.0
-        self._asked = 0
+        self._last_decided = 0
         self._shared = False
 
     def start(self, folder: Path, *, step: int, epoch: int, shared: bool) -> None:
@@ -80,9 +81,9 @@ class Scheduler:
             return False
         if not self._shared:
             return any(schedule.due(now, last) for schedule in self._local)
-        if step // SHARED_EVERY == self._asked // SHARED_EVERY:
+        if step // SHARED_EVERY == self._last_decided // SHARED_EVERY:
             return False
-        self._asked = step
+        self._last_decided = step
         return decide(any(schedule.due(now, last) for schedule in self._local))
 
     @contextlib.contextmanager
@@ -149,7 +150,7 @@ def make_scheduler(every_n_steps: int | None, schedule: Schedule | Sequence[Sche
     for item in schedules:
         if not isinstance(item, Schedule):
             raise ConfigError(
-                f"`schedule` must be a schedule of `lis_lightning.monitor.schedule` or a list of them, got {item!r}: "
+                f"`schedule` must be a schedule of `lis_lightning.monitor` or a list of them, got {item!r}: "
                 "for example EverySteps(200) or [LogSpaced(10), OnFile()]."
             )
     if every_n_steps is not None:

@@ -1,4 +1,4 @@
-"""Calling a submodule of a model that is sharded over several processes.
+"""Calls of a submodule in a model that FSDP2 shards over several processes.
 
 FSDP2 (``fully_shard``) gathers parameters in hooks of `forward`. Calling a submodule directly bypasses the hooks of the
 modules around it, and the first module that runs becomes the FSDP root: if that is a submodule, the next training step
@@ -33,7 +33,10 @@ def ready(module: nn.Module) -> Iterator[None]:
         module: Any module; nothing happens unless ``fully_shard`` was applied to parts of it.
     """
     modules = _fsdp_modules(module)
-    roots = [root for name, root in modules.items() if not any(_within(name, outer) for outer in modules)]
+    roots = []
+    for name, child in modules.items():
+        if not any(_within(name, outer) for outer in modules):
+            roots.append(child)
     for root in roots:
         _with_forward(root, lambda: None)()
     try:

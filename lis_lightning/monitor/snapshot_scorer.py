@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import SnapshotError
-from lis_lightning.monitor import snapshot
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
+from lis_lightning.monitor.encoder import Encoder
+from lis_lightning.monitor.encoding import collect, encode_items
 from lis_lightning.monitor.processes import together
 from lis_lightning.results import record
 from lis_lightning.results.snapshot import Snapshot
@@ -57,14 +58,17 @@ class SnapshotScorer:
         self.metric = LeakageImpactScore(split, ceilings=())
 
     def encode(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str
+        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str
     ) -> tuple[Tensor, int]:
-        """Return the representations of the split's items, alike on all processes, and this one's number of others."""
+        """Return the representations of the split's items, equal on all processes, and the number of skipped items.
+
+        Skipped are the items of this process's share that are not in the split.
+        """
 
         def share() -> int:
             self.metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
-            encoded = snapshot.encode_items(trainer, module, batches, encoder, item_key)
-            return snapshot.collect(encoded, self.metric, self.split.item_ids)
+            encoded = encode_items(trainer, module, batches, encoder, item_key)
+            return collect(encoded, self.metric, self.split.item_ids)
 
         try:
             skipped = together(trainer, share)
@@ -74,10 +78,10 @@ class SnapshotScorer:
             self.metric.reset()  # frees its sums, which are as large as the representations
 
     def encode_to_score(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Any, item_key: str,
+        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str,
         *, first: bool, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
-        """Encode all items and return a function that scores them; call it within :func:`snapshot.undisturbed`.
+        """Encode all items and return a function that scores them; call it within :func:`undisturbed`.
 
         Args:
             trainer: The Trainer in charge.
@@ -107,8 +111,8 @@ class SnapshotScorer:
         began = time.perf_counter()
         result = self.scorer.score(embeddings, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
-        snapshot_ = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
-        return ScoredSnapshot(snapshot_, embeddings, model)
+        snapshot = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
+        return ScoredSnapshot(snapshot, embeddings, model)
 
 
 def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] | None:

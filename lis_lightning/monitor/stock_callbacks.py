@@ -33,24 +33,27 @@ def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Seq
         schedules: The monitor's schedules.
     """
     spacings = [schedule.n for schedule in schedules if isinstance(schedule, EverySteps)]
-    before_validation = any(
-        isinstance(schedule, EveryEpochs | EveryValidation) and schedule.n == 1 for schedule in schedules
-    )
+    before_validation = EveryEpochs(1) in schedules or EveryValidation(1) in schedules
     for checkpoint in checkpoints:
         if getattr(checkpoint, "at_snapshots", False):  # it asks the monitor itself
             continue
         monitored = getattr(checkpoint, "monitor", None)
         # Lightning has no public way to ask when a checkpoint is due.
         every = getattr(checkpoint, "_every_n_train_steps", 0) or 0
-        matches = any(every % n == 0 for n in spacings) if every else before_validation
+        matches = before_validation
+        if every:
+            matches = any(every % n == 0 for n in spacings)
         if is_ours(monitored, prefix) and not matches:
-            when = f"every {every} steps" if every else "by epochs or by the clock"
-            taken = f"every {spacings[0]} steps" if spacings else f"by {', '.join(map(repr, schedules))}"
-            timing = f"every_n_train_steps={spacings[0]}, save_on_train_epoch_end=False, " if spacings else ""
+            saved = f"every {every} steps" if every else "by epochs or by the clock"
+            if spacings:
+                taken, schedule_hint = f"every {spacings[0]} steps", ""
+                timing = f"every_n_train_steps={spacings[0]}, save_on_train_epoch_end=False, "
+            else:
+                taken, schedule_hint = f"by {_listed(schedules)}", "LISMonitor(schedule=EveryValidation()) and "
+                timing = ""
             rank_zero_warn(
-                f"ModelCheckpoint(monitor={monitored!r}) saves {when}, snapshots are taken {taken}: it will store "
-                "later weights under the score of an earlier snapshot. Use "
-                f"{'' if spacings else 'LISMonitor(schedule=EveryValidation()) and '}ModelCheckpoint("
+                f"ModelCheckpoint(monitor={monitored!r}) saves {saved}, snapshots are taken {taken}: a checkpoint will "
+                f"store later weights with the score of an earlier snapshot. Use {schedule_hint}ModelCheckpoint("
                 f"monitor={monitored!r}, mode='max', {timing}filename='best-{{step}}').",
                 category=LisWarning,
             )
@@ -74,33 +77,40 @@ def warn_of_stale_counting(trainer: pl.Trainer, prefix: str, schedules: Sequence
         if not (is_ours(monitored, prefix) and hasattr(callback, "wait_count")):
             continue
         # Decided in the callback's `setup`; Lightning has no public way to read it.
-        at_epochs = bool(getattr(callback, "_check_on_train_epoch_end", False))
-        looks = epoch if at_epochs else validation
-        if min((_spacing(schedule, epoch, validation) for schedule in schedules), default=math.inf) > looks:
+        if getattr(callback, "_check_on_train_epoch_end", False):
+            check_every, check_end, suggestion = epoch, "epoch", "EveryEpochs"
+        else:
+            check_every, check_end, suggestion = validation, "validation", "EveryValidation"
+        spacings = [_spacing(schedule, epoch, validation) for schedule in schedules]
+        if min(spacings, default=math.inf) > check_every:
             rank_zero_warn(
-                f"{type(callback).__name__}(monitor={monitored!r}) looks every {looks:g} optimizer steps, at the end "
-                f"of each {'epoch' if at_epochs else 'validation'}; snapshots are taken by "
-                f"{', '.join(map(repr, schedules))}. Where there is no new one it counts the last again, and may stop "
-                "a run that improves. Use LISEarlyStopping(), which counts snapshots, or "
-                f"LISMonitor(schedule={'EveryEpochs' if at_epochs else 'EveryValidation'}()).",
+                f"{type(callback).__name__}(monitor={monitored!r}) checks every {check_every:g} optimizer steps, at "
+                f"the end of each {check_end}; snapshots are taken by {_listed(schedules)}. A check without a new "
+                "snapshot counts the last score again, and may stop a run that improves. Use LISEarlyStopping(), which "
+                f"counts snapshots, or LISMonitor(schedule={suggestion}()).",
                 category=LisWarning,
             )
 
 
+def _listed(schedules: Iterable[Schedule]) -> str:
+    """Return schedules as text."""
+    return ", ".join(map(repr, schedules))
+
+
 def _steps_between(trainer: pl.Trainer) -> tuple[float, float]:
     """Return the number of optimizer steps per epoch, and between two validations."""
-    batches, each = float(trainer.num_training_batches), trainer.accumulate_grad_batches
-    epoch = batches if math.isinf(batches) else math.ceil(batches / each)
+    batches, accumulated = float(trainer.num_training_batches), trainer.accumulate_grad_batches
+    epoch = batches if math.isinf(batches) else math.ceil(batches / accumulated)
     interval = float(trainer.val_check_batch or math.inf)
     if not trainer.enable_validation:
         return epoch, math.inf
     if interval < batches or not trainer.check_val_every_n_epoch:
-        return epoch, max(1.0, interval // each)
+        return epoch, max(1.0, interval // accumulated)
     return epoch, epoch * trainer.check_val_every_n_epoch
 
 
 def _spacing(schedule: Schedule, epoch: float, validation: float) -> float:
-    """Return the most optimizer steps between two snapshots; infinite if that is not known in advance."""
+    """Return the largest number of optimizer steps between two snapshots; infinite if it is not known in advance."""
     for kind, steps in ((EverySteps, 1.0), (EveryEpochs, epoch), (EveryValidation, validation)):
         if isinstance(schedule, kind):
             return schedule.n * steps
@@ -124,9 +134,9 @@ def check_averaging(callbacks: Iterable[Any], monitor: Any) -> None:
         if any(cls.__name__ in AVERAGING for cls in type(callback).__mro__):
             name = type(callback).__name__
             raise ConfigError(
-                f"Expected LISMonitor before {name} among the Trainer's callbacks, got it behind: {name} ends the "
-                "training by replacing the weights, and the last snapshot would be of others than those before. Use "
-                f"Trainer(callbacks=[LISMonitor(...), {name}(...)])."
+                f"Expected LISMonitor before {name} in the Trainer's callbacks, got it after. {name} replaces the "
+                "weights by their average when the training ends: the last snapshot would score the average, the "
+                f"snapshots before it the weights in training. Use Trainer(callbacks=[LISMonitor(...), {name}(...)])."
             )
 
 

@@ -1,4 +1,4 @@
-"""Snapshots on disk: one safetensors file per step, with the representations and what is needed to score them again.
+"""Snapshots on disk: one safetensors file per step, with the representations and the data to score them again.
 
 A file holds the tensor ``embeddings`` [num_items, dim], the item ids of its rows, and in its metadata a manifest: step,
 split hash, AIS, model class and package versions. It is written under a temporary name, flushed to disk and renamed, so
@@ -106,10 +106,10 @@ class Store:
             embeddings: [num_items, dim], rows as ``split.item_ids``.
             split: The split they were scored on.
             result: Their score, with its step.
-            about: More plain values for the manifest.
+            about: Further plain values for the manifest.
 
         Raises:
-            OSError: If the disk refuses; nothing of the file is left then.
+            OSError: If the file cannot be written; no partial file is left.
             ConfigError: If the precision cannot hold the representations.
         """
         manifest = {
@@ -170,7 +170,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         Step, split hash, AIS and its interval, precision, model class, run id and package versions.
 
     Raises:
-        RecordError: If the file is missing or is no snapshot.
+        RecordError: If the file is missing or is not a snapshot.
 
     Example:
         >>> import json, tempfile
@@ -184,9 +184,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def load_embeddings(path: str | Path, split: PreferenceSplit) -> Tensor:
-    """Return the representations in a snapshot file, aligned with a split; see :meth:`PreferenceSplit.score`.
+    """Return the representations in a snapshot file, aligned with a split, for :meth:`PreferenceSplit.score`.
 
-    Any split can be given whose items the snapshot has.
+    The split can be any whose items the snapshot contains.
 
     Args:
         path: File that a monitor with `save` has written.
@@ -196,8 +196,8 @@ def load_embeddings(path: str | Path, split: PreferenceSplit) -> Tensor:
         float32 [num_items, dim], rows as ``split.item_ids``.
 
     Raises:
-        RecordError: If the file is missing or is no snapshot.
-        SnapshotError: If it lacks items of the split; their count and the first five are named.
+        RecordError: If the file is missing or is not a snapshot.
+        SnapshotError: If it lacks items of the split; the message has their number and the first five.
 
     Example:
         >>> import polars, tempfile
@@ -231,7 +231,7 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], list[Any], 
         with safe_open(path, framework="pt") as file:
             manifest = json.loads((file.metadata() or {}).get("manifest", "null"))
             if not manifest or manifest.get("format") != FORMAT:
-                raise RecordError(f"{path} is no snapshot of this version of lis-lightning: it has no manifest.")
+                raise RecordError(f"{path} is not a snapshot of this version of lis-lightning: it has no manifest.")
             if not tensors:
                 return manifest, [], torch.empty(0)
             ids: NDArray[np.uint8] = file.get_tensor("item_ids").numpy()

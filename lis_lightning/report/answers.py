@@ -1,4 +1,4 @@
-"""The four questions that a dashboard is opened for, answered in words."""
+"""Answers to four questions about a run: improvement, distance to the ceiling, stopping, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lis_lightning.results.format import format_bounds, format_estimate, format_
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS
 
-# Of each verdict: a mark that needs no colour, whether it still improves, and the bottleneck.
+# For each verdict: a mark that is readable without colour, whether the run still improves, and the bottleneck.
 _ANSWERS = {
     "warming-up": ("○", "Too early to tell", "Not known yet"),
-    "improving": ("▲", "Yes", "None: training still pays"),
+    "improving": ("▲", "Yes", "None: training still helps"),
     "plateau": ("■", "No", "Neither stands out"),
     "at-ceiling": ("★", "No", "The preference data: all of it is used"),
     "ceiling-not-binding": ("◆", "See the curve", "Not the preference data: content carries more"),
     "data-bound": ("▼", "No", "The preference data"),
     "model-bound": ("■", "No", "The model or its training"),
     "overfitting-items": ("▼", "No, it falls", "The model: it memorises items"),
-    "overfitting": ("▼", "No, it falls", "The model: it leaves what helps new users"),
+    "overfitting": ("▼", "No, it falls", "The model: it loses what helps new users"),
     "collapsed": ("✕", "No", "The training: all items look alike"),
     "placebo-failed": ("✕", "Cannot be read", "The base ranker of the score"),
     "underpowered": ("?", "Cannot be told", "The split: too few events"),
@@ -31,7 +31,7 @@ _BAD = {"overfitting-items", "overfitting", "collapsed", "placebo-failed", "data
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A question, its answer in a few words, and the evidence."""
+    """Question about a run with a short answer and its evidence."""
 
     question: str
     answer: str
@@ -39,13 +39,15 @@ class Answer:
 
 
 def mark(verdict: str) -> str:
-    """Return a sign for a verdict that needs no colour."""
+    """Return the mark of a verdict, which is readable without colour."""
     return _ANSWERS[verdict][0]
 
 
 def tone(verdict: str) -> str:
-    """Return how a verdict is coloured: ``good``, ``bad`` or ``plain``."""
-    return "good" if verdict in _GOOD else "bad" if verdict in _BAD else "plain"
+    """Return the colour class of a verdict: ``good``, ``bad`` or ``plain``."""
+    if verdict in _GOOD:
+        return "good"
+    return "bad" if verdict in _BAD else "plain"
 
 
 def answers(run: RecordedRun) -> list[Answer]:
@@ -61,7 +63,7 @@ def answers(run: RecordedRun) -> list[Answer]:
     return [
         Answer(question="Still improving?", answer=improving, evidence=newest),
         Answer(question="How far from the ceiling?", answer=_distance(best), evidence=_room(best)),
-        Answer(question="Stop or go on?", answer=_action(run), evidence=f"{judgement.reason or keep}"),
+        Answer(question="Stop or go on?", answer=_action(run), evidence=judgement.reason or keep),
         Answer(question="What is the bottleneck?", answer=bottleneck, evidence=f"verdict: {judgement.verdict}"),
     ]
 
@@ -89,7 +91,7 @@ def _room(best: Snapshot) -> str:
 
 def _action(run: RecordedRun) -> str:
     if run.ended:
-        return f"It has ended; best at step {run.best.step}"
+        return f"The run has ended; best at step {run.best.step}"
     if run.judgement.stop:
         return "Stop"
     return "Go on" if run.judgement.verdict in VERDICTS[:2] else "Nothing forces a stop"

@@ -1,4 +1,4 @@
-"""An audit as one self-contained HTML page: forest plots of ceilings and gains, then the tables."""
+"""Audit as a self-contained HTML page: forest plots of ceilings and gains, then the tables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
     """Write the audit as an HTML page that needs no network.
 
     Args:
-        audit: What to write.
-        path: The file to write; its folder is made.
+        audit: The audit.
+        path: The file to write; its folder is created.
         title: Heading of the page.
 
     Returns:
@@ -29,57 +29,55 @@ def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
     Raises:
         ConfigError: If plotly or jinja2 is not installed.
     """
-    found = chapters(audit)
-    figures = {
-        f"chapter-{number}": _forest(*chapter.parts) if len(chapter.parts) == 1 else _over_time(chapter.parts)
-        for number, chapter in enumerate(found)
-    }
-    return write(path, document(title, figures=figures, template="audit.html", chapters=found))
+    all_chapters = chapters(audit)
+    figures = {}
+    for number, chapter in enumerate(all_chapters):
+        figures[f"chapter-{number}"] = _forest(*chapter.parts) if len(chapter.parts) == 1 else _over_time(chapter.parts)
+    return write(path, document(title, figures=figures, template="audit.html", chapters=all_chapters))
 
 
-def _bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
+def _error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
     return {"type": "data", "array": [estimate.high - estimate.value for estimate in estimates]}
 
 
 def _forest(part: Part) -> Any:
     """Return each gain as a dot with its interval: ceilings, then representations, then random vectors."""
-    limits = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ceiling"}
+    ceilings = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ceiling"}
     gains = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ais"}
     gains = dict(sorted(gains.items(), key=lambda pair: -pair[1].value)) | {"random vectors": part.placebo}
     figure = new_figure()
-    for kind, colour, points in (("ceiling", ORANGE, limits), ("AIS", BLUE, gains)):
+    for kind, colour, estimates in (("ceiling", ORANGE, ceilings), ("AIS", BLUE, gains)):
+        labels = [f"{kind} {name}" for name in estimates]
         figure.add_scatter(
-            x=[point.value for point in points.values()], y=[_dot(kind, name) for name in points], name=kind,
-            mode="markers", marker={"color": colour, "size": 10}, error_x=_bars(list(points.values())),
+            x=[estimate.value for estimate in estimates.values()], y=labels, name=kind, mode="markers",
+            marker={"color": colour, "size": 10}, error_x=_error_bars(list(estimates.values())),
             hovertemplate="%{y}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
+    labels = [f"ceiling {name}" for name in part.ceilings]
     figure.add_scatter(
-        x=[limit.past for limit in part.ceilings.values()], y=[_dot("ceiling", name) for name in part.ceilings],
+        x=[ceiling.past for ceiling in part.ceilings.values()], y=labels,
         name="ceiling without the future", mode="markers",
         marker={"color": ORANGE, "size": 10, "symbol": "circle-open"}, hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )  # fmt: skip
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        height=220 + 36 * (len(limits) + len(gains)), legend={"orientation": "h", "y": 1.15},
+        height=220 + 36 * (len(ceilings) + len(gains)), legend={"orientation": "h", "y": 1.15},
         xaxis_title=f"AUC gain over the base: {part.task}, test window from {part.begins} (higher is better)",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
     return figure
 
 
-def _dot(kind: str, name: str) -> str:
-    return f"{kind} {name}"
-
-
 def _over_time(periods: Sequence[Part]) -> Any:
     """Return the curve of each gain over the test windows, ceilings dashed."""
     figure = new_figure()
+    windows = [part.begins for part in periods]
     for index, (kind, name) in enumerate(periods[0].gains):
         gains = [cluster_interval(*part.gains[kind, name]) for part in periods]
         line = {"color": _COLOURS[index % len(_COLOURS)], "dash": "dash" if kind == "ceiling" else "solid"}
         figure.add_scatter(
-            x=[part.begins for part in periods], y=[gain.value for gain in gains], error_y=_bars(gains), line=line,
-            name=_dot(kind, name), mode="lines+markers",
+            x=windows, y=[gain.value for gain in gains], error_y=_error_bars(gains), line=line,
+            name=f"{kind} {name}", mode="lines+markers",
         )  # fmt: skip
     figure.add_hline(y=0, line_width=1, line_color=GREY)
     figure.update_layout(

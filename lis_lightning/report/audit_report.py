@@ -1,4 +1,7 @@
-"""An audit as text, CSV and JSON; what it says is in chapters, one a task and one on time, which the page shows too."""
+"""Audit report as text, CSV and JSON.
+
+Its chapters, one per task and one on the change over time, are shared with the HTML page.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ _LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}
 
 @dataclass(frozen=True)
 class Chapter:
-    """What an audit says of one task, or of time.
+    """Section of the report on one task, or on the change over time.
 
     Attributes:
         tables: The numbers.
-        lines: What they say.
-        parts: What they are of: one part, or all periods of the primary task.
+        lines: The conclusions, one sentence each.
+        parts: The parts of the audit they are about: one part, or all periods of the primary task.
     """
 
     tables: list[Table]
@@ -39,14 +42,16 @@ class Chapter:
 
 
 def chapters(audit: Audit) -> list[Chapter]:
-    """Return a chapter for each task and, where windows are rolling, one on time."""
-    first = [part for part in audit.parts if part.period == 0]
-    told = [Chapter(_tables(part, audit.aligned_to), _conclusions(part), (part,)) for part in first]
-    return [*told, Chapter([_timeline(audit)], _changes(audit), audit.periods)] if audit.aging else told
+    """Return a chapter for each task and, for rolling windows, one on the change over time."""
+    newest = [part for part in audit.parts if part.period == 0]
+    result = [Chapter(_tables(part, audit.aligned_to), _conclusions(part), (part,)) for part in newest]
+    if audit.aging:
+        result.append(Chapter([_timeline(audit)], _changes(audit), audit.periods))
+    return result
 
 
 def render(audit: Audit) -> str:
-    """Return the audit as text for a terminal: tables, rankings, and what to conclude."""
+    """Return the audit as text for a terminal: tables, rankings and conclusions."""
     from rich import box
     from rich.table import Table as RichTable
 
@@ -54,42 +59,42 @@ def render(audit: Audit) -> str:
     for chapter in chapters(audit):
         for table in chapter.tables:
             console.print(f"\n{table.title}", style="bold", soft_wrap=True)
-            shown = RichTable(box=box.SIMPLE)
+            rich_table = RichTable(box=box.SIMPLE)
             for index, heading in enumerate(table.headings):
-                shown.add_column(heading, justify="right" if index else "left", no_wrap=True)
+                rich_table.add_column(heading, justify="right" if index else "left", no_wrap=True)
             for row in table.rows:
-                shown.add_row(*row)
-            console.print(shown)
+                rich_table.add_row(*row)
+            console.print(rich_table)
         for line in chapter.lines:
             console.print(line, soft_wrap=True)
     return output.getvalue().rstrip()
 
 
 def write_numbers(audit: Audit, folder: str | Path) -> tuple[Path, Path]:
-    """Write ``audit.csv``, one number a line, and ``audit.json``, which also holds the split and the conclusions.
+    """Write ``audit.csv``, one number per line, and ``audit.json``, which also holds the split and the conclusions.
 
     Args:
-        audit: What to write.
-        folder: Where to; it is made.
+        audit: The audit.
+        folder: The folder to write to; it is created.
 
     Returns:
-        The two files.
+        The paths of the two files.
     """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    csv_file, json_file = Path(folder) / "audit.csv", Path(folder) / "audit.json"
+    csv_file.parent.mkdir(parents=True, exist_ok=True)
     rows = audit.rows()
-    pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None)).write_csv(place / "audit.csv")
+    pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None)).write_csv(csv_file)
     content = {
         "aligned_to": audit.aligned_to,
-        "parts": [_plain(part) for part in audit.parts],
-        "numbers": [_finite(row) for row in rows],
+        "parts": list(map(_plain, audit.parts)),
+        "numbers": list(map(_finite, rows)),
     }
-    (place / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    return place / "audit.csv", place / "audit.json"
+    json_file.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    return csv_file, json_file
 
 
 def _plain(part: Part) -> dict[str, Any]:
-    """Return what a part says beside its numbers."""
+    """Return the facts and conclusions of a part in plain values."""
     return {
         "task": part.task,
         "period": part.period,
@@ -101,10 +106,12 @@ def _plain(part: Part) -> dict[str, Any]:
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Put None in place of numbers that strict JSON does not have."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
+    """Replace NaN and infinity, which strict JSON does not have, by None."""
+
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in values.items()}
 
 
 def _tables(part: Part, aligned_to: str) -> list[Table]:
@@ -114,38 +121,40 @@ def _tables(part: Part, aligned_to: str) -> list[Table]:
         tables += [_representations(part, aligned_to, where), *_weighted(part, where)]
     if part.ranking:
         tables.append(_differences(part, where))
-    slices = [result.slices for result in part.results.values()]
-    if slices:
-        rows: list[tuple[str, ...]] = [
-            (name, f"{one.num_events:,}", *(_of(estimates[name]) for estimates in slices))
-            for name, one in slices[0].items()
-        ]
-        tables.append(Table(f"AIS by slice ({where})", ("slice", "events", *part.results), rows))
+    if part.results:
+        tables.append(_slices(part, where))
     return tables
+
+
+def _slices(part: Part, where: str) -> Table:
+    by_representation = [result.slices for result in part.results.values()]
+    rows: list[tuple[str, ...]] = []
+    for name, first in by_representation[0].items():
+        gains = [_interval(slices[name]) for slices in by_representation]
+        rows.append((name, f"{first.num_events:,}", *gains))
+    return Table(f"AIS by slice ({where})", ("slice", "events", *part.results), rows)
 
 
 def _preferences(part: Part, where: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            name, _cell(limit.value, limit.low, limit.high), format_gain(limit.past), _of(limit.future),
+            name, _cell(limit.value, limit.low, limit.high), format_gain(limit.past), _interval(limit.future),
             f"{limit.missing_positive:.1%} / {limit.missing_negative:.1%}",
         )
         for name, limit in part.ceilings.items()
     ]  # fmt: skip
-    headings = ("preference data", "ceiling", "without future", "the future adds", "no vector: + / -")
+    headings = ("preference data", "ceiling", "without future", "gain of the future", "no vector: + / -")
     return Table(
-        f"What preference data can bring at best, over AUC {part.facts['base_auc']:.4f} ({where})", headings, rows
+        f"Ceilings of preference data over a base AUC of {part.facts['base_auc']:.4f} ({where})", headings, rows
     )
 
 
 def _differences(part: Part, where: str) -> Table:
     best = part.ranking[0].better
-    rows: list[tuple[str, ...]] = [
-        (pair.worse, _of(pair.difference), "yes" if pair.significant else "no")
-        for pair in part.ranking
-        if pair.better == best
-    ]
-    return Table(f"What {best} brings beyond the others ({where})", ("than", "difference", "told apart"), rows)
+    pairs = [pair for pair in part.ranking if pair.better == best]
+    rows = [(pair.worse, _interval(pair.difference), "yes" if pair.significant else "no") for pair in pairs]
+    headings = ("compared with", "difference", "significant")
+    return Table(f"Gain of {best} over the other representations ({where})", headings, rows)
 
 
 def _representations(part: Part, aligned_to: str, where: str) -> Table:
@@ -158,7 +167,7 @@ def _representations(part: Part, aligned_to: str, where: str) -> Table:
         for name, result in _best_first(part)
     ]  # fmt: skip
     headings = ("representation", "AIS", "geometry only", f"realised of {aligned_to}", f"{aligned_to} would still add")
-    return Table(f"What representations bring today ({where})", headings, rows)
+    return Table(f"Gains of representations ({where})", headings, rows)
 
 
 def _weighted(part: Part, where: str) -> list[Table]:
@@ -167,9 +176,9 @@ def _weighted(part: Part, where: str) -> list[Table]:
         for name, result in _best_first(part)
         if not math.isnan(result.ais_weighted)
     ]
-    return (
-        [Table(f"The same, of the AUC weighted by what events are worth ({where})", ("", "AIS"), rows)] if rows else []
-    )
+    if not rows:
+        return []
+    return [Table(f"Gains in the AUC weighted by event weights ({where})", ("representation", "AIS"), rows)]
 
 
 def _best_first(part: Part) -> list[tuple[str, LISResult]]:
@@ -177,41 +186,42 @@ def _best_first(part: Part) -> list[tuple[str, LISResult]]:
 
 
 def _conclusions(part: Part) -> list[str]:
-    """Return rankings and findings, a line each."""
+    """Return rankings and findings, one line each."""
     rankings = {"ceilings": part.ceiling_ranking, "representations": part.ranking}
-    lines = [f"{what}: {ranking_in_words(pairs)}" for what, pairs in rankings.items() if pairs]
+    lines = [f"{name}: {ranking_in_words(pairs)}" for name, pairs in rankings.items() if pairs]
     if abs(part.placebo.z) >= Z95:
         lines.append(
-            f"warning: random vectors gain {_of(part.placebo)}: the base lacks structure that any vector brings. Read "
-            "all gains against this one, not against 0."
+            f"warning: random vectors gain {_interval(part.placebo)}: the base ranker lacks structure that any vector "
+            "adds. Compare all gains with this one, not with 0."
         )
     return lines + [f"{finding.name}: {finding.verdict}: {finding.message}" for finding in part.findings]
 
 
 def _timeline(audit: Audit) -> Table:
-    """Return how gains change from one pair of windows to the next."""
+    """Return the gains in each test window and their change from the oldest to the newest."""
     periods = audit.periods
-    rows: list[tuple[str, ...]] = [("AUC of the base", *(f"{part.facts['base_auc']:.4f}" for part in periods), "")]
+    base_aucs = [f"{part.facts['base_auc']:.4f}" for part in periods]
+    rows: list[tuple[str, ...]] = [("AUC of the base", *base_aucs, "")]
     for (measure, name), change in audit.aging.items():
         gains = [cluster_interval(*part.gains[measure, name]) for part in periods]
-        spans = [f"{format_gain(one.value)} ±{one.high - one.value:.4f}" for one in gains]
-        rows.append((f"{_LABELS[measure]} {name}", *spans, _of(change)))
+        cells = [f"{format_gain(gain.value)} ±{gain.high - gain.value:.4f}" for gain in gains]
+        rows.append((f"{_LABELS[measure]} {name}", *cells, _interval(change)))
     headings = ("test window from", *(part.begins for part in periods), "newest less oldest")
-    return Table(f"How fast they age ({periods[0].task})", headings, rows)
+    return Table(f"Change over time ({periods[0].task})", headings, rows)
 
 
 def _changes(audit: Audit) -> list[str]:
-    """Return in words what got better or worse with time."""
-    lines = [
-        f"{_LABELS[measure]} {name} {'fell' if change.value < 0 else 'rose'} from the oldest to the newest window, "
-        f"by {_of(change)}"
-        for (measure, name), change in audit.aging.items()
-        if abs(change.z) >= Z95
-    ]
-    return lines or ["no change over time can be told from chance"]
+    """Return the significant changes over time, one sentence each."""
+    lines = []
+    for (measure, name), change in audit.aging.items():
+        if abs(change.z) >= Z95:
+            verb = "fell" if change.value < 0 else "rose"
+            by = f"by {_interval(change)}"
+            lines.append(f"{_LABELS[measure]} {name} {verb} from the oldest to the newest window, {by}")
+    return lines or ["no change over time is significant"]
 
 
-def _of(estimate: Estimate) -> str:
+def _interval(estimate: Estimate) -> str:
     return _cell(estimate.value, estimate.low, estimate.high)
 
 

@@ -1,4 +1,4 @@
-"""The curve of a run as a figure: AIS with its band, and the ceilings it works toward with theirs."""
+"""Curve of a run as a figure: AIS over optimizer steps with its 95 % band, and the ceilings with theirs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lis_lightning.results.snapshot import Snapshot
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito (2008): told apart by colour-blind readers, on light and on dark.
+# Palette of Okabe and Ito (2008), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7F7F7F"
 GAIN = "AUC gain over the base (higher is better)"
 STEPS = "optimizer step"
@@ -27,20 +27,20 @@ def new_figure() -> Figure:
     try:
         import plotly.graph_objects as go
     except ImportError as error:
-        raise ConfigError("The picture needs plotly: pip install 'lis-lightning[report]'.") from error
-    # Without a template a figure is 7 kB smaller, and is made in half the time.
+        raise ConfigError("The figure needs plotly: pip install 'lis-lightning[report]'.") from error
+    # Without plotly's template a figure is 7 kB smaller and takes half the time.
     return go.Figure(layout={"template": "none"})
 
 
 def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | None = None) -> Figure:
-    """Return the curve of a run: AIS and its 95 % band, geometry, ceilings with theirs, and the best snapshot.
+    """Return the curve of a run: AIS and its 95 % band, the geometry-only gain, the ceilings, and the best snapshot.
 
     Args:
         results: Snapshots in the order of their steps, at least one.
-        references: Known gains to draw as dotted lines, by name (in the generated world, that of the revealed latents).
+        references: Gains to draw as dotted lines, by name (such as that of the true latents in the simulated world).
 
     Returns:
-        A plotly figure; x in optimizer steps, y in AUC gained over the base.
+        A plotly figure; x in optimizer steps, y in AUC gain over the base ranker.
 
     Raises:
         ConfigError: If there is no result, or plotly is not installed.
@@ -56,13 +56,16 @@ def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | 
     steps = [result.step for result in results]
     figure = new_figure()
     _ceilings(figure, results[-1], [min(steps), max(steps)], references or {})
-    _band(figure, steps, [r.ais_low for r in results], [r.ais_high for r in results], BLUE, "AIS, 95 %")
+    low = [result.ais_low for result in results]
+    high = [result.ais_high for result in results]
+    geometry = [result.ais_geometry for result in results]
+    gains = [result.ais for result in results]
+    verdicts = [result.verdict for result in results]
+    _band(figure, steps, low, high, BLUE, "AIS, 95 %")
+    figure.add_scatter(x=steps, y=geometry, name="AIS, geometry only", line={"color": GREEN, "width": 1})
     figure.add_scatter(
-        x=steps, y=[r.ais_geometry for r in results], name="AIS, geometry only", line={"color": GREEN, "width": 1}
-    )
-    figure.add_scatter(
-        x=steps, y=[r.ais for r in results], mode="lines+markers", name="AIS", line={"color": BLUE, "width": 3},
-        text=[r.verdict for r in results], hovertemplate="step %{x}: %{y:.4f} (%{text})",
+        x=steps, y=gains, mode="lines+markers", name="AIS", line={"color": BLUE, "width": 3},
+        text=verdicts, hovertemplate="step %{x}: %{y:.4f} (%{text})",
     )  # fmt: skip
     _best(figure, results, steps)
     figure.update_layout(

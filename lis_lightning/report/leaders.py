@@ -1,4 +1,4 @@
-"""The leaderboard of the runs of a page."""
+"""Leaderboard of the runs of a report."""
 
 from __future__ import annotations
 
@@ -14,33 +14,32 @@ from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_r
 def standings_of(runs: Sequence[RecordedRun]) -> list[Standing]:
     """Return the leaderboard of the runs on one split, grouped by recipe; empty for fewer than two recipes."""
     comparable = same_split(runs)
-    grouped: dict[str, list[RecordedRun]] = {}
     jobs: dict[Path, Job] = {run.path: run.job for run in comparable if run.job is not None}
     recipes = {path: name for name, members in by_recipe(jobs).items() for path in members}
+    by_name: dict[str, list[RecordedRun]] = {}
     for run in comparable:
-        grouped.setdefault(recipes.get(run.path, run.name), []).append(run)
-    if len(grouped) < 2:
+        by_name.setdefault(recipes.get(run.path, run.name), []).append(run)
+    if len(by_name) < 2:
         return []
-    return rank_recipes(
-        {
-            name: Runs(best=[run.best for run in members], seconds=sum(_seconds(run) for run in members))
-            for name, members in grouped.items()
-        }
-    )
+    return rank_recipes({name: _runs(members) for name, members in by_name.items()})
+
+
+def _runs(members: Sequence[RecordedRun]) -> Runs:
+    """Return the runs of one recipe for the leaderboard."""
+    best = [run.best for run in members]
+    return Runs(best=best, seconds=sum(_seconds(run) for run in members))
 
 
 def ranked(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs, those with the highest AIS first."""
+    """Return the runs by falling AIS."""
     return sorted(runs, key=lambda run: -run.best.ais if math.isfinite(run.best.ais) else math.inf)
 
 
 def conclusion_of(standings: Sequence[Standing]) -> str:
     """Return the conclusion of a leaderboard in a sentence."""
-    return (
-        conclusion(standings)
-        if standings
-        else "These runs cannot be compared by pairs: fewer than two have a record on one split."
-    )
+    if not standings:
+        return "These runs cannot be compared by pairs: fewer than two have a record on one split."
+    return conclusion(standings)
 
 
 def _seconds(run: RecordedRun) -> float:

@@ -1,4 +1,4 @@
-"""The page of one run, several, or a sweep."""
+"""HTML report of one run, several runs, or a sweep."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lis_lightning.report import figures, tables
 from lis_lightning.report.answers import answers, mark, tone
 from lis_lightning.report.document import document, write
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
-from lis_lightning.report.pictures import shown_movers
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.report.thumbnails import data_url
 from lis_lightning.results.format import format_interval
 
-NUM_SHOWN = 4  # runs whose curves are drawn at first: more bands than these hide each other
+NUM_SHOWN = 4  # runs whose curves are shown initially: more bands would hide each other
 
 
 def write_report(
@@ -28,14 +28,14 @@ def write_report(
     references: Mapping[str, float] | None = None,
     reload_seconds: float | None = None,
 ) -> Path:
-    """Write a self-contained HTML page: it opens from disk, without a network.
+    """Write the report as a self-contained HTML page, which opens from disk without a network.
 
     Args:
-        runs: As :func:`find_runs` finds them.
-        path: The file to write; its folder is made.
-        title: Heading of the page; default: the names of the runs.
-        references: Known gains to draw as dotted lines, by name (in the generated world, that of the revealed latents).
-        reload_seconds: The page loads itself anew so often, for runs that go on; None for never.
+        runs: The runs, as :func:`find_runs` returns them.
+        path: The file to write; its folder is created.
+        title: Heading of the page; default: the name of the run, or the number of runs.
+        references: Gains to draw as dotted lines, by name (such as that of the true latents in the simulated world).
+        reload_seconds: Seconds after which the page reloads itself, for runs in progress; None never reloads it.
 
     Returns:
         The path.
@@ -68,14 +68,17 @@ def render_report(
     lead = runs[0]
     standings = standings_of(runs)
     companions = list(lead.best.companions)
-    drawn = {"curve": figures.curves(runs, references), "slices": figures.slices(lead), "cost": figures.cost(lead)}
-    drawn |= {f"companion-{index}": figures.companion(lead, name) for index, name in enumerate(companions)}
-    if behind := figures.differences(runs):
-        title = "AUC gain less that of the best run (right is better)"
-        drawn["differences"] = figures.forest({"behind the best": behind}, title)
+    plots = {"curve": figures.curves(runs, references), "slices": figures.slices(lead), "cost": figures.cost(lead)}
+    plots |= {f"companion-{index}": figures.companion(lead, name) for index, name in enumerate(companions)}
+    if differences := figures.differences(runs):
+        axis = "AUC gain less that of the best run (right is better)"
+        plots["differences"] = figures.forest({"difference to the best": differences}, axis)
+    gauges = [_gauge(run) for run in runs]
+    failures = [f"{run.name}: {failure}" for run in runs for failure in run.failures]
+    correlations = {name: tables.correlation(lead, name) for name in companions}
     return document(
         title,
-        figures=drawn,
+        figures=plots,
         template="report.html",
         reload_seconds=reload_seconds,
         footer=f"lis-lightning {version('lis-lightning')}. {tables.HOW_TO_READ}",
@@ -86,42 +89,61 @@ def render_report(
         },
         conclusion=conclusion_of(standings),
         answers=answers(lead),
-        failures=[f"{run.name}: {failure}" for run in runs for failure in run.failures],
+        failures=failures,
         curve_label=_curve_label(lead),
         snapshots=tables.snapshots(runs),
-        gauges=[_gauge(run, number if len(runs) > 1 else None) for number, run in enumerate(runs)],
-        leaderboard=tables.board(standings) if len(runs) > 1 else None,
+        gauges=gauges,
+        leaderboard=tables.leaderboard(standings),
         slices=tables.slices(lead),
-        movers=shown_movers(lead),
-        concentration=tables.concentrated(lead),
-        companions={name: tables.agreement(lead, name) for name in companions},
+        movers=_movers(lead),
+        concentration=tables.concentration(lead),
+        companions=correlations,
         cost=tables.cost(lead),
         parameters=tables.parameters(runs),
     )  # fmt: skip
 
 
 def _listed(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
-    """Return the runs as the page lists them; the first of them are shown at first."""
-    return [
-        {"name": run.name, "colour": colour, "dash": dash, "shown": standing < NUM_SHOWN}
-        for standing, (run, (colour, dash)) in enumerate(zip(runs, figures.colours(runs), strict=True))
-    ]
+    """Return the runs for the page's list, with their line styles; the first ones are shown initially."""
+    rows = []
+    for rank, (run, (colour, dash)) in enumerate(zip(runs, figures.colours(runs), strict=True)):
+        rows.append({"name": run.name, "colour": colour, "dash": dash, "shown": rank < NUM_SHOWN})
+    return rows
 
 
-def _gauge(run: RecordedRun, number: int | None) -> dict[str, Any]:
-    """Return what the gauge of a run shows, in per cent, cut to 0 to 100."""
+def _gauge(run: RecordedRun) -> dict[str, Any]:
+    """Return the values of a run's gauge of the realised share, in per cent, clipped to 0 to 100."""
     best = run.best
-
-    def cut(share: float) -> float:
-        return 100 * min(max(share, 0.0), 1.0) if not math.isnan(share) else 0.0
-
-    known = not math.isnan(best.realised)
-    low, high = cut(best.realised_low), cut(best.realised_high)
+    measured = not math.isnan(best.realised)
+    if measured:
+        text = format_interval(best.realised, best.realised_low, best.realised_high, percent=True)
+    else:
+        text = answers(run)[1].answer
+    low, high = _percent(best.realised_low), _percent(best.realised_high)
     return {
-        "run": number, "name": run.name, "known": known, "value": cut(best.realised), "low": low, "width": high - low,
-        "text": format_interval(best.realised, best.realised_low, best.realised_high, percent=True)
-        if known else answers(run)[1].answer,
+        "name": run.name, "measured": measured, "value": _percent(best.realised), "low": low,
+        "width": high - low, "text": text,
     }  # fmt: skip
+
+
+def _percent(share: float) -> float:
+    return 0.0 if math.isnan(share) else 100 * min(max(share, 0.0), 1.0)
+
+
+def _movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:
+    """Return the items whose gain rose and fell most; None without a catalogue of items."""
+    if not run.movers:
+        return None
+    rose, fell = [], []
+    for mover in run.movers:
+        # In units of .0001: a single item moves the AUC by that much at most.
+        change = f"{1e4 * mover.change.value:+.2f} [{1e4 * mover.change.low:+.2f}, {1e4 * mover.change.high:+.2f}]"
+        row = {"title": mover.title, "image": data_url(mover.image), "change": change}
+        if mover.change.value > 0:
+            rose.append(row)
+        elif mover.change.value < 0:
+            fell.append(row)
+    return {"rose": rose, "fell": fell}
 
 
 def _curve_label(lead: RecordedRun) -> str:

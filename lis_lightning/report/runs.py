@@ -1,4 +1,4 @@
-"""The runs below a folder, read from their records, their Hydra overrides and their catalogues of items."""
+"""Runs found below a folder, read from their records, Hydra overrides and item catalogues."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class RecordedRun:
         split: Facts of the split it was scored on.
         settings: Settings of the monitor, by name.
         overrides: Hydra overrides of the command line, ``key=value`` each.
-        failures: Errors that the training survived, in words.
+        failures: Failures that the training tolerated, as text.
         ended: Whether the run has ended.
         times: When the snapshot of each step was written; empty where unknown.
         versions: Versions of the packages that can change a number.
         job: Its job in a sweep; None outside a sweep.
         paired: Whether its snapshots hold the per-user values of a paired comparison. Records do, W&B's files do not.
-        catalogue: Its items; None where they are not known.
+        catalogue: Titles and images of its items; None if there is no catalogue.
 
     Example:
         >>> from lis_lightning.results import LISResult, Snapshot
@@ -90,7 +90,7 @@ class RecordedRun:
         return [] if self.catalogue is None else movers(self.results[0], self.best, self.catalogue)
 
 
-RunReader = Callable[[Path], RecordedRun | None]  # of a file; None where it has no snapshot
+RunReader = Callable[[Path], RecordedRun | None]  # reads a file; None if it has no snapshot
 
 
 def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | None = None) -> list[RecordedRun]:
@@ -106,7 +106,7 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
 
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
-        RecordError: If a file that was named cannot be read. In a folder, damaged files are skipped with a warning.
+        RecordError: If a given file cannot be read. In a folder, damaged files are skipped with a warning.
 
     Example:
         >>> import tempfile
@@ -120,14 +120,14 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
         [('mine', 200)]
     """
     readers = readers or {}
-    given = [Path(path).expanduser() for path in paths]
-    for path in given:
+    roots = [Path(path).expanduser() for path in paths]
+    for path in roots:
         if not path.exists():
             files = " or ".join(["record.jsonl", *readers])
-            raise ConfigError(f"{path} does not exist. Name a folder of runs, or a file {files}.")
+            raise ConfigError(f"{path} does not exist. Give a folder of runs, or a file {files}.")
     runs: dict[Path, RecordedRun] = {}
     problems: list[str] = []
-    for path in given:
+    for path in roots:
         files_of_path = [path] if path.is_file() else _files_in(path, readers)
         for file in files_of_path:
             try:
@@ -143,19 +143,19 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
         reasons = "".join(f"\n{problem}" for problem in problems)
         formats = " or ".join(["a record.jsonl", *readers])
         raise ConfigError(
-            f"There is no run with a snapshot in {', '.join(map(str, given))}. Looked for {formats}; LISMonitor writes "
+            f"There is no run with a snapshot in {', '.join(map(str, roots))}. Looked for {formats}; LISMonitor writes "
             f"the record to its `dirpath` or the first logger's folder.{reasons}"
         )
     for problem in problems:
-        warnings.warn(f"Passed over: {problem}", LisWarning, stacklevel=2)
+        warnings.warn(f"Skipped: {problem}", LisWarning, stacklevel=2)
     return _named(list(runs.values()))
 
 
 def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRun:
-    """Return the run of a record or, where no record could be written, a run of its snapshots alone.
+    """Return the run of a record or, if no record could be written, a run of its snapshots alone.
 
     Args:
-        record: The file; None where there is none.
+        record: File of the record; None if there is none.
         results: The snapshots, by step.
 
     Example:
@@ -178,7 +178,7 @@ def _files_in(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def _read(file: Path, readers: Mapping[str, RunReader]) -> RecordedRun | None:
-    """Return the run of a file; None where it has no snapshot of ours yet."""
+    """Return the run of a file; None if it has no snapshot yet."""
     for pattern, reader in readers.items():
         if file.match(pattern):
             return reader(file)
@@ -190,6 +190,8 @@ def _read_record(file: Path) -> RecordedRun | None:
     if not contents.results:
         return None
     statuses = contents.statuses
+    failures = [_failure(status) for status in statuses if status["kind"] == "failure"]
+    job_file = file.parent / JOB_FILE
     return RecordedRun(
         name=file.parent.name,
         path=file,
@@ -197,11 +199,11 @@ def _read_record(file: Path) -> RecordedRun | None:
         split=contents.header["split"],
         settings=contents.header["config"],
         overrides=_overrides(file.parent),
-        failures=[_failure(status) for status in statuses if status["kind"] == "failure"],
+        failures=failures,
         ended=bool(statuses) and statuses[-1]["kind"] == "end",
         times=contents.times,
         versions=contents.header["versions"],
-        job=Job.read(file.parent) if (file.parent / JOB_FILE).is_file() else None,
+        job=Job.read(file.parent) if job_file.is_file() else None,
         catalogue=_catalogue(file),
     )
 
@@ -221,7 +223,7 @@ def _overrides(folder: Path) -> list[str]:
 
 
 def _catalogue(record: Path) -> Catalogue | None:
-    """Return the items beside a record; None where they cannot be read, so that a report goes without movers."""
+    """Return the item catalogue beside a record; None if it cannot be read, so that a report has no movers then."""
     path = Catalogue.beside(record)
     with contextlib.suppress(OSError, pl.exceptions.PolarsError, LisError):
         return Catalogue.read(path)
@@ -229,7 +231,7 @@ def _catalogue(record: Path) -> Catalogue | None:
 
 
 def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs with unique names: as many parent folders are put in front as that takes."""
+    """Return the runs with unique names, which have as many parent folders in front as necessary."""
     for depth in range(8):
         names = [_name(run, depth) for run in runs]
         if len(set(names)) == len(names):
@@ -240,7 +242,7 @@ def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
 
 
 def _name(run: RecordedRun, depth: int) -> str:
-    if depth == 0 and not run.paired:  # a file of another format brings a name of its own
+    if depth == 0 and not run.paired:  # a file of another format has its own name
         return run.name
     if depth == 0 and run.job is not None:
         return f"{run.recipe} seed {run.job.seed}"

@@ -1,4 +1,4 @@
-"""The snapshots of a run in a terminal: one in a line of the log, all of them in a table."""
+"""Snapshots of a run as text for a terminal: a log line per snapshot, and a table of all."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lis_lightning.results.snapshot import Snapshot
 
 
 def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hint: str | None = None) -> str:
-    """Return what to print at the end of a run: all snapshots, the verdict, and where everything is kept.
+    """Return the summary printed at the end of a run: all snapshots, the verdict, and the paths of the output.
 
     Args:
         results: The snapshots, by step; at least one.
         best: The best of them, which is marked.
-        record: The run's record; None where it has none.
-        hint: What to do with what the loggers kept, in a sentence.
+        record: The run's record; None if there is none.
+        hint: How to view what the loggers wrote, in a sentence.
     """
     last = results[-1]
-    lines = [
-        snapshot_table(results, best),
-        f"Best snapshot: step {best.step}. Verdict: {last.verdict}{', ' if last.message else ''}{last.message}",
-        "" if record is None else f"Record: {record}",
-        hint or "",
-    ]
-    return "\n".join(["", *filter(None, lines)])
+    verdict = ", ".join(filter(None, [last.verdict, last.message]))
+    lines = ["", snapshot_table(results, best), f"Best snapshot: step {best.step}. Verdict: {verdict}"]
+    if record is not None:
+        lines.append(f"Record: {record}")
+    if hint:
+        lines.append(hint)
+    return "\n".join(lines)
 
 
 def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) -> str:
@@ -46,12 +46,13 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
-    others = [f"AIS {name}" for name in results[-1].tasks]
-    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *others, "verdict"):
+    tasks = [f"AIS {name}" for name in results[-1].tasks]
+    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *tasks, "verdict"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
     for result in results:
+        star = "*" if result is best else " "
         table.add_row(
-            f"{result.step}{'*' if result is best else ' '}",
+            f"{result.step}{star}",
             format_gain(result.ais),
             format_bounds(result.ais_low, result.ais_high),
             format_gain(result.ais_geometry),

@@ -1,4 +1,4 @@
-"""The numbers of the page as tables and sentences."""
+"""Tables and sentences of the report, with the numbers behind its figures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lis_lightning.report.answers import mark
 from lis_lightning.report.runs import RecordedRun
 from lis_lightning.results.format import format_estimate, format_gain, format_interval, format_share
 from lis_lightning.results.leaderboard import Standing
-from lis_lightning.results.movers import concentration
+from lis_lightning.results.movers import concentration as gain_concentration
+from lis_lightning.results.snapshot import Snapshot
 
 HOW_TO_READ = (
     "AIS is the AUC gain of a ranker that gets the representation, on logged exposures. Ceilings are estimates. "
-    "Intervals are 95 %, clustered by user; they hold the sampling of users, not that of items."
+    "Intervals are 95 %, clustered by user; they cover the sampling of users, not that of items."
 )
 
 
@@ -27,7 +28,7 @@ class Table:
 
     Attributes:
         title: What it shows.
-        headings: One a column; the first column names the row.
+        headings: One per column; the first column names the row.
         rows: Cells.
     """
 
@@ -38,95 +39,89 @@ class Table:
 
 def snapshots(runs: Sequence[RecordedRun]) -> Table:
     """Return all snapshots of all runs."""
-    several = len(runs) > 1
-    rows = [
-        [
-            *([run.name] if several else []),
-            f"{one.step}{' ★' if one is run.best else ''}",
-            format_interval(one.ais, one.ais_low, one.ais_high),
-            format_gain(one.ais_geometry),
-            format_interval(one.realised, one.realised_low, one.realised_high, percent=True),
-            format_interval(one.headroom, one.headroom_low, one.headroom_high),
-            "-" if math.isnan(one.gain_z) else f"{one.gain_z:+.1f}",
-            format_interval(one.gauc_gain, one.gauc_gain_low, one.gauc_gain_high),
-            f"{mark(one.verdict)} {one.verdict}",
-        ]
-        for run in runs
-        for one in run.results
-    ]
     headings = [
-        "step",
-        "AIS",
-        "cosines only",
-        "realised",
-        "headroom",
-        "z to the best before",
-        "per-user AUC",
-        "verdict",
+        "run", "step", "AIS", "cosines only", "realised", "headroom", "z to the best before", "per-user AUC", "verdict",
+    ]  # fmt: skip
+    rows = [[run.name, *_snapshot(result, run.best)] for run in runs for result in run.results]
+    if len(runs) == 1:
+        return Table("Snapshots", headings[1:], [row[1:] for row in rows])
+    return Table("Snapshots", headings, rows)
+
+
+def _snapshot(result: Snapshot, best: Snapshot) -> list[str]:
+    star = " ★" if result is best else ""
+    return [
+        f"{result.step}{star}",
+        format_interval(result.ais, result.ais_low, result.ais_high),
+        format_gain(result.ais_geometry),
+        format_interval(result.realised, result.realised_low, result.realised_high, percent=True),
+        format_interval(result.headroom, result.headroom_low, result.headroom_high),
+        "-" if math.isnan(result.gain_z) else f"{result.gain_z:+.1f}",
+        format_interval(result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high),
+        f"{mark(result.verdict)} {result.verdict}",
     ]
-    return Table("Snapshots", [*(["run"] if several else []), *headings], rows)
 
 
-def board(standings: Sequence[Standing]) -> Table | None:
+def leaderboard(standings: Sequence[Standing]) -> Table | None:
     """Return the leaderboard; None without standings."""
     if not standings:
         return None
-    rows = [
-        [
-            f"{number}{' =' if number > 1 and standing.tied else ''} {standing.recipe}",
-            format_estimate(standing.ais),
-            format_share(standing.realised),
-            "-" if standing.step is None else str(standing.step),
-            str(standing.seeds),
-            "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}",
-            "" if math.isnan(standing.p) else format_estimate(standing.behind),
-            "" if math.isnan(standing.p) else f"{standing.p:.2g}",
-            standing.verdict,
-        ]
-        for number, standing in enumerate(standings, start=1)
-    ]
+    rows = [_standing(rank, standing) for rank, standing in enumerate(standings, start=1)]
     headings = ["recipe", "best AIS", "realised", "step", "seeds", "minutes", "the leader gains more", "p", "verdict"]
     return Table("Leaderboard", headings, rows)
 
 
+def _standing(rank: int, standing: Standing) -> list[str]:
+    tie = " =" if rank > 1 and standing.tied else ""
+    step = "-" if standing.step is None else str(standing.step)
+    minutes = "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}"
+    behind, p = "", ""
+    if not math.isnan(standing.p):
+        behind, p = format_estimate(standing.behind), f"{standing.p:.2g}"
+    return [
+        f"{rank}{tie} {standing.recipe}", format_estimate(standing.ais), format_share(standing.realised), step,
+        str(standing.seeds), minutes, behind, p, standing.verdict,
+    ]  # fmt: skip
+
+
 def slices(run: RecordedRun) -> Table:
     """Return the gain in each slice at the best snapshot."""
-    rows = [
-        [name, f"{part.num_events:,}" if part.num_events else "-", format_estimate(part)]
-        for name, part in run.best.slices.items()
-    ]
+    rows = []
+    for name, gain in run.best.slices.items():
+        rows.append([name, f"{gain.num_events:,}" if gain.num_events else "-", format_estimate(gain)])
     return Table("Slices", ["test events", "number", f"AIS at step {run.best.step}"], rows)
 
 
-def concentrated(run: RecordedRun) -> str:
-    """Return which share of the items makes half of the gain."""
+def concentration(run: RecordedRun) -> str:
+    """Return the share of items from which half of the gain comes, in a sentence; empty without item gains."""
     gains = run.best.item_gains
-    share = concentration(gains[gains != 0]) if gains.size else math.nan
-    return "" if math.isnan(share) else f"Half of all that items gain comes from {format_share(share)} of the items."
+    share = gain_concentration(gains[gains != 0]) if gains.size else math.nan
+    return "" if math.isnan(share) else f"Half of the gains come from {format_share(share)} of the items."
 
 
-def agreement(run: RecordedRun, name: str) -> str:
-    """Return the rank correlation of a companion metric with AIS over the snapshots."""
-    pairs = [(one.companions.get(name, math.nan), one.ais) for one in run.results]
-    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    if len(known) < 4 or any(len({pair[side] for pair in known}) < 2 for side in (0, 1)):
-        return "Too few different values to say whether it goes along with AIS."
-    rho = float(spearmanr(*zip(*known, strict=True)).statistic)
-    return f"Rank correlation with AIS over {len(known)} snapshots: {rho:+.2f}. No interval: they follow each other."
+def correlation(run: RecordedRun, name: str) -> str:
+    """Return Spearman's rank correlation of a companion metric with AIS over the snapshots, in a sentence."""
+    pairs = [(result.companions.get(name, math.nan), result.ais) for result in run.results]
+    finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    # Undefined if either variable is constant.
+    if len(finite) < 4 or min(len(set(values)) for values in zip(*finite, strict=True)) < 2:
+        return "Too few different values for a correlation with AIS."
+    rho = float(spearmanr(*zip(*finite, strict=True)).statistic)
+    return f"Rank correlation with AIS over {len(finite)} snapshots: {rho:+.2f}. No interval: snapshots are dependent."
 
 
 def cost(run: RecordedRun) -> str:
-    """Return the time spent on snapshots, and its share of the duration of the run."""
-    spent = [one.encode_seconds + one.score_seconds for one in run.results]
-    known = [seconds for seconds in spent if math.isfinite(seconds)]
-    if not known:
+    """Return the time spent on snapshots and its share of the duration of the run, in a sentence."""
+    spent = [result.encode_seconds + result.score_seconds for result in run.results]
+    timed = [seconds for seconds in spent if math.isfinite(seconds)]
+    if not timed:
         return "No timings were recorded."
-    duration = f"{len(known)} snapshots took {sum(known):.1f} s, {sum(known) / len(known):.1f} s each."
+    cost_text = f"{len(timed)} snapshots took {sum(timed):.1f} s, {sum(timed) / len(timed):.1f} s each."
     written = sorted(run.times.values())
-    whole = (written[-1] - written[0]).total_seconds() + known[0] if len(written) > 1 else 0.0
-    if not whole:
-        return duration
-    return f"{duration} That is {format_share(sum(known) / whole)} of the {whole:.0f} s up to the last one."
+    if len(written) < 2:
+        return cost_text
+    duration = (written[-1] - written[0]).total_seconds() + timed[0]
+    return f"{cost_text} That is {format_share(sum(timed) / duration)} of the {duration:.0f} s up to the last one."
 
 
 def parameters(runs: Sequence[RecordedRun]) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Runs as plain text for a terminal: a sparkline and a row for each run, then the verdict."""
+"""Report of runs as text for a terminal: a row with a sparkline per run, then the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
-    """Return values as bars between `low` and `high`; a gap where there is none.
+    """Return values as bars between `low` and `high`; NaN is a gap.
 
     Example:
         >>> sparkline([0.0, 0.5, float("nan"), 1.0], 0.0, 1.0)
@@ -25,22 +25,24 @@ def sparkline(values: Sequence[float], low: float, high: float) -> str:
     span = (high - low) or 1.0
 
     def bar(value: float) -> str:
+        if math.isnan(value):
+            return " "
         share = min(max((value - low) / span, 0.0), 1.0)
         return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)]
 
-    return "".join(" " if math.isnan(value) else bar(value) for value in values)
+    return "".join(map(bar, values))
 
 
 def render_text(runs: Sequence[RecordedRun]) -> str:
     """Return the runs as text of at most about 130 columns.
 
     Args:
-        runs: As :func:`find_runs` finds them; at least one.
+        runs: The runs, as :func:`find_runs` returns them; at least one.
     """
     from rich import box
     from rich.table import Table
 
-    values = [one.ais for run in runs for one in run.results if math.isfinite(one.ais)]
+    values = [result.ais for run in runs for result in run.results if math.isfinite(result.ais)]
     low, high = min([0.0, *values]), max([0.0, *values])
     table = Table(box=box.SIMPLE, header_style="bold")
     for heading in ("run", f"AIS {format_gain(low)} to {format_gain(high)}", "best AIS", "step", "realised", "verdict"):
@@ -49,7 +51,7 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
         best = run.best
         table.add_row(
             run.name,
-            sparkline([one.ais for one in run.results], low, high),
+            sparkline([result.ais for result in run.results], low, high),
             format_interval(best.ais, best.ais_low, best.ais_high),
             f"{best.step}/{run.results[-1].step}",
             format_interval(best.realised, best.realised_low, best.realised_high, percent=True),
@@ -66,5 +68,5 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
         console.print(conclusion_of(standings), soft_wrap=True)
     for run in runs:
         for failure in run.failures:
-            console.print(f"{run.name}: survived a failure: {failure}", soft_wrap=True)
+            console.print(f"{run.name}: a failure was tolerated: {failure}", soft_wrap=True)
     return output.getvalue().rstrip()

@@ -20,13 +20,13 @@ class Cut:
 
     Attributes:
         leader: The best so far; None where every run failed.
-        kept: Recipes that go on, the best first.
+        survivors: Recipes that continue, the best first.
         dropped: Those that are behind the leader.
         failed: Those without a single run that can go on.
     """
 
     leader: str | None
-    kept: Sequence[str]
+    survivors: Sequence[str]
     dropped: Sequence[Standing]
     failed: Sequence[str]
 
@@ -79,7 +79,7 @@ def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
     behind = {standing.recipe for standing in dropped}
     return Cut(
         leader=finished[0].recipe if finished else None,
-        kept=[standing.recipe for standing in finished if standing.recipe not in behind],
+        survivors=[standing.recipe for standing in finished if standing.recipe not in behind],
         dropped=dropped,
         failed=[standing.recipe for standing in standings if not standing.seeds],
     )
@@ -87,7 +87,7 @@ def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
 
 def described(decision: Cut, step: int) -> str:
     """Say in lines who goes on from a rung, and why others do not."""
-    lines = [f"race, step {step}: {len(decision.kept)} go on, {', '.join(decision.kept) or 'none'}"]
+    lines = [f"race, step {step}: {len(decision.survivors)} go on, {', '.join(decision.survivors) or 'none'}"]
     lines += [
         f"  dropped {standing.recipe}: AIS {standing.behind.value:.4f} behind {decision.leader} (p {standing.p:.1g})"
         for standing in decision.dropped

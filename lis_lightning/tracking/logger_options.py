@@ -1,4 +1,4 @@
-"""Options of the loggers of a run that follow from where and how it runs; W&B needs more of them than others."""
+"""Logger options derived from the run: folder and, for W&B, mode, group, id and resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FINISH_TIMEOUT = "300"  # seconds; without a limit, a job whose W&B server is un
 def run_options(logger: Mapping[str, Any], run_dir: Path, group: str | None = None) -> dict[str, Any]:
     """Return keyword arguments for a configured logger: its folder and, for W&B, mode, group, id and resume.
 
-    W&B is offline where no API key is configured. The jobs of a sweep form one W&B group, and the id of a job follows
+    W&B is offline if no API key is configured. The jobs of a sweep form one W&B group, and the id of a job follows
     from its folder: a job that is retried or resumed continues its W&B run. For W&B this also sets
     ``WANDB_FINISH_TIMEOUT``, which W&B reads from the environment only, unless the user has set it.
 
@@ -51,7 +51,7 @@ def leaderboard_destination(loggers: Mapping[str, Any], sweep_name: str) -> dict
 
     Args:
         loggers: Configurations of the loggers by name; those that are None are switched off.
-        sweep_name: The group of the jobs where the logger names none.
+        sweep_name: Group of the jobs if the logger has no group.
 
     Example:
         >>> wandb = {"_target_": "pytorch_lightning.loggers.WandbLogger", "project": "news"}
@@ -66,7 +66,7 @@ def leaderboard_destination(loggers: Mapping[str, Any], sweep_name: str) -> dict
 
 
 def is_wandb_config(logger: Mapping[str, Any]) -> bool:
-    """Whether the class of a configured logger is a WandbLogger, or derived from one.
+    """Return whether the class of a configured logger is a WandbLogger, or derived from one.
 
     Example:
         >>> is_wandb_config({"_target_": "pytorch_lightning.loggers.WandbLogger"})

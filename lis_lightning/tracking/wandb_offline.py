@@ -1,4 +1,4 @@
-"""The snapshots of a W&B run without a record, read from its offline file by W&B's own command."""
+"""Reader of W&B's offline files, for runs without a record; it uses W&B's own command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_offline(file: Path) -> RecordedRun | None:
         file: W&B's transaction log of the run.
 
     Returns:
-        The run, without per-user values; None where no snapshot was logged to it.
+        The run, without per-user values; None if no snapshot was logged to it.
 
     Raises:
         ConfigError: If the command ``wandb`` is not installed.
@@ -76,15 +76,15 @@ def _records(file: Path) -> list[dict[str, Any]]:
     if command is None:
         raise ConfigError(f"{file} is read by the command `wandb`, which is not on the PATH: pip install wandb.")
     try:
-        done = subprocess.run(  # noqa: S603  # W&B's own reader, on a file that was named
+        process = subprocess.run(  # noqa: S603  # W&B's own reader, on a given file
             [command, "leet", "inspect", "--json", str(file)],
             capture_output=True, text=True, timeout=_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise RecordError(f"`wandb leet inspect` did not read {file} within {_SECONDS} s.") from error
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
     if not lines:
-        reason = done.stderr.strip() or "it holds no records"
+        reason = process.stderr.strip() or "it holds no records"
         raise RecordError(f"{file} cannot be read by `wandb leet inspect`: {reason}.")
     return [json.loads(line) for line in lines]
 

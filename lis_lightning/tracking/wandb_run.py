@@ -1,6 +1,7 @@
-"""What only a W&B run has: its own x-axis, config, summaries, panels, alerts and artifacts.
+"""Logging that is specific to W&B: x-axis, config, summaries, panels, alerts and artifacts.
 
-Imported always, W&B itself only where a W&B logger is met. Each `run` here is what ``WandbLogger.experiment`` returns.
+This module is always imported, but W&B itself only if there is a W&B logger. Each `run` is a
+``WandbLogger.experiment``.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from lis_lightning.results.stopping import Judgement
 from lis_lightning.tracking import wandb_tables as tables
 
 STEP = "trainer/global_step"  # Lightning's own x-axis in W&B
-QUIET = frozenset({"", "warming-up", "improving"})  # verdicts that ask for nothing
-GOOD = frozenset({"plateau", "at-ceiling", "ceiling-not-binding"})  # ends of a run that went well
-TITLE = 63  # characters that W&B takes
+QUIET = frozenset({"", "warming-up", "improving"})  # verdicts that call for no action
+GOOD = frozenset({"plateau", "at-ceiling", "ceiling-not-binding"})  # good outcomes of a run
+TITLE = 63  # characters that W&B accepts
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A message to whoever has subscribed to alerts of the project.
+    """Message to the subscribers of the project's alerts.
 
     Attributes:
         title: Up to TITLE characters.
-        text: What to do, in a sentence.
+        text: The verdict and its reason.
         level: ``"INFO"`` or ``"WARN"``.
     """
 
@@ -45,29 +46,29 @@ class Alert:
 
 
 def is_wandb(logger: Any) -> bool:
-    """Whether a logger is a WandbLogger, of pytorch_lightning or lightning.pytorch; asked without importing either."""
+    """Return whether a logger is a WandbLogger of pytorch_lightning or lightning.pytorch, importing neither."""
     return any(cls.__name__ == "WandbLogger" for cls in type(logger).__mro__)
 
 
 def begin(run: Any, config: Mapping[str, Any], prefix: str) -> None:
-    """Set the x-axis of our curves, and put the split into the run's config; keys of others stay as they are."""
+    """Set the x-axis of the ``lis`` curves, and add the split to the run's config."""
     # A glob may set the x-axis only: a summary kind in it would be applied to tables too, and corrupt them.
     run.define_metric("lis/*", step_metric=STEP)
     run.config.update({prefix: dict(config)}, allow_val_change=True)
     if find_spec("plotly") is None:
         rank_zero_warn(
-            f"W&B gets no panel `{prefix}/curve`, which needs plotly: pip install 'lis-lightning[report]'.",
+            f"No panel `{prefix}/curve` is logged to W&B, since it needs plotly: pip install 'lis-lightning[report]'.",
             category=LisWarning,
         )
 
 
 def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
-    """Return what the runs table shows of a run.
+    """Return the summary values of a run, which W&B shows in the table of runs.
 
     Args:
         last: The newest snapshot.
         best: The best one.
-        prefix: What the keys start with.
+        prefix: Prefix of the keys.
     """
     values: dict[str, Any] = {
         "verdict": last.verdict,
@@ -84,32 +85,32 @@ def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
 
 
 def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str) -> None:
-    """Bring summaries and the panel with the curve up to date; neither asks the server."""
+    """Update the summaries and the curve panel; neither waits for the server."""
     run.summary.update(summaries(results[-1], best, prefix))
     if tables.redrawn(len(results)):
         draw(run, results, prefix)
 
 
 def draw(run: Any, results: Sequence[Snapshot], prefix: str) -> None:
-    """Log the curve so far as ``curve``, where plotly is installed."""
+    """Log the curve so far as ``curve``, if plotly is installed."""
     if find_spec("plotly") is not None:
         run.log({f"{prefix}/curve": tables.curve_panel(results), STEP: results[-1].step})
 
 
 def end(run: Any, results: Sequence[Snapshot], best: Snapshot, artifact: Path | None, prefix: str) -> None:
-    """Log what is shown once: the last curve, the tables, and the best snapshot's file if there is one to log."""
+    """Log the last curve, the tables and, if given, the best snapshot's file."""
     if not tables.redrawn(len(results)):
         draw(run, results, prefix)
-    shown = {"snapshots": tables.snapshots_table(results)}
+    media = {"snapshots": tables.snapshots_table(results)}
     if best.slices or results[-1].slices:
-        shown["slices"] = tables.slices_table(best, results[-1])
-    run.log({f"{prefix}/{name}": table for name, table in shown.items()})  # at whatever step the training has come to
+        media["slices"] = tables.slices_table(best, results[-1])
+    run.log({f"{prefix}/{name}": table for name, table in media.items()})  # at the current step of W&B
     if artifact is not None:
         log_artifact(run, artifact, best, prefix)
 
 
 def log_artifact(run: Any, path: Path, best: Snapshot, prefix: str) -> None:
-    """Log representations as an artifact of type "representations", one of each monitor and run."""
+    """Log representations as an artifact of type "representations", one per monitor and run."""
     import wandb
 
     about = {"step": best.step, "ais": best.ais, "ais_low": best.ais_low, "ais_high": best.ais_high}
@@ -120,47 +121,50 @@ def log_artifact(run: Any, path: Path, best: Snapshot, prefix: str) -> None:
     run.log_artifact(artifact, aliases=["best"])
 
 
-def news(before: str, judgement: Judgement, *, step: int, stopped: bool, prefix: str) -> Alert | None:
-    """Return what to tell people at once: a verdict that is new and asks for something, or the end of the training.
+def new_alert(previous: str, judgement: Judgement, *, step: int, stopped: bool, prefix: str) -> Alert | None:
+    """Return the alert for a new verdict that calls for action, or for the end of the training; else None.
 
     Args:
-        before: The verdict before, empty if there was none.
-        judgement: What is said now.
-        step: Optimizer step of it.
-        stopped: Whether the training was told to stop.
-        prefix: Of the monitor's keys, which the title starts with.
+        previous: The verdict before, empty if there was none.
+        judgement: The newest judgement.
+        step: Optimizer step of the judgement.
+        stopped: Whether the training is stopped on it.
+        prefix: Prefix of the monitor's keys, with which the title starts.
     """
-    changed = judgement.verdict != before and judgement.verdict not in QUIET
+    changed = judgement.verdict != previous and judgement.verdict not in QUIET
     if not changed and not stopped:
         return None
-    title = f"{prefix}: {'stopping, ' if stopped else ''}{judgement.verdict}"
-    why = f" Stopping: {judgement.reason or 'another run is clearly ahead'}." if stopped else ""
+    title, text = f"{prefix}: {judgement.verdict}", f"Step {step}: {judgement.message}"
+    if stopped:
+        title = f"{prefix}: stopping, {judgement.verdict}"
+        text += f" Stopping: {judgement.reason or 'another run is clearly ahead'}."
     level = "INFO" if judgement.verdict in GOOD | QUIET else "WARN"
-    return Alert(title[:TITLE], f"Step {step}: {judgement.message}{why}", level)
+    return Alert(title[:TITLE], text, level)
 
 
 def send(run: Any, alert: Alert) -> None:
     """Send an alert; a run that is offline keeps it for later."""
-    run.alert(alert.title, alert.text, level=alert.level, wait_duration=1)  # 0 would be taken as W&B's own minute
+    run.alert(alert.title, alert.text, level=alert.level, wait_duration=1)  # W&B replaces 0 by its default, a minute
 
 
 def wandb_mode() -> str | None:
-    """Return the `mode` for W&B: "offline" where nobody has configured a key, else None (W&B decides by itself).
+    """Return the `mode` for W&B: "offline" if no API key is configured, else None, which leaves it to W&B.
 
     A key counts as configured by ``WANDB_API_KEY``, ``WANDB_IDENTITY_TOKEN_FILE`` or a netrc entry for the host of
-    ``WANDB_BASE_URL``. ``WANDB_MODE`` is left to W&B. Pass it on as ``WandbLogger(mode=wandb_mode())``; the
-    logger's own ``offline=True`` would set ``WANDB_MODE`` for the rest of the process.
+    ``WANDB_BASE_URL``. If ``WANDB_MODE`` is set, W&B reads it. Pass the result as ``WandbLogger(mode=wandb_mode())``;
+    the logger's ``offline=True`` would set ``WANDB_MODE`` for the whole process.
     """
     if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return None
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    named = os.environ.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    return None if any(_has_entry(file.expanduser(), host) for file in files) else "offline"
+    netrc_file = os.environ.get("NETRC")
+    files = [Path(netrc_file)] if netrc_file else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    configured = any(_has_entry(file.expanduser(), host) for file in files)
+    return None if configured else "offline"
 
 
 def sync_hint(loggers: Iterable[Any]) -> str | None:
-    """Return the sentence that says how to upload what W&B loggers kept offline; None where nothing was."""
+    """Return how to upload the run of an offline W&B logger, in a sentence; None without such a logger."""
     for logger in loggers:
         if is_wandb(logger):
             settings = getattr(logger.experiment, "settings", None)
@@ -170,10 +174,10 @@ def sync_hint(loggers: Iterable[Any]) -> str | None:
 
 
 def within(seconds: float, action: Callable[[], Any]) -> None:
-    """Do something that may hang, and go on without it after some time.
+    """Call a function that may hang, with a timeout.
 
     Raises:
-        TimeoutError: If it takes longer. It is left behind in a thread, and ends with the process.
+        TimeoutError: If it takes longer. Its daemon thread keeps running until the process ends.
     """
     raised: list[BaseException] = []
 
@@ -193,7 +197,7 @@ def within(seconds: float, action: Callable[[], Any]) -> None:
 
 
 def _has_entry(file: Path, host: str) -> bool:
-    """Whether a netrc file names a host; an unreadable file names none."""
+    """Return whether a netrc file has an entry for a host; an unreadable file has none."""
     try:
         return host in netrc.netrc(file).hosts
     except (OSError, netrc.NetrcParseError):
@@ -201,7 +205,7 @@ def _has_entry(file: Path, host: str) -> bool:
 
 
 def leaderboard(table: Any, *, group: str, project: str | None, folder: Path, entity: str | None) -> None:
-    """Write a sweep's leaderboard into a run of its own; see :func:`lis_lightning.tracking.loggers.log_leaderboard`."""
+    """Write a sweep's leaderboard to a separate run; see :func:`lis_lightning.tracking.loggers.log_leaderboard`."""
     import wandb
 
     mode: Any = wandb_mode()

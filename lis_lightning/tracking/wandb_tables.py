@@ -1,9 +1,13 @@
-"""What W&B shows beside curves: tables, thumbnails and the curve with its bands. The server is not asked here."""
+"""W&B tables and panels: snapshots, slices, movers with thumbnails, and the curve with its bands.
+
+Nothing here contacts the server.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,48 +27,44 @@ SLICE_COLUMNS = ("snapshot", "step", "slice", "events", "ais", "ais_low", "ais_h
 MOVER_COLUMNS = (
     "item", "title", "image", "change", "change_low", "change_high", "gain", "gain_low", "gain_high",
 )  # fmt: skip
-MAX_POINTS = 300  # snapshots that the panel draws: about 50 kB
-ALWAYS = 20  # first snapshots that all get a new panel
+MAX_POINTS = 300  # snapshots drawn by the panel: about 50 kB
+ALWAYS = 20  # number of first snapshots that each redraw the panel
 
 
 def snapshots_table(results: Sequence[Snapshot]) -> wandb.Table:
     """Return a row for each snapshot."""
-    return _table(SNAPSHOT_COLUMNS, [[getattr(result, column) for column in SNAPSHOT_COLUMNS] for result in results])
+    row = attrgetter(*SNAPSHOT_COLUMNS)
+    return _table(SNAPSHOT_COLUMNS, [list(row(result)) for result in results])
 
 
 def slices_table(best: Snapshot, last: Snapshot) -> wandb.Table:
     """Return AIS with its interval and the number of events, for each slice of the best and the last snapshot."""
-    return _table(
-        SLICE_COLUMNS,
-        [
-            [which, result.step, name, part.num_events, part.value, part.low, part.high]
-            for which, result in (("best", best), ("last", last))
-            for name, part in result.slices.items()
-        ],
-    )
+    rows = [
+        [label, result.step, name, gain.num_events, gain.value, gain.low, gain.high]
+        for label, result in (("best", best), ("last", last))
+        for name, gain in result.slices.items()
+    ]
+    return _table(SLICE_COLUMNS, rows)
 
 
 def movers_table(movers: Sequence[Mover]) -> wandb.Table:
-    """Return a row for each item, with its thumbnail where it has an image that can be read."""
-    return _table(
-        MOVER_COLUMNS,
+    """Return a row for each item, with a thumbnail if its image can be read."""
+    rows = [
         [
-            [
-                str(mover.item_id), mover.title, _picture(mover.image),
-                mover.change.value, mover.change.low, mover.change.high,
-                mover.gain.value, mover.gain.low, mover.gain.high,
-            ]
-            for mover in movers
-        ],
-    )  # fmt: skip
+            str(mover.item_id), mover.title, _image(mover.image),
+            mover.change.value, mover.change.low, mover.change.high, mover.gain.value, mover.gain.low, mover.gain.high,
+        ]
+        for mover in movers
+    ]  # fmt: skip
+    return _table(MOVER_COLUMNS, rows)
 
 
 def leaderboard_table(table: Any) -> wandb.Table:
-    """Return a polars table, a row a recipe."""
+    """Return a leaderboard, a polars table with one row per recipe, as a W&B table."""
     return _table(table.columns, [list(row) for row in table.rows()])
 
 
-def _picture(path: Path | None) -> wandb.Image | None:
+def _image(path: Path | None) -> wandb.Image | None:
     import wandb
 
     small = thumbnail(path)
@@ -72,7 +72,7 @@ def _picture(path: Path | None) -> wandb.Image | None:
 
 
 def curve_panel(results: Sequence[Snapshot]) -> wandb.Plotly:
-    """Return the curve of a run as a panel; of a long run MAX_POINTS snapshots at most, the best among them.
+    """Return the curve of a run as a panel with at most MAX_POINTS snapshots, including the best.
 
     Raises:
         ConfigError: If plotly is not installed.
@@ -95,14 +95,14 @@ def thinned(results: Sequence[Snapshot], most: int = MAX_POINTS) -> Sequence[Sna
         return results
     scored = [index for index, result in enumerate(results) if math.isfinite(result.ais)]
     best = max(scored or [0], key=lambda index: results[index].ais)
-    spread = {round(place * (len(results) - 1) / (most - 2)) for place in range(most - 1)}
+    spread = {round(index * (len(results) - 1) / (most - 2)) for index in range(most - 1)}
     return [results[index] for index in sorted(spread | {best})]
 
 
 def redrawn(num_snapshots: int) -> bool:
-    """Whether the panel is drawn again at a snapshot: at the first ones always, later whenever a tenth has been added.
+    """Return whether the panel is redrawn at a snapshot: always at the first ones, later after each growth by 10 %.
 
-    What the panels of a long run cost grows with the logarithm of its length.
+    The number of panels of a long run therefore grows with the logarithm of its length.
 
     Example:
         >>> [sum(redrawn(number) for number in range(1, last + 1)) for last in (20, 100, 1000)]
@@ -112,16 +112,16 @@ def redrawn(num_snapshots: int) -> bool:
 
 
 def _tenths(number: int) -> int:
-    """Return how often a tenth was added to 1 on the way to a number."""
+    """Return how often 1 can grow by 10 % without exceeding a number."""
     return int(math.log(number) / math.log(1.1))
 
 
 def _table(columns: Sequence[str], rows: list[list[Any]]) -> wandb.Table:
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
+    return wandb.Table(columns=list(columns), data=[list(map(_cell, row)) for row in rows])
 
 
 def _cell(value: Any) -> Any:
-    """Return nothing in place of NaN and infinity, which JSON cannot say: a browser would read none of the table."""
+    """Replace NaN and infinity, which are not valid JSON, by None; otherwise a browser cannot read the table."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

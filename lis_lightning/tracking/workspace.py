@@ -1,7 +1,7 @@
-"""The dashboard as code: a W&B workspace whose panels name the keys that a monitor logs.
+"""W&B workspace (dashboard) with panels for the keys that a monitor logs.
 
-Build it with :func:`build_workspace`, upload it with :func:`save_workspace`, or keep it as the JSON that W&B would
-store. Needs wandb-workspaces: ``pip install 'lis-lightning[dashboard]'``.
+Build it with :func:`build_workspace`, then upload it with :func:`save_workspace` or write it as JSON. It needs
+wandb-workspaces: ``pip install 'lis-lightning[dashboard]'``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SLICES = ("seen items", "unseen items", "head items", "tail items", "new items", "known users", "new users")
 COMPANIONS = {"pair_auc": "pair AUC", "cka": "CKA with the preference data", "rankme": "effective rank"}
 COST = {"encode_seconds": "seconds to encode", "score_seconds": "seconds to score"}
-INPUTS = ("seed", "training.learning_rate")  # of lis-align; parameters that a sweep is most often over
+INPUTS = ("seed", "training.learning_rate")  # parameters of lis-align that sweeps vary most often
 _INSTALL = "pip install 'lis-lightning[dashboard]'"
 
 
@@ -35,18 +35,18 @@ def build_workspace(
     slices: Sequence[str] = SLICES,
     inputs: Sequence[str] = INPUTS,
 ) -> Workspace:
-    """Return the dashboard of a project: verdict, curve, slices, companions, cost, and what a sweep has found.
+    """Return the dashboard of a project: verdict, curve, slices, companion metrics, cost, and sweep.
 
     Nothing is uploaded, and no key is needed.
 
     Args:
         entity: User or team that owns the project.
         project: The project.
-        prefix: What the keys start with: ``"lis"``, or ``"lis/<name>"`` of a monitor with a name.
-        name: Of the view.
-        num_runs: Runs that a panel shows at most.
-        slices: Slices to draw, by their names in ``result.slices``.
-        inputs: Configuration keys to hold against the best AIS, with dots for nested ones.
+        prefix: Prefix of the keys: ``"lis"``, or ``"lis/<name>"`` for a monitor with a name.
+        name: Name of the view.
+        num_runs: Maximum number of runs in a panel.
+        slices: Names of the slices to draw, as in ``result.slices``.
+        inputs: Configuration keys to plot against the best AIS, with dots for nested keys.
 
     Raises:
         ConfigError: If `entity` or `project` is empty, `num_runs` is below 1, or wandb-workspaces is not installed.
@@ -69,7 +69,7 @@ def build_workspace(
 
 
 def workspace_json(workspace: Workspace) -> str:
-    """Return a workspace as the JSON that W&B keeps of it, indented; panel ids are new in each build."""
+    """Return a workspace as indented JSON, in W&B's format; panel ids differ in each build."""
     spec = workspace._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
     return json.dumps(json.loads(spec), indent=1)
 
@@ -78,31 +78,31 @@ def save_workspace(workspace: Workspace) -> str:
     """Upload a workspace as a new view of its project, and return its address.
 
     Raises:
-        ConfigError: If no key is configured, W&B is set to be offline, or the server refuses; its answer is named.
+        ConfigError: If no key is configured, W&B is offline, or the server refuses; the message has its answer.
     """
     if wandb_mode() == "offline" or os.environ.get("WANDB_MODE", "online") not in {"online", "shared"}:
         raise ConfigError(
             "A workspace is uploaded to W&B's server, which needs a key: run `wandb login` or set WANDB_API_KEY (and "
-            f"WANDB_BASE_URL for a server of your own), got WANDB_MODE={os.environ.get('WANDB_MODE')!r}. Without a "
+            f"WANDB_BASE_URL for your own server), got WANDB_MODE={os.environ.get('WANDB_MODE')!r}. Without a "
             "server, write it to a file."
         )
     try:
         return str(workspace.save_as_new_view().url)  # type: ignore[no-untyped-call]
     except Exception as error:
-        where = f"{workspace.entity}/{workspace.project}"
+        project = f"{workspace.entity}/{workspace.project}"
         raise ConfigError(
-            f"W&B did not take the workspace of {where}: {type(error).__name__}: {error}. Does the project exist, and "
-            "may your key write to it?"
+            f"W&B refused the workspace of {project}: {type(error).__name__}: {error}. Check that the project exists "
+            "and that your key can write to it."
         ) from error
 
 
 def workspace_command(entity: str | None, project: str | None, json_path: str | Path | None = None) -> str:
-    """Build the dashboard and upload it, or write it to a file; return what to tell the user.
+    """Build the dashboard and upload it, or write it to a file; return a message with its address.
 
     Args:
         entity: User or team.
         project: The project.
-        json_path: File to write instead of uploading; its folder is made.
+        json_path: File to write instead of uploading; its folder is created.
 
     Raises:
         ConfigError: If `entity` or `project` is missing, wandb-workspaces is not installed, the upload fails, or the
@@ -111,22 +111,22 @@ def workspace_command(entity: str | None, project: str | None, json_path: str | 
     workspace = build_workspace(entity or "", project or "")
     if json_path is None:
         return f"Workspace: {save_workspace(workspace)}"
-    place = Path(json_path)
+    file = Path(json_path)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(workspace_json(workspace), encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(workspace_json(workspace), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"The workspace cannot be written to {place}: {error}. Name a file in a folder of yours."
+            f"The workspace cannot be written to {file}: {error}. Give a file in a folder that you can write to."
         ) from error
-    return f"Workspace of {entity}/{project}: {place}"
+    return f"Workspace of {entity}/{project}: {file}"
 
 
 def _check(entity: str, project: str, num_runs: int) -> None:
-    for what, value in (("entity", entity), ("project", project)):
+    for argument, value in (("entity", entity), ("project", project)):
         if not value.strip():
             raise ConfigError(
-                f"A workspace belongs to an entity (user or team) and a project of W&B: expected `{what}` to be a "
+                f"A workspace belongs to an entity (user or team) and a project of W&B: expected `{argument}` to be a "
                 f"name, got {value!r}."
             )
     if num_runs < 1:
@@ -169,7 +169,7 @@ def _number(title: str, key: str) -> Any:
 
 def _verdict(prefix: str) -> Section:
     wr = _packages()[1]
-    codes = "verdict, as its place in lis_lightning.results.stopping.VERDICTS"
+    codes = "verdict, as its index in lis_lightning.results.VERDICTS"
     return _section(
         "Verdict",
         [

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
-from lis_lightning.monitor.encoding import Encode
-from lis_lightning.monitor.schedule import EverySteps, OnFile
+from lis_lightning.monitor.on_demand import OnFile
+from lis_lightning.monitor.schedule import EverySteps
+from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.scoring.scorer import Scorer
 

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lis_lightning import LISMonitor
-from lis_lightning.monitor import snapshot
+from lis_lightning.monitor import snapshot_scorer
 from lis_lightning.monitor.batches import make_batches
+from lis_lightning.monitor.encoding import encode_items
+from lis_lightning.monitor.isolation import undisturbed
 from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
 
@@ -170,8 +172,8 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
     The first snapshot, which also computes ceilings and placebo, is left out.
     """
     inner, whole, taken = Clock(), Clock(), []
-    encode_items, score = snapshot.encode_items, Scorer.score
-    snapshot.encode_items, Scorer.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
+    encode_items, score = snapshot_scorer.encode_items, Scorer.score
+    snapshot_scorer.encode_items, Scorer.score = inner.stepping(encode_items), inner.timing(score)  # type: ignore[assignment]
     try:
         with tempfile.TemporaryDirectory() as folder:
             monitor = LISMonitor(
@@ -190,7 +192,7 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
             loader = DataLoader(texts, batch_size=4, collate_fn=collate)
             _trainer(folder, monitor, max_steps=ROUNDS, logger=CSVLogger(folder)).fit(module, loader)
     finally:
-        snapshot.encode_items, Scorer.score = encode_items, score
+        snapshot_scorer.encode_items, Scorer.score = encode_items, score
     return min(taken[1:], key=lambda one: one[1])
 
 
@@ -204,8 +206,8 @@ def _encodes(split: Any, texts: Texts, module: Tower) -> dict[str, float]:
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             def encode(items: Texts) -> None:
                 batches = make_batches(items, split.item_ids, batch_size=BATCH, collate_fn=collate)
-                with snapshot.undisturbed(pl_module):
-                    for _ in snapshot.encode_items(trainer, pl_module, batches, lambda m, batch: m.encode_items(batch)):
+                with undisturbed(pl_module):
+                    for _ in encode_items(trainer, pl_module, batches, lambda m, batch: m.encode_items(batch)):
                         pass
 
             def predict() -> None:

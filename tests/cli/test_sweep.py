@@ -120,7 +120,7 @@ def test_the_rival_is_the_best_of_the_finished_jobs(tmp_path):
     do(tmp_path / "c", 0.05, pruned="behind")
     do(tmp_path / "d", error=ValueError("no luck"))
     rival = best_finished(tmp_path)
-    assert (rival.name, rival.among) == ("b", 2)
+    assert (rival.name, rival.num_finished) == ("b", 2)
     assert [one.ais for one in rival.results] == [0.01, 0.02]
 
 

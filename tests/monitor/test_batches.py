@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 
 from lis_lightning.errors import ConfigError, SnapshotError
-from lis_lightning.monitor.batches import Loaded, make_batches
-from lis_lightning.monitor.snapshot import undisturbed
-
-
-class Items(Dataset):
-    """Items 0 to n - 1, each of which is read once too often if it is read when not asked for."""
-
-    def __init__(self, item_ids):
-        self.item_ids = list(item_ids)
-        self.read = []
-
-    def __len__(self):
-        return len(self.item_ids)
-
-    def __getitem__(self, row):
-        self.read.append(self.item_ids[row])
-        return {"item_id": self.item_ids[row], "x": torch.full((3,), float(row))}
+from lis_lightning.monitor.batches import LoaderBatches, make_batches
+from lis_lightning.monitor.isolation import undisturbed
+from tests._helpers.items import Items
 
 
 class Stream(IterableDataset):
@@ -34,7 +20,7 @@ class Stream(IterableDataset):
 
 
 def ids_of(batches):
-    return [item for batch in batches for item in list(batch["item_id"])]
+    return [item for chunk in batches.chunks() for item in list(chunk.batch()["item_id"])]
 
 
 def test_only_items_of_the_split_are_read():
@@ -92,7 +78,8 @@ def test_a_collate_function_is_used():
         return {"item_id": [item["item_id"] for item in items], "longest": max(len(item["text"]) for item in items)}
 
     items = [{"item_id": 1, "text": "ab"}, {"item_id": 2, "text": "abcd"}]
-    (batch,) = make_batches(items, [1, 2], collate_fn=collate)
+    (chunk,) = make_batches(items, [1, 2], collate_fn=collate).chunks()
+    batch = chunk.batch()
     assert batch == {"item_id": [1, 2], "longest": 4}
 
 
@@ -110,7 +97,7 @@ def test_item_ids_must_match_the_rows():
     items = Items(range(4))
     items.item_ids = range(4)
     items.__class__ = type("Odd", (Items,), {"__len__": lambda self: 5})
-    with pytest.raises(SnapshotError, match="holds 4 values for 5 rows"):
+    with pytest.raises(SnapshotError, match="has 4 values for 5 rows"):
         make_batches(items, range(4))
 
 
@@ -139,12 +126,10 @@ class Texts(Items):
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_rows_that_know_their_length_come_longest_first(world_size):
     texts = Texts()
-    shares = [
-        [batch["item_id"].tolist() for batch in make_batches(
-            texts, range(10, 19), batch_size=2, rank=rank, world_size=world_size
-        )]
-        for rank in range(world_size)
-    ]  # fmt: skip
+    shares = []
+    for rank in range(world_size):
+        batches = make_batches(texts, range(10, 19), batch_size=2, rank=rank, world_size=world_size)
+        shares.append([chunk.batch()["item_id"].tolist() for chunk in batches.chunks()])
     expected = {
         1: [[[18, 17], [16, 15], [14, 13], [12, 11], [10]]],
         2: [[[18, 16], [14, 12], [10]], [[17, 15], [13, 11]]],
@@ -164,7 +149,7 @@ def test_a_part_of_a_dataset_knows_what_the_whole_knows():
 def test_lengths_must_match_the_rows():
     texts = Texts()
     texts.lengths = [1, 2]
-    with pytest.raises(SnapshotError, match=r"`items\.lengths` holds 2 values for 9 rows"):
+    with pytest.raises(SnapshotError, match=r"`items\.lengths` has 2 values for 9 rows"):
         make_batches(texts, range(10, 19))
 
 
@@ -176,7 +161,7 @@ def test_a_loaders_batch_is_split_into_what_its_items_own():
         "item_id": np.arange(5), "text": list("abcde"), "x": torch.arange(10).reshape(5, 2), "scale": torch.tensor(2.0),
         "nested": {"pair": (1, 2, 3, 4, 5)}, "name": "train", "missing": None,
     }  # fmt: skip
-    (chunk,) = Loaded([batch], "item_id").chunks()
+    (chunk,) = LoaderBatches([batch], "item_id").chunks()
     first, last = (part.batch() for part in chunk.split(3))
     assert first["item_id"].tolist() == [0, 1, 2]
     assert last["x"].tolist() == [[6, 7], [8, 9]]
@@ -198,7 +183,7 @@ def test_a_loaders_batch_is_split_into_what_its_items_own():
 def test_the_first_item_can_be_looked_at_without_disturbing_anything(items, expected):
     state = torch.get_rng_state()
     batch = make_batches(items, range(3) if expected != [18] else range(10, 19)).first()
-    assert expected == (None if batch is None else ids_of([batch]))
+    assert expected == (None if batch is None else list(batch["item_id"]))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -206,9 +191,9 @@ def test_the_first_item_can_be_looked_at_without_disturbing_anything(items, expe
 def test_a_process_without_items_can_borrow_one(make):
     share = make_batches(make(), range(1), rank=1, world_size=2)
     assert list(share.chunks()) == []
-    assert ids_of([share.spare().batch()]) == [0]
+    assert list(share.spare().batch()["item_id"]) == [0]
 
 
 def test_nothing_to_borrow_is_said():
     with pytest.raises(SnapshotError, match="gives no batches"):
-        Loaded([], "item_id").spare()
+        LoaderBatches([], "item_id").spare()

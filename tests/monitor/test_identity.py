@@ -88,5 +88,5 @@ def test_the_weights_in_training_are_scored_beside_an_average_of_them(tmp_path):
 @pytest.mark.parametrize("averaging", [EMAWeightAveraging(), StochasticWeightAveraging(1e-2)], ids=["ema", "swa"])
 def test_averaging_before_the_monitor_is_refused(tmp_path, averaging):
     name = type(averaging).__name__
-    with pytest.raises(ConfigError, match=f"Expected LISMonitor before {name} among"):
+    with pytest.raises(ConfigError, match=f"Expected LISMonitor before {name} in the"):
         fit(tmp_path, averaging, monitor_of(split()))

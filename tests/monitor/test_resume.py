@@ -117,7 +117,7 @@ def test_what_is_kept_is_what_the_rule_reads(whole):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "changes"),
     [
         pytest.param({"ceilings": ["ids"], "aligned_to": "ids"}, "ceilings .* became", id="ceilings"),
         pytest.param({"every_n_steps": 4}, "schedule .*n=2.* became .*n=4", id="schedule"),
@@ -125,11 +125,11 @@ def test_what_is_kept_is_what_the_rule_reads(whole):
         pytest.param({"split": 1}, "split '[0-9a-f]+' became '[0-9a-f]+'", id="split"),
     ],
 )  # fmt: skip
-def test_a_changed_evaluator_starts_a_new_record(split, whole, tmp_path, options, said):
+def test_a_changed_evaluator_starts_a_new_record(split, whole, tmp_path, options, changes):
     other = small_run.make_split(options.pop("split")) if "split" in options else split
     before = (whole["folder"] / "record.jsonl").read_bytes()
     monitor = small_run.monitor_of(other, dirpath=whole["folder"], **options)
-    with pytest.warns(LisWarning, match=f"measured otherwise: {said}.*a new curve and a new record start here"):
+    with pytest.warns(LisWarning, match=f"measured with other settings: {changes}.*a new curve and a new record start"):
         small_run.fit(tmp_path, monitor, steps=12, ckpt_path=whole["folder"] / "ckpt" / "step=9.ckpt")
     assert monitor.results[0].step == 9
     assert monitor.record_path.name != "record.jsonl"

@@ -15,6 +15,7 @@ import pytest
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor import scheduler as scheduler_module
+from lis_lightning.monitor.on_demand import OnFile, OnSignal
 from lis_lightning.monitor.schedule import (
     AtSteps,
     Budget,
@@ -24,8 +25,6 @@ from lis_lightning.monitor.schedule import (
     EveryValidation,
     LogSpaced,
     Moment,
-    OnFile,
-    OnSignal,
     Schedule,
 )
 from lis_lightning.monitor.scheduler import Scheduler, make_scheduler
@@ -119,12 +118,12 @@ def test_budget_holds_its_share_when_the_cost_changes():
         (lambda: make_scheduler(0, None), r"`every_n_steps` must be at least 1 optimizer step, got 0"),
         (
             lambda: make_scheduler(None, [200]),
-            r"of `lis_lightning.monitor.schedule` or a list of them, got 200",
+            r"of `lis_lightning.monitor` or a list of them, got 200",
         ),
         (lambda: make_scheduler(None, [EverySteps]), r"or a list of them, got <class"),
         (
             lambda: make_scheduler(None, 200),
-            r"of `lis_lightning.monitor.schedule` or a list of them, got 200",
+            r"of `lis_lightning.monitor` or a list of them, got 200",
         ),
     ],
 )
@@ -193,7 +192,7 @@ def test_a_signal_asks_once_and_its_handler_goes(tmp_path):
 def test_a_signal_that_has_a_handler_is_refused(tmp_path):
     before = signal.signal(signal.SIGUSR2, lambda *_: None)
     try:
-        with pytest.raises(ConfigError, match=r"OnSignal\('SIGUSR2'\): the signal has a handler already, <function"):
+        with pytest.raises(ConfigError, match=r"OnSignal\('SIGUSR2'\): the signal already has a handler, <function"):
             OnSignal("SIGUSR2").start(tmp_path)
     finally:
         signal.signal(signal.SIGUSR2, before)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.monitor import scheduler as scheduler_module
+from lis_lightning.monitor.on_demand import OnFile, OnSignal
 from lis_lightning.monitor.schedule import (
     AtSteps,
     Budget,
@@ -19,8 +20,6 @@ from lis_lightning.monitor.schedule import (
     EveryMinutes,
     EveryValidation,
     LogSpaced,
-    OnFile,
-    OnSignal,
 )
 from tests._helpers.training import Items, Tower, fit, make_log, monitor_of
 

@@ -34,7 +34,7 @@ def test_a_run_goes_on_while_it_improves_and_stops_when_the_rule_says_so(scored)
     run = recorded_run(None, scored(0))
     assert told(run, "improving")[2] == "Go on"
     assert told(run, "plateau", stop=True, reason="flat")[2] == "Stop"
-    assert told(dataclasses.replace(run, ended=True), "plateau")[2].startswith("It has ended; best at step")
+    assert told(dataclasses.replace(run, ended=True), "plateau")[2].startswith("The run has ended; best at step")
 
 
 def test_the_distance_to_the_ceiling_is_a_share_with_its_interval_or_why_there_is_none(scored):

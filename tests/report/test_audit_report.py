@@ -25,13 +25,13 @@ def test_the_text_shows_each_task_then_time_and_concludes(found):
     text = render(found)
     gain = found.parts[0].results["latents"]
     for expected in (
-        "What preference data can bring at best", "(label, test window from", "(other, test window from",
+        "Ceilings of preference data over a base AUC", "(label, test window from", "(other, test window from",
         f"{gain.ais:+.4f} [{gain.ais_low:+.4f}, {gain.ais_high:+.4f}]", "unseen items", "representations: latents >",
-        "the ceiling of pairs is", "How fast they age (label)", "newest less oldest",
+        "the ceiling of pairs is", "Change over time (label)", "newest less oldest",
     ):  # fmt: skip
         assert expected in text
     assert "nan" not in text
-    assert text.count("What representations bring today") == 2
+    assert text.count("Gains of representations") == 2
 
 
 def test_csv_and_json_hold_the_same_numbers(found, tmp_path):
@@ -53,7 +53,7 @@ def test_the_page_is_whole_and_needs_no_network(found, tmp_path):
     text = page.read_text()
     assert page.stat().st_size < 5_500_000, "plotly is in it once"
     assert '<script src="http' not in text
-    for expected in ("an &lt;audit&gt;", "ceiling without the future", "random vectors", "How fast they age"):
+    for expected in ("an &lt;audit&gt;", "ceiling without the future", "random vectors", "Change over time"):
         assert expected in text
     assert "<td>&lt;b&gt;noise</td>" in text
     assert "<td><b>noise" not in text

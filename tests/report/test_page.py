@@ -65,7 +65,7 @@ def test_movers_come_with_thumbnails_where_the_picture_can_be_read(page):
     text = page.read_text()
     assert "Items that moved" in text
     assert text.count("data:image/jpeg;base64") >= 5
-    assert "Half of all that items gain comes from" in text
+    assert "Half of the gains come from" in text
 
 
 def test_a_sweep_shows_leaderboard_and_paired_differences(runs):
@@ -86,6 +86,10 @@ def test_a_sweep_shows_leaderboard_and_paired_differences(runs):
 def test_seeds_of_a_recipe_share_a_colour_and_recipes_differ(runs):
     of = dict(zip([run.name for run in runs], colours(runs), strict=True))
     assert of["good seed 1"] == of["good seed 2"] != of["weak seed 1"] != of["control seed 1"]
+
+
+def test_a_page_of_several_runs_has_the_given_title(runs):
+    assert "<title>sweep</title>" in render_report(runs, "sweep", {})
 
 
 def test_many_runs_start_with_the_best_four_shown(runs):

@@ -54,7 +54,7 @@ def test_failures_of_a_run_are_listed(write_run, tmp_path):
 
 
 def test_what_is_not_there_is_said_and_so_is_what_cannot_be_read(write_run, tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere does not exist. Name a folder of runs"):
+    with pytest.raises(ConfigError, match=r"nowhere does not exist. Give a folder of runs"):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match="There is no run with a snapshot in"):
         find_runs([tmp_path])
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_said_and_so_is_what_cannot_be_read(write_run, tmp_
     with pytest.raises(RecordError, match="its first line is not an intact header"):
         find_runs([damaged])
     write_run(tmp_path / "whole", num=2)
-    with pytest.warns(LisWarning, match=r"Passed over: .*record.jsonl is no record of lis-lightning"):
+    with pytest.warns(LisWarning, match=r"Skipped: .*record.jsonl is no record of lis-lightning"):
         assert [run.name for run in find_runs([tmp_path])] == ["whole"]
 
 

@@ -37,7 +37,7 @@ def race(truths, rng):
         reached = 1 - 0.5 ** (step / 25)
         runs = {name: Runs(best=[draw(truths[name] * reached, users, rng)]) for name in going}
         decision = cut(runs, len(RUNGS))
-        going, dropped = list(decision.kept), [*dropped, *(place.recipe for place in decision.dropped)]
+        going, dropped = list(decision.survivors), [*dropped, *(place.recipe for place in decision.dropped)]
     spent += (MAX_STEPS - before) * len(going)
     return dropped, spent, max(going, key=lambda name: whole[name].ais), max(truths, key=lambda name: whole[name].ais)
 
@@ -59,12 +59,12 @@ def test_the_decision_names_who_goes_on_and_why_others_do_not():
     users = rng.standard_normal(NUM_USERS)
     runs = {name: Runs(best=[draw(truth, users, rng)]) for name, truth in {"a": 0.03, "b": 0.03, "c": 0.0}.items()}
     decision = cut({**runs, "broken": Runs(best=[], failed=1)}, 3)
-    assert set(decision.kept) == {"a", "b"}
-    assert decision.leader == decision.kept[0]
+    assert set(decision.survivors) == {"a", "b"}
+    assert decision.leader == decision.survivors[0]
     assert [place.recipe for place in decision.dropped] == ["c"]
     assert decision.failed == ["broken"]
     told = described(decision, 50)
-    assert told.startswith(f"race, step 50: 2 go on, {', '.join(decision.kept)}\n  dropped c: AIS 0.03")
+    assert told.startswith(f"race, step 50: 2 go on, {', '.join(decision.survivors)}\n  dropped c: AIS 0.03")
     assert told.endswith("dropped broken: failed")
 
 
@@ -81,7 +81,7 @@ def test_more_rungs_ask_for_more_evidence():
 
 def test_where_all_fail_nobody_goes_on():
     decision = cut({"a": Runs(best=[], failed=1)}, 1)
-    assert (decision.leader, decision.kept) == (None, [])
+    assert (decision.leader, decision.survivors) == (None, [])
     assert described(decision, 4) == "race, step 4: 0 go on, none\n  dropped a: failed"
 
 

@@ -195,7 +195,7 @@ def test_without_plotly_the_panel_is_left_out_with_a_warning(home, tmp_path, mon
     monkeypatch.setattr(_wandb, "find_spec", lambda _: None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     logger = WandbLogger(project="lis", save_dir=tmp_path, mode="offline")
-    with pytest.warns(LisWarning, match=r"no panel `lis/curve`, which needs plotly: pip install"):
+    with pytest.warns(LisWarning, match=r"No panel `lis/curve` is logged to W&B, since it needs plotly: pip install"):
         assert tracking.start([logger], {}) == []
     assert tracking.log_result([logger], RESULTS, BEST) == tracking.finish([logger], RESULTS, BEST) == []
     logger.experiment.finish()
@@ -271,7 +271,7 @@ def test_an_alert_is_kept_offline(run):
     ],
 )
 def test_news_is_a_verdict_to_act_on_or_a_stop(before, after, stopped, title, level):
-    alert = _wandb.news(before, judgement(after, reason="flat"), step=40, stopped=stopped, prefix="lis")
+    alert = _wandb.new_alert(before, judgement(after, reason="flat"), step=40, stopped=stopped, prefix="lis")
     if title is None:
         assert alert is None
     else:
@@ -280,7 +280,7 @@ def test_news_is_a_verdict_to_act_on_or_a_stop(before, after, stopped, title, le
 
 
 def test_a_title_is_no_longer_than_wandb_takes():
-    alert = _wandb.news("", judgement("data-bound"), step=0, stopped=False, prefix=f"lis/{'x' * 80}")
+    alert = _wandb.new_alert("", judgement("data-bound"), step=0, stopped=False, prefix=f"lis/{'x' * 80}")
     assert len(alert.title) == 63
 
 

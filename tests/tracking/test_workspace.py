@@ -183,5 +183,5 @@ def test_the_server_gets_what_was_built(tmp_path, built):
 @pytest.mark.slow  # a process that imports W&B
 def test_a_refusal_of_the_server_is_said(tmp_path):
     said = upload(tmp_path, *["403"] * 20)
-    assert said["said"].startswith("ConfigError: W&B did not take the workspace of team/lis: ")
+    assert said["said"].startswith("ConfigError: W&B refused the workspace of team/lis: ")
     assert said["views"] == []

@@ -96,10 +96,10 @@ def _check_kind(encoder: type[PretrainedEncoder], name: str, config: Any) -> Non
         f"model={encoder.kind} needs one that takes {encoder.accepts}, which {name} ({type(config).__name__}) does not."
     )
     kinds = encoder_kinds()
-    for other in kinds:
-        if other.can_read(config, network):
-            raise ConfigError(f"{problem} It takes {other.accepts}: use model={other.kind} model.model={name}.")
-    names = ", ".join(other.kind for other in kinds)
+    for candidate in kinds:
+        if candidate.can_read(config, network):
+            raise ConfigError(f"{problem} It takes {candidate.accepts}: use model={candidate.kind} model.model={name}.")
+    names = ", ".join(encoder_kind.kind for encoder_kind in kinds)
     raise ConfigError(f"{problem} No encoder here can use it; models are of the kinds {names}.")
 
 

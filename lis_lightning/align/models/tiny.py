@@ -1,6 +1,6 @@
-"""Tiny models with random weights for each kind of encoder: what ``model=tiny`` trains, with nothing to download.
+"""Tiny models with random weights for each kind of encoder, as used by ``model=tiny``; nothing is downloaded.
 
-They are folders written by `save_pretrained`, and are loaded like any other model.
+Each is a folder written by `save_pretrained`, and is loaded like any other model.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def make_tiny_vlm(folder: Path | str, texts: Sequence[str], *, seed: int = 0) ->
     16 image tokens.
 
     Args:
-        folder: Of all tiny models; each is in a sub-folder named after its content.
-        texts: Train the tokenizer.
-        seed: Of the weights. The global random generators are not changed.
+        folder: Folder of all tiny models; see :func:`make_tiny`.
+        texts: Texts to train the tokenizer on.
+        seed: Seed of the weights.
     """
 
     def parts() -> Parts:
@@ -69,9 +69,9 @@ def make_tiny_text(folder: Path | str, texts: Sequence[str], *, seed: int = 0) -
     """Return a folder with a tiny BERT and its tokenizer; make it unless it exists.
 
     Args:
-        folder: Of all tiny models; each is in a sub-folder named after its content.
-        texts: Train the tokenizer.
-        seed: Of the weights. The global random generators are not changed.
+        folder: Folder of all tiny models; see :func:`make_tiny`.
+        texts: Texts to train the tokenizer on.
+        seed: Seed of the weights.
     """
 
     def parts() -> Parts:
@@ -93,9 +93,9 @@ def make_tiny_dual(folder: Path | str, texts: Sequence[str], *, seed: int = 0) -
     """Return a folder with a tiny CLIP and its processor; make it unless it exists.
 
     Args:
-        folder: Of all tiny models; each is in a sub-folder named after its content.
-        texts: Train the tokenizer.
-        seed: Of the weights. The global random generators are not changed.
+        folder: Folder of all tiny models; see :func:`make_tiny`.
+        texts: Texts to train the tokenizer on.
+        seed: Seed of the weights.
     """
 
     def parts() -> Parts:
@@ -116,8 +116,8 @@ def make_tiny_vision(folder: Path | str, *, seed: int = 0) -> Path:
     """Return a folder with a tiny ViT and its image processor; make it unless it exists.
 
     Args:
-        folder: Of all tiny models; each is in a sub-folder named after its content.
-        seed: Of the weights. The global random generators are not changed.
+        folder: Folder of all tiny models; see :func:`make_tiny`.
+        seed: Seed of the weights.
     """
 
     def parts() -> Parts:
@@ -134,11 +134,11 @@ def make_tiny(
     """Return a folder with a model and its processor; make it unless it exists.
 
     Args:
-        folder: Of all tiny models.
+        folder: Folder of all tiny models; each is in a sub-folder named after its content.
         family: Name of the architecture, for the name of the sub-folder.
         parts: Returns a function that makes the model, and the processor.
-        texts: That the model depends on.
-        seed: Of the weights. The global random generators are not changed.
+        texts: Texts that the model depends on.
+        seed: Seed of the weights. The global random generators are not changed.
     """
     content = json.dumps([_FORMAT, seed, list(texts)])
     name = f"tiny-{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -178,7 +178,7 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
 
 
 def sequence_tokenizer(texts: Sequence[str]) -> Any:
-    """Return such a tokenizer that also marks the begin and the end of every text."""
+    """Return a tokenizer as :func:`train_tokenizer` that also marks the beginning and the end of every text."""
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = train_tokenizer(texts)

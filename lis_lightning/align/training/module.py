@@ -21,8 +21,9 @@ from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.align.objectives.regularisers import Regulariser
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.matryoshka import matryoshka_loss
-from lis_lightning.monitor.batches import Loaded
-from lis_lightning.monitor.snapshot import encode_items, undisturbed
+from lis_lightning.monitor.batches import LoaderBatches
+from lis_lightning.monitor.encoding import encode_items
+from lis_lightning.monitor.isolation import undisturbed
 
 
 class AlignmentModule(pl.LightningModule):
@@ -95,7 +96,7 @@ class AlignmentModule(pl.LightningModule):
         if waiting:
             # The encoder before the first step; a resumed run has its reference from the checkpoint.
             batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
-            loader = Loaded(self.encoder.loader(batches.items), "item_id")
+            loader = LoaderBatches(self.encoder.loader(batches.items), "item_id")
             encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
             with undisturbed(self):
                 reference = torch.cat([rows for _, rows in encoded])

@@ -20,7 +20,7 @@ from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
 
-SURE = 0.05  # highest probability that a job as good as all others is ended
+SIGNIFICANCE = 0.05  # highest probability that a job as good as all others is ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,14 @@ class Rival:
     """The best of the finished jobs of a sweep.
 
     Attributes:
-        name: Of the job, for messages.
+        name: Name of the job, for messages.
         results: Its snapshots.
-        among: Number of finished jobs.
+        num_finished: Number of finished jobs.
     """
 
     name: str
     results: Sequence[Snapshot]
-    among: int
+    num_finished: int
 
 
 def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | None:
@@ -52,18 +52,18 @@ def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | N
         look: Number of this comparison of the job, from 1.
         rule: Defines the negligible change.
     """
-    other = next((snapshot for snapshot in rival.results if snapshot.step == result.step), None)
-    if other is None or other.split_hash != result.split_hash or other.influence.shape != result.influence.shape:
+    theirs = next((snapshot for snapshot in rival.results if snapshot.step == result.step), None)
+    if theirs is None or theirs.split_hash != result.split_hash or theirs.influence.shape != result.influence.shape:
         return None
-    gap = result.compare(other)
-    margin = max(rule.plateau_delta, rule.plateau_share * other.ais)
+    gap = result.compare(theirs)
+    margin = max(rule.plateau_delta, rule.plateau_share * theirs.ais)
     if not gap.value + margin < 0 or not gap.se > 0:
         return None
     # Student's t with the effective number of users: if few users carry the difference, its error is uncertain.
-    chance = float(stdtr(effective_users(result.influence - other.influence), (gap.value + margin) / gap.se))
-    if chance >= SURE / (look * (look + 1) * max(rival.among, 1)):
+    p = float(stdtr(effective_users(result.influence - theirs.influence), (gap.value + margin) / gap.se))
+    if p >= SIGNIFICANCE / (look * (look + 1) * max(rival.num_finished, 1)):
         return None
-    return f"AIS {-gap.value:.4f} behind {rival.name} at step {result.step} (p {chance:.1g})"
+    return f"AIS {-gap.value:.4f} behind {rival.name} at step {result.step} (p {p:.1g})"
 
 
 class Pruning(pl.Callback):

@@ -49,7 +49,7 @@ class Monitoring:
 
     Attributes:
         every_n_steps: Optimizer steps between snapshots; None if the schedule alone decides.
-        schedule: Further snapshots: one or several of :mod:`lis_lightning.monitor.schedule`.
+        schedule: Schedules of further snapshots; one or several of :mod:`lis_lightning.monitor`.
         background_steps: Score in the background, and read the score this many optimizer steps later; None scores at
             once.
         save: Which representations to save, "best", "last-3" or "all"; None for none.
@@ -94,10 +94,10 @@ class Run:
         checkpoint: Weights at the best snapshot; None if there are none.
         record: File with the record of the run.
         page: The report.
-        revealed_gain: In the generated world, the gain of the latents that content reveals; else NaN.
+        revealed_gain: Gain of the latents that content reveals, in the simulated world; else NaN.
         steps: Optimizer steps trained, including those before a pause.
         paused: Whether it was paused before its last step.
-        pruned: Why it was ended for being behind another job of its sweep; empty if it was not.
+        pruned: Reason why it was ended as behind another job of its sweep; empty if it was not.
 
     Example:
         >>> numbers = {"ais": 0.003, "ais_low": 0.001, "ais_high": 0.005, "ais_geometry": 0.002}
@@ -124,7 +124,7 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any], cache_dir: st
     Args:
         data: Log and items.
         options: Further arguments of :meth:`PreferenceSplit.from_log`.
-        cache_dir: Where the base ranker and the ceilings are kept; see :class:`lis_lightning.scoring.Scorer`.
+        cache_dir: Folder where the base ranker and the ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
 
     Returns:
         The scorer of the split.
@@ -172,7 +172,7 @@ def align(
         monitoring: When it is scored.
         run_dir: Folder of record, checkpoints and report.
         cache_dir: Folder of prepared items.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         stop_at: Optimizer step to pause at. A later call with the same `run_dir` continues there, bit for bit.
         rival: Returns the best finished job of the sweep; a run that is significantly behind it is ended. None: never.
 
@@ -197,7 +197,7 @@ def align(
     split = scorer.split
     pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
     encoder, options = build_encoder(items), dict(training)
-    batch_size, finding = options.pop("batch_size"), options.pop("find_learning_rate", False)
+    batch_size, find_rate = options.pop("batch_size"), options.pop("find_learning_rate", False)
     batches = _batches(items, encoder, split, objectives, batch_size, cache_dir, seed)
     module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
     rank_zero_print(announcement(encoder, batches))
@@ -205,13 +205,13 @@ def align(
     scored = Subset(batches.items, items.rows(split.item_ids).tolist())
     monitor = LISMonitor(
         split, scored, collate_fn=encoder.collate, catalogue=items.catalogue(), dirpath=run_dir,
-        cache_dir=cache_dir, **monitoring.options(), **_ceilings(scorer, objectives),
+        cache_dir=cache_dir, **monitoring.options(), **_ceiling_options(scorer, objectives),
     )  # fmt: skip
     best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
     pause = None if stop_at is None else Pause(stop_at, paused)
     pruning = None if rival is None else Pruning(monitor, rival)
     stopping = LISEarlyStopping() if monitoring.early_stopping else None
-    if finding and not paused.is_file():  # a resumed run has its rate from the checkpoint
+    if find_rate and not paused.is_file():  # a resumed run has its rate from the checkpoint
         _use_learning_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
     optional = (ItemThroughput(monitor), monitor, stopping, pruning, best, pause)
     callbacks = [callback for callback in optional if callback is not None]
@@ -227,7 +227,7 @@ def align(
             raise SystemExit(0)
         reason = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
         raise ConfigError(f"No snapshot could be scored: {reason}. There is no result to show.")
-    revealed, page = _shown(data, scorer, monitor, run_dir, write=fit.is_global_zero)
+    revealed, page = _write_report(data, scorer, monitor, run_dir, write=fit.is_global_zero)
     run = Run(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
         page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
@@ -243,7 +243,9 @@ def _checked_items(data: AlignmentData, seed: int, stop_at: int | None) -> ItemT
     if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
         raise ConfigError(f"`stop_at` must be an optimizer step, 1 or more, or null, but got {stop_at!r}.")
     if data.items is None:
-        raise ConfigError("There are no items to encode: set data.items to a parquet or CSV file with one row an item.")
+        raise ConfigError(
+            "There are no items to encode: set data.items to a parquet or CSV file with one row per item."
+        )
     return data.items
 
 
@@ -267,7 +269,7 @@ def _batches(
     return ExampleDataModule(examples, prepared, encoder.collate, batch_size=batch_sizes, seed=seed)
 
 
-def _shown(
+def _write_report(
     data: AlignmentData, scorer: Scorer, monitor: LISMonitor, run_dir: Path, *, write: bool
 ) -> tuple[float, Path]:
     """Write the report; return the gain of the latents that content reveals, NaN for real data, and the page."""
@@ -282,18 +284,18 @@ def _shown(
     return revealed, write_report([run], path, title=f"{run.name} on {data.name}", references=references)
 
 
-def _ceilings(scorer: Scorer, objectives: Mapping[str, Objective]) -> dict[str, Any]:
-    """Print the ceilings of the preference data; return the monitor's arguments that name it and what is aligned to."""
-    found: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
+def _ceiling_options(scorer: Scorer, objectives: Mapping[str, Objective]) -> dict[str, Any]:
+    """Print the ceilings of the preference data, and return the monitor's arguments `ceilings` and `aligned_to`."""
+    preferences: dict[str, Preference] = {"pairs": "pairs", "ids": "ids"}
     aligned_to = "pairs"
+    # In reverse, so that `aligned_to` is the preference data of the first objective that has any.
     for name, objective in reversed(list(objectives.items())):
-        own = objective.preference
-        if isinstance(own, str):
-            aligned_to = own
-        elif own is not None:
+        trained_on = objective.preference
+        if isinstance(trained_on, str):
+            aligned_to = trained_on
+        elif trained_on is not None:
             aligned_to = f"trained_{name}"
-            found[aligned_to] = own
-    for name, preference in found.items():
-        limit = scorer.ceiling(preference)
-        rank_zero_print(f"ceiling of {name}: {format_estimate(limit)}")
-    return {"ceilings": found, "aligned_to": aligned_to}
+            preferences[aligned_to] = trained_on
+    for name, preference in preferences.items():
+        rank_zero_print(f"ceiling of {name}: {format_estimate(scorer.ceiling(preference))}")
+    return {"ceilings": preferences, "aligned_to": aligned_to}

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lis_lightning.align.training.pruning import SURE, Pruning, Rival, behind
+from lis_lightning.align.training.pruning import SIGNIFICANCE, Pruning, Rival, behind
 from lis_lightning.errors import LisWarning
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
@@ -27,8 +27,8 @@ def draw(truth, users, rng, step=10):
     )  # fmt: skip
 
 
-def rival_of(*results, among=1):
-    return Rival(name="infonce-seed0", results=results, among=among)
+def rival_of(*results, num_finished=1):
+    return Rival(name="infonce-seed0", results=results, num_finished=num_finished)
 
 
 def test_a_job_that_is_clearly_behind_is_told_apart_and_named():
@@ -68,7 +68,7 @@ def falsely_pruned(rng, num_jobs, num_looks):
     users = rng.standard_normal(NUM_USERS)
     finished = [[draw(0.02, users, rng, step) for step in range(num_looks)] for _ in range(num_jobs)]
     best = max(finished, key=lambda results: max(one.ais for one in results))
-    rival = rival_of(*best, among=num_jobs)
+    rival = rival_of(*best, num_finished=num_jobs)
     return any(behind(draw(0.02, users, rng, step), rival, step + 1, EXACT) for step in range(num_looks))
 
 
@@ -76,7 +76,9 @@ def falsely_pruned(rng, num_jobs, num_looks):
 def test_equals_are_pruned_no_more_often_than_stated(num_jobs, num_looks):
     number = 1000 if num_looks == 1 else 250
     hits = sum(falsely_pruned(np.random.default_rng(seed), num_jobs, num_looks) for seed in range(number))
-    assert hits <= number * SURE + 2 * np.sqrt(number * SURE * (1 - SURE)), "5 % and two standard errors of counting"
+    assert hits <= number * SIGNIFICANCE + 2 * np.sqrt(number * SIGNIFICANCE * (1 - SIGNIFICANCE)), (
+        "5 % and two standard errors of counting"
+    )
 
 
 def test_without_correction_it_would_be_more_often():
@@ -85,8 +87,8 @@ def test_without_correction_it_would_be_more_often():
         rng = np.random.default_rng(seed)
         users = rng.standard_normal(NUM_USERS)
         best = max((draw(0.02, users, rng) for _ in range(12)), key=lambda one: one.ais)
-        hits += behind(draw(0.02, users, rng), rival_of(best, among=1), 1, EXACT) is not None
-    assert hits > 2 * SURE * 300
+        hits += behind(draw(0.02, users, rng), rival_of(best, num_finished=1), 1, EXACT) is not None
+    assert hits > 2 * SIGNIFICANCE * 300
 
 
 class Strategy:

@@ -10,7 +10,8 @@ from lis_lightning.cli import resource_dir
 from lis_lightning.cli.align import _monitoring
 from lis_lightning.cli.config_check import check_config
 from lis_lightning.errors import ConfigError
-from lis_lightning.monitor.schedule import LogSpaced, OnFile
+from lis_lightning.monitor.on_demand import OnFile
+from lis_lightning.monitor.schedule import LogSpaced
 
 LOG = "{_target_: lis_lightning.monitor.LogSpaced, first: 5}"
 
