@@ -54,6 +54,14 @@ class PreferenceSplit:
         period: Which pair of windows this is, from 0.
         settings: The arguments it was made with.
         hash: Identifies all that a score depends on; results pair only where it is equal.
+
+    Example:
+        >>> import polars as pl
+        >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+        ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+        >>> split = PreferenceSplit.from_log(log)
+        >>> split.num_users, split.num_items
+        (2, 4)
     """
 
     item_ids: NDArray[Any]

@@ -64,6 +64,11 @@ class ItemCoordinates:
             has no direction, [N].
         center_product: Inner product of each centred row with the center, [N].
         profile: Principal coordinates, scaled to an overall standard deviation of 1, [N, k].
+
+    Example:
+        >>> import torch
+        >>> principal_coordinates(torch.tensor([[2.0, 0.0], [-1.0, 0.0], [5.0, 0.0]]), k=1).profile.shape
+        torch.Size([3, 1])
     """
 
     vectors: Float[Tensor, "N D"]

@@ -24,6 +24,11 @@ class Comparison:
         worse: Name of the smaller gain.
         difference: Larger less smaller gain with its interval, in AUC units.
         significant: Whether the difference is significant at 5 %, corrected for all pairs compared (Holm 1979).
+
+    Example:
+        >>> difference = Estimate(value=0.02, se=0.005, low=0.01, high=0.03)
+        >>> Comparison(better="a", worse="b", difference=difference, significant=True).difference.z
+        4.0
     """
 
     better: str

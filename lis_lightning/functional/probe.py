@@ -77,6 +77,12 @@ class ProbeFit:
             that the training events do not rule out, [num_test]; else None. Gives an estimate of exactly 0 an interval.
         slope: The slope; 0 means that the representation adds nothing.
         penalty: Ridge penalty chosen by cross-validation over users.
+
+    Example:
+        >>> import torch
+        >>> fit = ProbeFit(torch.zeros(4), torch.zeros(2, 3), None, slope=0.5, penalty=1000.0)
+        >>> fit.slope, fit.leave_group_out.shape
+        (0.5, torch.Size([2, 3]))
     """
 
     score: Float[Tensor, " E"]

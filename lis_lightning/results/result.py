@@ -134,6 +134,11 @@ class LISResult:
         item_gains: What the test events of each item add to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
             in the results of `periods`.
         item_errors: Their standard errors over test users, [num_items].
+
+    Example:
+        >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
+        >>> result.ais, result.scalars()["ais_low"]
+        (0.003, 0.001)
     """
 
     ais: float
