@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "drift": {"drift": 0.9},
     "few users": {"num_users": 600},
     "no taste": {"taste": 0.0},
+    "aisles": {"aisles": 12, "browsing": 0.0},
 }
 PICTURES, REAL, TEXTS = "pictures", "ml-100k", "ml-100k, texts"
 FEATURES = ("text_minilm", "image_efficientnet_lite0")
@@ -120,6 +121,8 @@ def generated(kind: str, seed: int, size: dict[str, Any]) -> tuple[AlignmentData
     sizes = [len(values) for values in VOCABULARY.values()]
     codes = zip(world.attributes.T, sizes, strict=True)
     onehot = np.concatenate([np.eye(size)[attribute] for attribute, size in codes], axis=1)
+    if world.params.aisles > 1:  # content shows the aisle too, which co-engagement rewards and nobody's taste does
+        onehot = np.concatenate([onehot, np.eye(world.params.aisles)[world.aisle]], axis=1)
     mixed = np.concatenate([1.5 * onehot, 0.5 * rng.standard_normal((len(onehot), 16))], axis=1)
     features = np.tanh(mixed @ rng.standard_normal((mixed.shape[1], 96)) / 2).astype(np.float32)
     columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": "clicked"}

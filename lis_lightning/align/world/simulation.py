@@ -209,7 +209,7 @@ def _draw_exposures(
     truth: dict[str, NDArray[Any]],
     rng: Generator,
 ) -> NDArray[np.int64]:
-    """Draw the item of each event: of a list drawn by popularity and newness from its aisle, one that suits the mood."""
+    """Draw the item of each event: of a list from its aisle by popularity and newness, one that suits the mood."""
     item = np.empty(time.size, dtype=np.int64)
     day = (time - _START) // _DAY
     edges = np.searchsorted(day, np.arange(day.max(initial=0) + 2))
