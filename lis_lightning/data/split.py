@@ -87,6 +87,15 @@ class PreferenceSplit:
         return {task: periods[self.period] for task, periods in self._family.items()}
 
     @property
+    def tested(self) -> NDArray[np.bool_]:
+        """Which scored events a gain is measured on, [num_events].
+
+        Those of w1, out of fold, and of w2: twice the events of w2 alone. Where windows roll, those of w2 only, so that
+        no two periods share one.
+        """
+        return ~self.events.train if self.periods else np.ones(len(self.events), bool)
+
+    @property
     def periods(self) -> tuple[PreferenceSplit, ...]:
         """The splits of this label in all periods, this one included, oldest first; empty unless windows roll."""
         return self._family[self.task] if self.settings["windows"] == "rolling" else ()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 _CHUNK = 2**20  # floats of item vectors per block: 4 MB, which fits in the cache
 _AXES_ITEMS = 4096  # at most this many items are used to fit principal axes
-_ROUNDS = 3  # of subspace iteration
+_ROUNDS = 4  # of subspace iteration
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -29,6 +29,22 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
         torch.float32
     """
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def num_axes(num_items: int, most: int = 64) -> int:
+    """Return how many principal axes of a representation the probe reads: one for ten items, at least 16.
+
+    More axes tell items apart as ids do: of 300 items, 64 axes of random vectors "gain" .0005 of AUC, 30 gain nothing.
+
+    Args:
+        num_items: Rows of the representation.
+        most: Upper limit.
+
+    Example:
+        >>> num_axes(300), num_axes(100_000)
+        (30, 64)
+    """
+    return min(most, max(16, num_items // 10))
 
 
 def take(vectors: Float[Tensor, "N D"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
@@ -82,6 +98,18 @@ class ItemCoordinates:
         """Rows that hold a vector with a direction, [N]."""
         return self.inverse_norm > 0
 
+    @property
+    def log_norm(self) -> Float[Tensor, "N 1"]:
+        """Logarithm of the length of each centred row, less the mean of all; 0 for rows that are not present, [N, 1].
+
+        Zeros if lengths vary by less than a thousandth, the rounding error of half precision.
+        """
+        length = -torch.where(self.present, self.inverse_norm, 1.0).double().log()
+        length -= length.sum() / self.present.sum().clamp_min(1)
+        length *= self.present
+        varies = length.square().sum() > 1e-6 * self.present.sum()
+        return (length * varies)[:, None]
+
     def unit(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
         """Return centred rows of length 1, whose inner products are cosines; zeros for rows that are not present."""
         return take(self.vectors, rows).sub_(self.axes.center).mul_(self.inverse_norm[rows][..., None])
@@ -109,7 +137,7 @@ def concatenate_items(items: Sequence[ItemCoordinates]) -> ItemCoordinates:
 def principal_coordinates(
     vectors: Float[Tensor, "N D"],
     *,
-    k: int = 16,
+    k: int = 64,
     axes: PrincipalAxes | None = None,
     present: Bool[Tensor, " N"] | None = None,
 ) -> ItemCoordinates:
@@ -196,12 +224,12 @@ def _basis(vectors: Tensor, center: Tensor, present: Tensor, k: int) -> Tensor:
 def _leading_eigenvectors(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the leading eigenvalues and eigenvectors of ``rows.T @ rows``, at most `k`, strongest first.
 
-    Subspace iteration (Halko, Martinsson and Tropp 2011) with 4k columns: exact where D <= 4k. Otherwise, after three
+    Subspace iteration (Halko, Martinsson and Tropp 2011) with 2k columns: exact where D <= 2k. Otherwise, after four
     rounds, the AIS of text vectors equals that of exact axes to 2e-6. The start is a sum of rows with fixed random
     weights, so that rotating the rows rotates the result, to rounding.
     """
     generator = torch.Generator().manual_seed(0)
-    columns = min(4 * k, rows.shape[1])
+    columns = min(2 * k, rows.shape[1])
     span = rows.T @ torch.randn(rows.shape[0], columns, generator=generator, dtype=torch.float64).to(rows)
     for _ in range(_ROUNDS):
         span = rows.T @ (rows @ torch.linalg.qr(span).Q)

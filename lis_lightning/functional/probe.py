@@ -1,9 +1,10 @@
 """The probe: a residual ridge regression that measures how much a ranker's AUC gains from item vectors.
 
-A logistic base gives every event a logit. A ridge regression on bilinear and attention features explains the residual
-of the base, and one non-negative slope converts its prediction to the logit scale. All in closed form, without random
-numbers. Joint refitting of both arms and boosting were tried and rejected: with them a collapsed representation scores
-above zero.
+A logistic base gives every event a logit. Two ridge regressions explain its residual: one on the bilinear form of user
+profile and target (:mod:`lis_lightning.functional.bilinear_ridge`), whose out-of-fold prediction is one column of the
+other, beside attention features and the target itself. One non-negative slope converts the prediction to the logit
+scale. All in closed form, without random numbers. Joint refitting of both arms and boosting were tried and rejected:
+with them a collapsed representation scores above zero.
 """
 
 from __future__ import annotations
@@ -14,55 +15,64 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lis_lightning.functional.bilinear_ridge import (
+    BilinearMoments,
+    bilinear_moments,
+    bilinear_predictions,
+    bilinear_weights,
+)
 from lis_lightning.functional.logistic_regression import fit_slope
 
 NUM_FOLDS = 4  # of users, for the choice of the penalty
 NUM_GROUPS = 12  # of users, for the jackknife over the training window; fold = group % NUM_FOLDS
-PENALTIES = tuple(10.0 ** (3 + step / 2) for step in range(7))  # 1e3 .. 1e6
-ATTENTION_GAIN = 3.0  # attention features enter at three times unit spread: a nine times weaker ridge
-_BLOCK = 16384  # events whose features are held at once
+PENALTIES = tuple(10.0 ** (3 + step / 2) for step in range(9))  # 1e3 .. 1e7
+# Columns enter the second regression at unit spread times a gain: the larger, the weaker their ridge.
+BILINEAR_GAIN = 20.0  # penalised already
+ATTENTION_GAIN = 3.0
+NORM_GAIN = 1.0
+TARGET_GAIN = 1 / 3
+TARGET_AXES = 16  # whose coordinates of the target are columns of their own: what all users like
+_PENALTY_EVENTS = 65_536  # training events that choose the penalty of the bilinear form
 
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """Features of the events, stored as the factors of their bilinear products.
+    """Features of the events: the factors of a bilinear form, and columns.
 
     Attributes:
-        profile: Profile of each event's user, [E, k].
-        target: Coordinates of each event's target, [E, k].
+        profile: Profile of each event's user, [E, K].
+        target: Coordinates of each event's target, [E, K].
         attention: Attention features, [E, a].
+        log_norm: Logarithm of the length of each event's target, [E, 1]; [E, 0] leaves it out.
 
     Example:
         >>> import torch
-        >>> inputs = ProbeInputs(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]]), torch.tensor([[0.5]]))
-        >>> inputs.design(torch.tensor([0])).tolist()
-        [[3.0, 5.0, 6.0, 10.0, 0.5]]
+        >>> factors = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]])
+        >>> inputs = ProbeInputs(*factors, attention=torch.tensor([[0.5]]), log_norm=torch.tensor([[0.0]]))
+        >>> inputs.attention_only().profile.shape
+        torch.Size([1, 0])
     """
 
-    profile: Float[Tensor, "E k"]
-    target: Float[Tensor, "E k"]
+    profile: Float[Tensor, "E K"]
+    target: Float[Tensor, "E K"]
     attention: Float[Tensor, "E a"]
+    log_norm: Float[Tensor, "E n"]
 
     @property
-    def num_features(self) -> int:
-        """Width of the full design: k * k bilinear products and the attention features."""
-        return self.profile.shape[1] ** 2 + self.attention.shape[1]
+    def columns(self) -> Float[Tensor, "E c"]:
+        """Columns of the second regression beside the bilinear prediction: attention, length, target coordinates."""
+        return torch.cat([self.attention, self.log_norm, self.target[:, :TARGET_AXES]], dim=1).double()
+
+    @property
+    def gains(self) -> Float[Tensor, " c"]:
+        """Gain of the bilinear prediction and of each of the columns, [1 + c]."""
+        widths = (1, self.attention.shape[1], self.log_norm.shape[1], min(self.target.shape[1], TARGET_AXES))
+        gains = torch.tensor([BILINEAR_GAIN, ATTENTION_GAIN, NORM_GAIN, TARGET_GAIN], dtype=torch.float64)
+        return gains.repeat_interleave(torch.tensor(widths)).to(self.attention.device)
 
     def attention_only(self) -> ProbeInputs:
         """Return the inputs of a ranker that reads cosines only."""
-        return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention)
-
-    def design(self, events: Int[Tensor, " e"], *more: Float[Tensor, " e"]) -> Float[Tensor, "e columns"]:
-        """Return the design matrix of some events: vec(m p^T), attention, then any further columns given."""
-        factors = (self.profile, self.target, self.attention)
-        profile, target, attention = (factor.index_select(0, events) for factor in factors)
-        num_events, k = profile.shape
-        design = profile.new_empty(num_events, self.num_features + len(more))
-        torch.mul(profile[:, :, None], target[:, None, :], out=design[:, : k * k].view(num_events, k, k))
-        design[:, k * k : self.num_features] = attention
-        for column, values in enumerate(more, start=self.num_features):
-            design[:, column] = values
-        return design
+        return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention, self.log_norm[:, :0])
 
 
 @dataclass(frozen=True)
@@ -71,23 +81,25 @@ class ProbeFit:
 
     Attributes:
         score: Slope times prediction for every event, to be added to the base logit, [E]. Training events have their
-            out-of-fold prediction; only test events may be evaluated.
-        leave_group_out: Scores of the test events by the probes fitted without one group of users each, [num_test, G].
-        score_upper: If the slope is 0, the scores of the test events at a slope of two standard errors, the largest
-            that the training events do not rule out, [num_test]; else None. Gives an estimate of exactly 0 an interval.
+            out-of-fold prediction: they are scored by weights that were fitted without their fold of users.
+        leave_group_out: Scores of the sampled events by the probes fitted without one group of users each, [s, G].
+        score_upper: If the slope is 0, the scores at a slope of two standard errors, the largest that the training
+            events do not rule out, [E]; else None. Gives an estimate of exactly 0 an interval.
         slope: The slope; 0 means that the representation adds nothing.
-        penalty: Ridge penalty chosen by cross-validation over users.
+        penalty: Ridge penalty of the bilinear form, chosen by cross-validation over users.
 
     Example:
         >>> import torch
-        >>> fit = ProbeFit(torch.zeros(4), torch.zeros(2, 3), None, slope=0.5, penalty=1000.0)
-        >>> fit.slope, fit.leave_group_out.shape
-        (0.5, torch.Size([2, 3]))
+        >>> zeros = torch.zeros(24, 2, dtype=torch.float64)
+        >>> labels, groups = torch.arange(24).remainder(2).double(), torch.arange(24) % 12
+        >>> fit = fit_probe(ProbeInputs(zeros, zeros, zeros, zeros[:, :0]), zeros[:, 0], labels, groups)
+        >>> fit.slope, float(fit.score.abs().sum())
+        (0.0, 0.0)
     """
 
     score: Float[Tensor, " E"]
-    leave_group_out: Float[Tensor, "t G"]
-    score_upper: Float[Tensor, " t"] | None
+    leave_group_out: Float[Tensor, "s G"]
+    score_upper: Float[Tensor, " E"] | None
     slope: float
     penalty: float
 
@@ -97,25 +109,28 @@ def fit_probe(
     base: Float[Tensor, " E"],
     labels: Float[Tensor, " E"],
     groups: Int[Tensor, " E"],
+    sample: Int[Tensor, " s"] | None = None,
     *,
     num_groups: int = NUM_GROUPS,
     penalties: tuple[float, ...] = PENALTIES,
 ) -> ProbeFit:
-    """Fit the residual ridge regression on the training events and score all events.
+    """Fit the residual ridge regressions on the training events and score all events.
 
-    ``w = argmin sum_e (y_e - sigma(b_e) - F_e w)^2 + lambda |w|^2`` with F standardised on the training events and
-    lambda from cross-validation over folds of users, then one slope a >= 0 by logistic regression on the out-of-fold
-    predictions with offset b.
+    ``residual = y - sigma(b)`` is regressed on ``m^T W p``, then on that prediction, the attention features, the length
+    of the target and its leading coordinates, standardised on the training events. One slope a >= 0 is fitted by
+    logistic regression on the out-of-fold predictions with offset b. Penalties are chosen by cross-validation over
+    folds of users.
 
-    The Gram matrix is summed per group of users. Folds are sums of groups, so that cross-validation and the fits of the
+    Moments are summed per group of users. Folds are sums of groups, so that cross-validation and the fits of the
     delete-a-group jackknife only solve, without another pass over the events. Each jackknife fit chooses its own
-    penalty, by the errors on the remaining groups; the slope is shared, since the AUC hardly depends on it.
+    penalties, by the errors on the remaining groups; the slope is shared, since the AUC hardly depends on it.
 
     Args:
         inputs: Features of all events.
         base: Base logit of each event.
         labels: 0 or 1.
-        groups: Group of each training event, ``0 .. num_groups - 1``, by user; -1 for test events.
+        groups: Group of each training event, ``0 .. num_groups - 1``, by user; -1 for events that are only scored.
+        sample: Events that the jackknife fits score; None means all.
         num_groups: Number of groups, a multiple of the number of folds (4).
         penalties: Grid of ridge penalties, in equal steps of the logarithm.
 
@@ -125,71 +140,104 @@ def fit_probe(
     Example:
         >>> import torch
         >>> signal = torch.linspace(-3, 3, 240, dtype=torch.float64)[:, None]
-        >>> inputs = ProbeInputs(signal, torch.ones_like(signal), torch.zeros_like(signal))
-        >>> labels = (signal[:, 0] + torch.arange(240) % 3 > 1).double()
+        >>> inputs = ProbeInputs(signal, torch.cos(9 * signal), torch.zeros_like(signal), signal[:, :0])
+        >>> labels = ((signal * torch.cos(9 * signal))[:, 0] + torch.arange(240) % 3 > 1).double()
         >>> groups = torch.where(torch.arange(240) < 200, torch.arange(240) % 12, -1)
         >>> fit = fit_probe(inputs, torch.zeros(240, dtype=torch.float64), labels, groups)
-        >>> round(fit.penalty), fit.leave_group_out.shape
-        (1000, torch.Size([40, 12]))
+        >>> fit.slope > 1, fit.leave_group_out.shape
+        (True, torch.Size([240, 12]))
     """
     residual = labels - torch.sigmoid(base)
-    test, *members = ((groups == group).nonzero()[:, 0] for group in range(-1, num_groups))
-    moments = torch.stack([_moments(inputs, residual, events) for events in members])
-    mean, gain = _standardisation(moments.sum(0), inputs)
-    grams, crosses = _standardise(moments, mean, gain)
-    out_of_fold_moments, errors = _cross_validate(grams, crosses, penalties)
-    # The first penalty is that of all groups, the others are those without one group each.
-    total = errors.sum(1, keepdim=True)
-    chosen = best_penalty(torch.cat([total, total - errors], dim=1), penalties)
-    penalty, jackknife_penalties = chosen[:1], chosen[1:]
-    jackknife = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, jackknife_penalties)
-    full = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), penalty)
-    by_fold = _ridge(*out_of_fold_moments, penalty)
-    # A training event is predicted by the weights fitted without its fold of users.
-    train, predictions = torch.cat(members), []
+    members = [(groups == group).nonzero()[:, 0] for group in range(num_groups)]
+    sample = torch.arange(base.numel(), device=base.device) if sample is None else sample
+    bilinear = _fit_bilinear(inputs, residual, groups, members, sample, penalties)
+    columns = torch.cat([bilinear.score[:, None], inputs.columns], dim=1)
+    stack = _fit_columns(columns, inputs.gains, residual, members, penalties)
+    fold = _fold(groups)
+    predicted = (columns * stack.weights[fold]).sum(1) - stack.shift[fold]
+    train = torch.cat(members)
+    slope, error = fit_slope(predicted[train], labels[train], base[train])
+    held_out = columns[sample] @ stack.jackknife.T - stack.jackknife_shift
+    held_out += (bilinear.leave_group_out - bilinear.score[sample, None]) * stack.jackknife[:, 0]
+    upper = 2 * error * predicted if slope == 0.0 else None
+    return ProbeFit(slope * predicted, slope * held_out, upper, slope, bilinear.penalty)
+
+
+@dataclass(frozen=True)
+class _BilinearFit:
+    """Predictions of the residual by the bilinear form: out-of-fold for training events, and of the jackknife fits."""
+
+    score: Float[Tensor, " E"]
+    leave_group_out: Float[Tensor, "s G"]
+    penalty: float
+
+
+def _fit_bilinear(
+    inputs: ProbeInputs,
+    residual: Tensor,
+    groups: Tensor,
+    members: list[Tensor],
+    sample: Tensor,
+    penalties: tuple[float, ...],
+) -> _BilinearFit:
+    """Fit the bilinear form with cross-validated penalties; predict all events, and the sample without each group."""
+    num_groups, factors = len(members), (inputs.profile, inputs.target)
+    score, held_out = torch.zeros_like(residual), residual.new_zeros(sample.numel(), num_groups)
+    if not inputs.profile.shape[1]:
+        return _BilinearFit(score, held_out, float(penalties[-1]))
+    moments = bilinear_moments(*factors, residual, members)
+    fitted_on = _groups_outside(num_groups, residual)
+    best = _bilinear_penalties(moments, factors, residual, members, fitted_on, penalties)
+    remaining = 1.0 - torch.eye(num_groups, dtype=residual.dtype, device=residual.device)
+    part = _fold(groups)
+    for number, used in enumerate(fitted_on):
+        events, rows = (part == number).nonzero()[:, 0], (part[sample] == number).nonzero()[:, 0]
+        weights = bilinear_weights(moments, used[None], best[:1])
+        score[events] = bilinear_predictions(moments, *factors, events, weights)[:, 0]
+        weights = bilinear_weights(moments, used * remaining, best[1:])
+        held_out[rows] = bilinear_predictions(moments, *factors, sample[rows], weights)
+    return _BilinearFit(score, held_out, float(best[0]))
+
+
+def _fold(groups: Tensor) -> Tensor:
+    """Return the fold of each event, ``NUM_FOLDS`` for events that are only scored."""
+    return torch.where(groups >= 0, groups % NUM_FOLDS, NUM_FOLDS)
+
+
+def _groups_outside(num_groups: int, like: Tensor) -> Float[Tensor, "folds G"]:
+    """Return for each fold a 1 for the groups outside of it, and a last row for events that are only scored: all."""
+    numbers = torch.arange(num_groups, device=like.device)
+    folds = torch.arange(NUM_FOLDS + 1, device=like.device)
+    return (folds[:, None] != numbers % NUM_FOLDS).to(like.dtype)
+
+
+def _bilinear_penalties(
+    moments: BilinearMoments,
+    factors: tuple[Tensor, Tensor],
+    residual: Tensor,
+    members: list[Tensor],
+    fitted_on: Tensor,
+    penalties: tuple[float, ...],
+) -> Float[Tensor, " n"]:
+    """Return the cross-validated penalty of the fit on all groups, then of those without one group each."""
+    grid = residual.new_tensor(penalties)
+    agreement, power = residual.new_zeros(2, len(penalties), len(members))
+    step = max(1, sum(events.numel() for events in members) // _PENALTY_EVENTS)
     for group, events in enumerate(members):
-        predictions.append(_predict(inputs, mean, gain, by_fold[[group % NUM_FOLDS]], events)[:, 0])
-    out_of_fold = torch.cat(predictions)
-    slope, error = fit_slope(out_of_fold, labels[train], base[train])
-    predicted = _predict(inputs, mean, gain, torch.cat([full, jackknife]), test)
-    score_upper = 2 * error * predicted[:, 0] if slope == 0.0 else None
-    predicted *= slope
-    score = torch.zeros_like(base)
-    score[train], score[test] = slope * out_of_fold, predicted[:, 0]
-    return ProbeFit(score, predicted[:, 1:], score_upper, slope, float(penalty))
+        chosen = events[::step]
+        weights = bilinear_weights(moments, fitted_on[group % NUM_FOLDS].expand(len(penalties), -1), grid)
+        predictions = bilinear_predictions(moments, *factors, chosen, weights)
+        agreement[:, group] = predictions.T @ residual[chosen]
+        power[:, group] = predictions.square().sum(0)
+    # The squared error of each penalty at the scale that suits it best, less a constant. The factored Gram matrix may
+    # misjudge the scale, which the second regression corrects.
+    agreement, power = (torch.cat([sums.sum(1, keepdim=True), _without_each(sums)], 1) for sums in (agreement, power))
+    return best_penalty(-agreement.clamp_min(0.0).square() / power.clamp_min(1e-300), penalties)
 
 
-def _moments(inputs: ProbeInputs, residual: Tensor, events: Tensor) -> Float[Tensor, "rows columns"]:
-    """Return ``[F, 1, r]^T [F, 1]`` of some events: Gram matrix, sums, and products with the residual."""
-    width = inputs.num_features + 2
-    moments = residual.new_zeros(width, width)
-    for block in torch.split(events, _BLOCK):
-        design = inputs.design(block, residual.new_ones(block.numel()), residual[block])
-        moments += design.T @ design
-    return moments[:, :-1]
-
-
-def _standardisation(moments: Tensor, inputs: ProbeInputs) -> tuple[Tensor, Tensor]:
-    """Return mean and gain that give features zero mean and unit spread (attention: three times unit spread)."""
-    count = moments[-2, -1]
-    mean = moments[-2, :-1] / count
-    variance = moments[:-2, :-1].diagonal() / count - mean.square()
-    scale = moments[:-2, :-1].diagonal() / count
-    # The variance of a constant feature is rounding error: its gain is 0, not a huge number.
-    rounding = 1e-12 if inputs.profile.dtype == torch.float64 else 1e-6
-    gain = torch.where(variance > rounding * scale, variance.clamp_min(1e-300).rsqrt(), 0.0)
-    if num_attention := inputs.attention.shape[1]:
-        gain[-num_attention:] *= ATTENTION_GAIN
-    return mean, gain
-
-
-def _standardise(moments: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Gram matrix of the standardised features, and their products with the residual, of each group."""
-    sums, count = moments[:, -2, :-1], moments[:, -2, -1]
-    shift = sums[:, :, None] * mean
-    gram = moments[:, :-2, :-1] - shift - shift.mT + count[:, None, None] * torch.outer(mean, mean)
-    cross = moments[:, -1, :-1] - mean * moments[:, -1, -1:]
-    return gain[:, None] * gram * gain, gain * cross
+def _without_each(sums: Tensor) -> Tensor:
+    """Return the total over the last axis less each of its entries."""
+    return sums.sum(-1, keepdim=True) - sums
 
 
 def best_penalty(errors: Float[Tensor, "P n"], penalties: tuple[float, ...]) -> Float[Tensor, " n"]:
@@ -209,6 +257,64 @@ def best_penalty(errors: Float[Tensor, "P n"], penalties: tuple[float, ...]) -> 
     # Without a minimum between the neighbours, go to the lower end.
     shift = torch.where(bend > 0, (low - high) / (2 * bend), torch.sign(low - high)).clamp(-1, 1)
     return (grid[at] + shift * (grid[1] - grid[0])).exp()
+
+
+@dataclass(frozen=True)
+class _ColumnFit:
+    """Ridge solutions on the columns, for columns that are not standardised.
+
+    Attributes:
+        weights: Fitted without each fold of users, then on all, [folds + 1, c].
+        shift: What is subtracted from their predictions, [folds + 1].
+        jackknife: Fitted without each group of users, [G, c].
+        jackknife_shift: What is subtracted from their predictions, [G].
+    """
+
+    weights: Float[Tensor, "folds c"]
+    shift: Float[Tensor, " folds"]
+    jackknife: Float[Tensor, "G c"]
+    jackknife_shift: Float[Tensor, " G"]
+
+
+def _fit_columns(
+    columns: Float[Tensor, "E c"], gains: Tensor, residual: Tensor, members: list[Tensor], penalties: tuple[float, ...]
+) -> _ColumnFit:
+    """Fit the ridge regression of the residual on columns, the first of which is the bilinear prediction."""
+    moments = torch.stack([_moments(columns[events], residual[events]) for events in members])
+    mean, gain = _standardisation(moments.sum(0), gains)
+    grams, crosses = _standardise(moments, mean, gain)
+    out_of_fold, errors = _cross_validate(grams, crosses, penalties)
+    # The first penalty is that of all groups, the others are those without one group each.
+    chosen = best_penalty(torch.cat([errors.sum(1, keepdim=True), _without_each(errors)], dim=1), penalties)
+    full = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), chosen[:1])
+    weights = torch.cat([_ridge(*out_of_fold, chosen[:1]), full]) * gain
+    jackknife = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, chosen[1:]) * gain
+    return _ColumnFit(weights, weights @ mean, jackknife, jackknife @ mean)
+
+
+def _moments(columns: Tensor, residual: Tensor) -> Float[Tensor, "rows columns"]:
+    """Return ``[F, 1, r]^T [F, 1]``: Gram matrix, sums, and products with the residual."""
+    design = torch.cat([columns, torch.ones_like(residual)[:, None], residual[:, None]], dim=1)
+    return design.T @ design[:, :-1]
+
+
+def _standardisation(moments: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and gain that give columns zero mean and a spread of their gain."""
+    count = moments[-2, -1]
+    mean = moments[-2, :-1] / count
+    scale = moments[:-2, :-1].diagonal() / count
+    variance = scale - mean.square()
+    # The variance of a constant column is rounding error: its gain is 0, not a huge number.
+    return mean, torch.where(variance > 1e-12 * scale, gains * variance.clamp_min(1e-300).rsqrt(), 0.0)
+
+
+def _standardise(moments: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gram matrix of the standardised columns, and their products with the residual, of each group."""
+    sums, count = moments[:, -2, :-1], moments[:, -2, -1]
+    shift = sums[:, :, None] * mean
+    gram = moments[:, :-2, :-1] - shift - shift.mT + count[:, None, None] * torch.outer(mean, mean)
+    cross = moments[:, -1, :-1] - mean * moments[:, -1, -1:]
+    return gain[:, None] * gram * gain, gain * cross
 
 
 def _cross_validate(
@@ -236,13 +342,3 @@ def _ridge(grams: Float[Tensor, "b f f"], crosses: Float[Tensor, "b f"], penalty
     factors = torch.linalg.cholesky(grams + ridge)
     solutions: Tensor = torch.cholesky_solve(crosses[:, :, None], factors)[:, :, 0]
     return solutions
-
-
-def _predict(inputs: ProbeInputs, mean: Tensor, gain: Tensor, weights: Tensor, events: Tensor) -> Float[Tensor, "e w"]:
-    """Return the predictions of some events with each row of `weights`."""
-    # Standardising the weights once is cheaper than standardising the features of every event.
-    scaled = weights * gain
-    shift = scaled @ mean
-    columns = scaled.T.to(inputs.profile.dtype)
-    blocks = torch.split(events, _BLOCK)
-    return torch.cat([(inputs.design(block) @ columns).double() - shift for block in blocks])

@@ -103,7 +103,7 @@ class LISMonitor(pl.Callback):
         placebo: Whether to score placebo representations, which carry no information, at the first snapshot.
         ceilings: Preference data to compute ceilings for, as in :class:`lis_lightning.scoring.ScoreOptions`.
         aligned_to: Name of the ceiling that the module is aligned to.
-        k: Number of principal axes of the representation that the probe reads.
+        k: Largest number of principal axes of the representation that the probe reads.
         cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
         rule: Stop rule that judges the run.
         strict: Whether to raise if a snapshot, a logger or the record fails, instead of training on.
@@ -162,7 +162,7 @@ class LISMonitor(pl.Callback):
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
         aligned_to: str = "pairs",
-        k: int = 16,
+        k: int = 64,
         cache_dir: str | Path | None = None,
         rule: StopRule | None = None,
         strict: bool = False,

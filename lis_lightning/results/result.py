@@ -27,7 +27,7 @@ class Ceiling:
         low: Lower end of the user-clustered 95 % interval. It takes the leaked vectors as given: the sampling of the
             events that they are built from is not in it.
         high: Upper end of it.
-        past: The same estimate without the events of w2; NaN where the data has no time.
+        past: The same estimate less what the events of w2 add to the gain in w2; NaN where the data has no time.
         missing_positive: Share of the positive test events whose target has no out-of-fold vector.
         missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
             the estimate is corrected for it by a flag in both arms.
@@ -101,8 +101,9 @@ class Placebo:
 class LISResult:
     """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
 
-    All AUC gains are in AUC units on the test window w2 (0.001 is a tenth of a point); intervals are 95 %, clustered by
-    user, and hold the sampling of the users of both windows, that of the items not.
+    All AUC gains are in AUC units (0.001 is a tenth of a point) on the events of w1, out of fold, and w2; on w2 alone
+    where windows roll. Intervals are 95 %, clustered by user: they hold the sampling of the users of both windows, not
+    that of the items.
 
     Attributes:
         task: Name of the label that is scored.

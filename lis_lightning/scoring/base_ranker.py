@@ -25,6 +25,7 @@ from lis_lightning.functional.item_coordinates import (
     ItemCoordinates,
     PrincipalAxes,
     concatenate_items,
+    num_axes,
     principal_coordinates,
 )
 from lis_lightning.functional.item_vectors import ItemVectors
@@ -158,7 +159,8 @@ def item_coordinates(vectors: ItemVectors, num_items: int, axes: PrincipalAxes |
         axes: Principal axes to project on; None fits them to these vectors.
     """
     rows, present = torch.from_numpy(vectors.vectors[:num_items]).float(), torch.from_numpy(vectors.present[:num_items])
-    return principal_coordinates(rows, axes=axes, present=present)
+    k = min(rows.shape[1], num_axes(num_items))
+    return principal_coordinates(rows, k=k, axes=axes, present=present)
 
 
 def standardise(columns: Tensor, train: Tensor) -> Tensor:
@@ -197,11 +199,13 @@ class ItemLookup:
         histories: The events, whose items are rows of `profile`. Their labels are not used.
         profile: Profile coordinates, [N, k].
         cosines: Cosine of each event's target to each item of its history, [E, L]; NaN where there is none.
+        log_norm: Logarithm of the length of each item's vector, [N, 1]; [N, 0] if each group of users has its own.
     """
 
     histories: Histories
     profile: Tensor
     cosines: Tensor
+    log_norm: Tensor
 
 
 def look_up_items(histories: Histories, items: Sequence[ItemCoordinates], group: Tensor | None = None) -> ItemLookup:
@@ -224,12 +228,15 @@ def look_up_items(histories: Histories, items: Sequence[ItemCoordinates], group:
         >>> split = PreferenceSplit.from_log(log)
         >>> histories = Scorer(split, cache_dir="off").base_ranker.histories
         >>> look_up_items(histories, [principal_coordinates(torch.eye(4))]).profile.shape
-        torch.Size([4, 16])
+        torch.Size([4, 64])
     """
-    table = items[0]
+    table, log_norm = items[0], items[0].log_norm
     if group is not None:
         table, histories = concatenate_items(items), histories.regroup(group, table.profile.shape[0])
-    return ItemLookup(histories, table.profile, history_cosines(table, histories))
+        # The length of a vector built without a fold of users tells how much of the item's data lies in that fold,
+        # and so how likely the fold's users are to have clicked on it.
+        log_norm = table.profile.new_zeros(table.profile.shape[0], 0)
+    return ItemLookup(histories, table.profile, history_cosines(table, histories), log_norm)
 
 
 def probe_inputs(prepared: Prepared, lookup: ItemLookup) -> ProbeInputs:
@@ -260,4 +267,5 @@ def probe_inputs(prepared: Prepared, lookup: ItemLookup) -> ProbeInputs:
         profile=user_profiles(lookup.profile, histories),
         target=lookup.profile.index_select(0, histories.target),
         attention=attention_features(lookup.cosines, histories, prepared.train),
+        log_norm=lookup.log_norm.index_select(0, histories.target),
     )

@@ -61,7 +61,7 @@ def ceiling_of(cache: SplitCache, preference: Preference) -> Ceiling:
             ``cache_key``, a text that changes whenever its vectors do.
 
     Returns:
-        The ceiling, an AUC gain on w2 with its 95 % interval.
+        The ceiling, an AUC gain with its 95 % interval.
 
     Raises:
         ConfigError: If the preference data does not exist, does not go with the split, or cannot be cross-fitted.
@@ -143,9 +143,12 @@ def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPref
     arm, missing = leak_arm(cache, leak)
     past, past_influence = math.nan, np.zeros(0)
     if matched.past is not None:
-        past_gain = leak_arm(cache, matched.past())[0].gain
-        past, past_influence = past_gain.value, past_gain.influence
-    positive = split.events.label[~split.events.train] == 1
+        # Only events of w2 have a future that the past lacks: the difference is measured on them.
+        later = ~split.events.train[split.tested]
+        with_future, without = arm.gain_of(later), leak_arm(cache, matched.past())[0].gain_of(later)
+        past = arm.gain.value - (with_future.value - without.value)
+        past_influence = arm.gain.influence - (with_future.influence - without.influence)
+    positive = split.events.label[split.tested] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
     return MeasuredCeiling(
         Ceiling(
@@ -167,11 +170,11 @@ def leak_arm(cache: SplitCache, leak: CrossFittedVectors) -> tuple[Arm, NDArray[
     """Score a leak as if it were a representation.
 
     Returns:
-        The scored arm, and for each test event whether its target has no vector.
+        The scored arm, and for each tested event whether its target has no vector.
     """
     features = leak_features(cache, leak)
     arm = evaluate(cache.split, prepare(cache), features.inputs, features.base)
-    return arm, features.missing[~cache.split.events.train]
+    return arm, features.missing[cache.split.tested]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class Gain:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Logits of one arm and of the base on w2, [num_test] each.
+    """Logits of one arm and of the base on the tested events (:attr:`PreferenceSplit.tested`), [T] each.
 
     An arm is what is added to the base: a representation, or leaked preference data.
 
@@ -53,7 +54,8 @@ class Arm:
         score: Logits with the arm.
         score_upper: If the arm's slope is 0, logits at the largest slope that the training events do not rule out; else
             None. The influence values of a zero gain are taken from them.
-        leave_group_out: Logits with the arm fitted without one group of the training users, [num_test, G].
+        leave_group_out: Logits of the sampled events, with the arm fitted without one group of training users, [s, G].
+        sample: Which tested events the jackknife is computed on, evenly spaced ones of both classes, [s].
         labels: 0 or 1.
         users: User of each event.
         items: Target of each event, as a row of the representation.
@@ -80,6 +82,7 @@ class Arm:
     score: NDArray[np.float64]
     score_upper: NDArray[np.float64] | None
     leave_group_out: NDArray[np.float64]
+    sample: NDArray[np.int64]
     labels: NDArray[np.int8]
     users: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -90,7 +93,7 @@ class Arm:
 
     @cached_property
     def gain(self) -> Gain:
-        """The gain over all test events, equally weighted."""
+        """The gain over all tested events, equally weighted."""
         return self.gain_of(np.ones(self.labels.size, bool))
 
     @cached_property
@@ -99,21 +102,21 @@ class Arm:
         return None if self.weights is None else self.gain_of(np.ones(self.labels.size, bool), self.weights)
 
     def gain_of(self, inside: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> Gain:
-        """Return the gain over some of the test events, which must include both classes.
+        """Return the gain over some of the tested events, which must include both classes.
 
         Args:
-            inside: Mask of the test events to use, [num_test].
-            weights: Weights of the test events, [num_test]; None weights them equally.
+            inside: Mask of the tested events to use, [T].
+            weights: Weights of the tested events, [T]; None weights them equally.
         """
         labels = self.labels[inside]
-        weights = None if weights is None else weights[inside]
-        auc_base, base_influence = auroc_influence(self.base[inside], labels, weights)
-        auc, influence = auroc_influence(self.score[inside], labels, weights)
+        inside_weights = None if weights is None else weights[inside]
+        auc_base, base_influence = auroc_influence(self.base[inside], labels, inside_weights)
+        auc, influence = auroc_influence(self.score[inside], labels, inside_weights)
         if self.score_upper is not None:
-            influence = auroc_influence(self.score_upper[inside], labels, weights)[1]
+            influence = auroc_influence(self.score_upper[inside], labels, inside_weights)[1]
         per_user = user_sums(influence - base_influence, self.users[inside], self.num_users)
         if self.num_users > 1:  # one user has no variance: its interval stays infinite
-            per_user = np.concatenate([per_user, self._training_influence(inside, labels, weights)])
+            per_user = np.concatenate([per_user, self._training_influence(inside, weights)])
         return Gain(auc - auc_base, auc, auc_base, per_user)
 
     def item_gains(self, num_items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -131,28 +134,30 @@ class Arm:
         return group_totals(shares, self.items, self.users, num_items)
 
     def _training_influence(
-        self, inside: NDArray[np.bool_], labels: NDArray[np.int8], weights: NDArray[np.float64] | None
+        self, inside: NDArray[np.bool_], weights: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
         """Delete-a-group jackknife of the gain over the training users, [NUM_GROUPS].
 
         With ``t_g`` the AUC of the probe fitted without group g, the terms are ``sqrt((G - 1) / G) (t_g - mean t)``,
         whose squares add up to the variance. Base, penalty and slope are not refitted: over resampled training users
-        they move the gain by less than a tenth of what the probe's weights do.
+        they move the gain by less than a tenth of what the probe's weights do. A user of w1 is both trained on and
+        tested; the two effects are added as independent ones, as tested weights never saw the user.
         """
         terms = np.zeros(NUM_GROUPS)
-        if self.fit.slope == 0.0:
+        rows = inside[self.sample]
+        events = self.sample[rows]
+        labels, scores = self.labels[events], self.leave_group_out[rows]
+        if self.fit.slope == 0.0 or np.unique(labels).size < 2:
             return terms
-        sample = _thinned_classes(labels)
-        scores, labels = self.leave_group_out[inside][sample], labels[sample]
-        weights = None if weights is None else weights[sample]
+        sampled_weights = None if weights is None else weights[events]
         trained = np.flatnonzero(self.trained_groups)
-        aucs = np.array([auroc(scores[:, group], labels, weights) for group in trained])
+        aucs = np.array([auroc(scores[:, group], labels, sampled_weights) for group in trained])
         terms[trained] = np.sqrt((trained.size - 1) / trained.size) * (aucs - aucs.mean())
         return terms
 
 
 def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, base: Tensor) -> Arm:
-    """Fit the probe on w1 and apply it to w2.
+    """Fit the probe on w1, and score w1 out of fold and w2.
 
     Args:
         split: The split.
@@ -161,7 +166,7 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         base: Base logits of all events, [E].
 
     Returns:
-        The logits on w2, of the base and with the probe added.
+        The logits of the tested events, of the base and with the probe added.
 
     Example:
         >>> import polars as pl, torch
@@ -174,20 +179,25 @@ def evaluate(split: PreferenceSplit, prepared: Prepared, inputs: ProbeInputs, ba
         >>> lookup = look_up_items(prepared.histories, [principal_coordinates(torch.eye(4))])
         >>> arm = evaluate(split, prepared, probe_inputs(prepared, lookup), prepared.logits)
         >>> arm.score.shape, round(arm.gain.auc_base, 3)
-        ((10,), 0.667)
+        ((20,), 0.823)
     """
-    fit = fit_probe(inputs, base, prepared.labels, prepared.groups)
-    test = ~split.events.train
-    base_logits = base.cpu().numpy()[test]
-    weights = None if split.events.weight is None else split.events.weight[test]
+    tested = np.flatnonzero(split.tested)
+    labels = split.events.label[tested]
+    sample = _thinned_classes(labels)
+    rows = torch.from_numpy(tested[sample]).to(base.device)
+    fit = fit_probe(inputs, base, prepared.labels, prepared.groups, rows)
+    base_logits = base.cpu().numpy()
+    weights = None if split.events.weight is None else split.events.weight[tested]
+    upper = None if fit.score_upper is None else (base_logits + fit.score_upper.cpu().numpy())[tested]
     return Arm(
-        base=base_logits,
-        score=base_logits + fit.score.cpu().numpy()[test],
-        score_upper=None if fit.score_upper is None else base_logits + fit.score_upper.cpu().numpy(),
-        leave_group_out=base_logits[:, None] + fit.leave_group_out.cpu().numpy(),
-        labels=split.events.label[test],
-        users=split.events.user[test],
-        items=split.events.item[test],
+        base=base_logits[tested],
+        score=(base_logits + fit.score.cpu().numpy())[tested],
+        score_upper=upper,
+        leave_group_out=base_logits[tested[sample], None] + fit.leave_group_out.cpu().numpy(),
+        sample=sample,
+        labels=labels,
+        users=split.events.user[tested],
+        items=split.events.item[tested],
         weights=weights,
         trained_groups=np.bincount(prepared.groups[prepared.train].cpu().numpy(), minlength=NUM_GROUPS) > 0,
         num_users=split.num_users,

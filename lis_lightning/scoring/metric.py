@@ -44,7 +44,7 @@ class LeakageImpactScore(Metric):
         ceilings: Preference data to compute ceilings for, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
         aligned_to: Name of the preference data that ``realised`` refers to.
         placebo: Whether to score uninformative representations too (in :meth:`result`).
-        k: Number of principal axes that the probe uses.
+        k: Largest number of principal axes that the probe reads; see :class:`ScoreOptions`.
         cache_dir: Cache folder; see :class:`lis_lightning.scoring.Scorer`.
         **kwargs: Arguments of :class:`torchmetrics.Metric`.
 
@@ -80,7 +80,7 @@ class LeakageImpactScore(Metric):
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
         aligned_to: str = "pairs",
         placebo: bool = False,
-        k: int = 16,
+        k: int = 64,
         cache_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:

@@ -20,7 +20,8 @@ class ScoreOptions:
             preference data that :meth:`lis_lightning.scoring.Scorer.ceiling` takes.
         aligned_to: Name of the preference data that `realised` and `headroom` refer to.
         placebo: Whether to score a permutation of the rows and random vectors too.
-        k: Number of principal axes of the representation that the probe uses.
+        k: Largest number of principal axes of the representation that the probe reads; with fewer than ``10 * k``
+            items, one axis for ten items, at least 16.
 
     Raises:
         ConfigError: If `aligned_to` is not among `ceilings`, or a name or a kind is unknown.
@@ -33,7 +34,7 @@ class ScoreOptions:
     ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids")
     aligned_to: str = "pairs"
     placebo: bool = True
-    k: int = 16
+    k: int = 64
 
     def __post_init__(self) -> None:
         if self.preferences and self.aligned_to not in self.preferences:

@@ -16,7 +16,7 @@ FIRST_STRENGTH, STRONGEST, TINY = 0.3, 4.0, 1e-9
 
 
 def smallest_detectable_gain(cache: SplitCache) -> float:
-    """Return the smallest AUC gain over the base that w2 detects with 80 % power (at 5 %, two-sided).
+    """Return the smallest AUC gain over the base that a score detects with 80 % power (at 5 %, two-sided).
 
     It is simulated: the log-likelihood ratio of a Gaussian observation of the label is added to the base logits, at
     growing strength until the gain is 2.8 times its user-clustered standard error. Signals of one user are drawn
@@ -34,7 +34,7 @@ def smallest_detectable_gain(cache: SplitCache) -> float:
 
 def _simulate(cache: SplitCache) -> float:
     split = cache.split
-    test = ~split.events.train
+    test = split.tested
     base, labels, users = prepare(cache).logits.numpy()[test], split.events.label[test], split.events.user[test]
     draws = random_stream(split.settings["seed"], "smallest detectable gain").standard_normal((NUM_DRAWS, base.size))
     auc_base, base_influence = auroc_influence(base, labels)

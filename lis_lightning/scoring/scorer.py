@@ -60,7 +60,7 @@ class Scorer:
 
     @property
     def smallest_detectable_gain(self) -> float:
-        """The smallest AUC gain over the base ranker that w2 detects with 80 % power (at 5 %, two-sided)."""
+        """The smallest AUC gain over the base ranker that a score detects with 80 % power (at 5 %, two-sided)."""
         return smallest_detectable_gain(self._cache)
 
     def score(self, embeddings: Any, options: ScoreOptions | None = None) -> LISResult:
@@ -75,7 +75,7 @@ class Scorer:
             options: Ceilings, placebo and probe size; None takes the defaults.
 
         Returns:
-            The result; AUC gains on w2 with 95 % intervals clustered by user.
+            The result; AUC gains on w1, out of fold, and w2, with 95 % intervals clustered by user.
 
         Raises:
             ShapeError: If there is not one row an item.

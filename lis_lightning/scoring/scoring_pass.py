@@ -18,7 +18,12 @@ from lis_lightning.errors import NonFiniteError, ShapeError
 from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from lis_lightning.functional.histories import Histories
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
-from lis_lightning.functional.item_coordinates import ItemCoordinates, compute_dtype, principal_coordinates
+from lis_lightning.functional.item_coordinates import (
+    ItemCoordinates,
+    compute_dtype,
+    num_axes,
+    principal_coordinates,
+)
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import ItemLookup, look_up_items, prepare, probe_inputs
@@ -48,7 +53,7 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
     """
     split, preferences = cache.split, options.preferences
     vectors = _checked(split, embeddings)
-    items = _coordinates(vectors, options.k)
+    items = _coordinates(vectors, min(vectors.shape[1], num_axes(split.num_items, options.k)))
     lookup = look_up_items(prepare(cache, vectors.device).histories, [items])
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
     scoring = _ScoringPass(items, options, companions(split, items, reference))
@@ -149,7 +154,9 @@ class _ScoringPass:
         # Permuting the item indices of the events avoids a second copy of the rows and a second set of axes.
         permuted = prepared.histories.rename(torch.from_numpy(rng.permutation(split.num_items)).to(device))
         noise = rng.standard_normal((split.num_items, min(64, self.items.vectors.shape[1])))
-        random = principal_coordinates(torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.options.k)
+        random = principal_coordinates(
+            torch.from_numpy(noise).to(device, self.items.profile.dtype), k=self.items.profile.shape[1]
+        )
 
         def gain(items: ItemCoordinates, histories: Histories) -> Estimate:
             inputs = probe_inputs(prepared, look_up_items(histories, [items]))
@@ -190,8 +197,8 @@ def _coordinates(vectors: Tensor, k: int) -> ItemCoordinates:
 
 
 def _slices(arm: Arm, split: PreferenceSplit) -> dict[str, SliceEstimate]:
-    """Return the gain in each slice of the test events; NaN for a slice with too few events."""
-    return {name: _slice_gain(arm, inside[~split.events.train]) for name, inside in split.slices.items()}
+    """Return the gain in each slice of the tested events; NaN for a slice with too few events."""
+    return {name: _slice_gain(arm, inside[split.tested]) for name, inside in split.slices.items()}
 
 
 def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:

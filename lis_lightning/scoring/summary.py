@@ -82,8 +82,8 @@ def render(cache: SplitCache) -> str:
 
 
 def _base_auc(cache: SplitCache) -> float:
-    """Return the AUC of the base ranker on w2."""
-    test = ~cache.split.events.train
+    """Return the AUC of the base ranker on the tested events."""
+    test = cache.split.tested
     return auroc(prepare(cache).logits.numpy()[test], cache.split.events.label[test])
 
 

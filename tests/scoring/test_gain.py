@@ -26,7 +26,7 @@ def arm_of(split, vectors):
 def test_the_interval_holds_test_users_and_training_users(split, arm):
     gain = arm.gain
     assert gain.influence.size == split.num_users + NUM_GROUPS
-    aucs = np.array([auroc(arm.leave_group_out[:, group], arm.labels) for group in range(NUM_GROUPS)])
+    aucs = np.array([auroc(arm.leave_group_out[:, group], arm.labels[arm.sample]) for group in range(NUM_GROUPS)])
     variance = (NUM_GROUPS - 1) / NUM_GROUPS * ((aucs - aucs.mean()) ** 2).sum()
     np.testing.assert_allclose((gain.influence[-NUM_GROUPS:] ** 2).sum(), variance)
     assert gain.estimate.se**2 == pytest.approx((gain.influence**2).sum(), rel=0.02)
@@ -53,7 +53,9 @@ def test_training_terms_tell_the_spread_over_training_users(split, latents, arm)
 def refit_gain(prepared, inputs, rows):
     from lis_lightning.functional.probe import ProbeInputs, fit_probe
 
-    chosen = ProbeInputs(inputs.profile[rows], inputs.target[rows], inputs.attention[rows])
+    chosen = ProbeInputs(
+        *(values[rows] for values in (inputs.profile, inputs.target, inputs.attention, inputs.log_norm))
+    )
     base, labels, groups = prepared.logits[rows], prepared.labels[rows], prepared.groups[rows]
     fit = fit_probe(chosen, base, labels, groups)
     test = (groups < 0).numpy()

@@ -8,7 +8,7 @@ from lis_lightning.scoring.scorer import Scorer
 
 
 def test_the_smallest_detectable_gain_is_found_four_times_in_five(split):
-    test = ~split.events.train
+    test = split.tested
     base, labels, users = (
         Scorer(split).base_ranker.logits.numpy()[test],
         split.events.label[test],
@@ -44,4 +44,4 @@ def test_more_events_detect_smaller_gains(log, split):
 
 
 def test_a_handful_of_events_detects_nothing(log):
-    assert Scorer(PreferenceSplit.from_log(log, max_events=60)).smallest_detectable_gain > 0.2
+    assert Scorer(PreferenceSplit.from_log(log, max_events=60)).smallest_detectable_gain > 0.05

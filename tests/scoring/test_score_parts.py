@@ -69,7 +69,7 @@ def test_weighted_gain_is_that_of_weighted_aucs(rich):
         prepared, look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(rows_of(latents, split)))])
     )
     arm = evaluate(split, prepared, inputs, prepared.logits)
-    weights = split.events.weight[~split.events.train]
+    weights = split.events.weight
     expected = roc_auc_score(arm.labels, arm.score, sample_weight=weights) - roc_auc_score(
         arm.labels, arm.base, sample_weight=weights
     )

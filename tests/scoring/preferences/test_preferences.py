@@ -211,7 +211,7 @@ def test_a_new_kind_is_one_class(split, latents):
     shelves = dict(zip(split.item_ids.tolist(), (latents[:, 0] > 0).astype(int).tolist(), strict=True))
     options = {"ceilings": {"shelves": Editorial(shelves)}, "aligned_to": "shelves", "placebo": False}
     result = split.score(latents, **options, cache_dir="off")
-    assert result.ceilings["shelves"].value > 0.005
+    assert result.ceilings["shelves"].value > 0.0
     assert not result.ceilings["shelves"].cross_fitted
     assert math.isfinite(result.headroom)
     metric = LeakageImpactScore(split, cache_dir="off", **options)
