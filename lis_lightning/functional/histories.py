@@ -13,7 +13,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BLOCK = 8192  # events per block of padded histories
+_GATHER = 2**21  # floats gathered for a batch of products: 8 MB
+_RUN = 48  # history rows whose events share one product of targets and histories
 _PROFILE_PRIOR = 5.0  # history rows at which a profile is shrunk by half
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A batch of runs of neighbouring events, padded to one size.
+
+    Attributes:
+        events: Events of each run, [runs, events]; padded with the run's last event.
+        rows: History rows that cover the histories of each run's events, [runs, rows], consecutive.
+    """
+
+    events: Int[Tensor, "runs events"]
+    rows: Int[Tensor, "runs rows"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,35 @@ class Histories:
             valid = rows < self.stop[block, None]
             yield block, torch.where(valid, rows, 0), valid
 
+    def runs(self, dim: int) -> Iterator[Runs]:
+        """Yield all events in batches of runs: at most 48 events each, whose histories end within 48 rows.
+
+        Histories of neighbouring events overlap: the events of a run share one product with all of their rows.
+
+        Args:
+            dim: Width of the vectors that are gathered, for the size of a batch.
+        """
+        order = self.stop.argsort(stable=True)
+        stop, index = self.stop[order], torch.arange(order.numel(), device=order.device)
+        # A run begins at each new stretch of `_RUN` rows, and after every `_RUN` events within a stretch.
+        _, sizes = torch.unique_consecutive(stop // _RUN, return_counts=True)
+        position = index - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        begin = (position % _RUN == 0).nonzero()[:, 0]
+        size = torch.diff(begin, append=begin.new_tensor([order.numel()]))
+        # The rows of a run reach from the first start of its events to the last stop.
+        run = torch.arange(begin.numel(), device=order.device).repeat_interleave(size)
+        low = stop.new_full(begin.shape, self.item.numel()).scatter_reduce(0, run, self.start[order], "amin")
+        width = (stop[begin + size - 1] - low).clamp_min(1)
+        # Batches hold runs of similar size, so that padding is short, and up to `_GATHER` floats each.
+        ranked = (size * (_RUN + self.length + 1) + width).argsort()
+        cost = ((size + width) * max(dim, self.length))[ranked].cumsum(0)
+        batch_sizes = torch.unique_consecutive(cost // _GATHER, return_counts=True)[1].tolist()
+        for batch in torch.split(ranked, batch_sizes):
+            most, widest = int(size[batch].max()), int(width[batch].max())
+            within = torch.minimum(index[:most], size[batch, None] - 1)
+            rows = low[batch, None] + torch.arange(widest, device=order.device)
+            yield Runs(order[begin[batch, None] + within], rows.clamp_max_(self.item.numel() - 1))
+
 
 def user_profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[Tensor, "E k"]:
     """Return the residual profile of each event's user, ``m_e = sum_j (y_j - rate_e) p_j / (5 + n_e)``.
@@ -91,22 +135,16 @@ def user_profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[
     Returns:
         One profile per event; zeros for an empty history.
     """
-    k = vectors.shape[1]
-    profiles = vectors.new_empty(histories.start.numel(), k)
-    if not histories.start.numel():  # a fold of users may have no events
-        return profiles
-    # Sums over histories are differences of prefix sums over the shared rows, in float64: no pass over each history.
-    for events in torch.split(histories.stop.argsort(stable=True), BLOCK):
-        start, stop, rate = histories.start[events], histories.stop[events], histories.user_rate[events]
-        first, last = int(start.min()), int(stop.max())
-        rows = vectors.index_select(0, histories.item[first:last])
-        sums = torch.zeros(last - first + 1, 2 * k, dtype=torch.float64, device=vectors.device)
-        sums[1:, :k] = rows
-        torch.mul(rows, histories.label[first:last, None], out=sums[1:, k:])
-        sums.cumsum_(0)
-        own = sums.index_select(0, stop - first) - sums.index_select(0, start - first)
-        residual = own[:, k:] - rate[:, None] * own[:, :k]
-        profiles[events] = (residual / (_PROFILE_PRIOR + stop - start)[:, None]).to(vectors.dtype)
+    profiles = vectors.new_empty(histories.start.numel(), vectors.shape[1])
+    label, rate = histories.label.to(vectors.dtype), histories.user_rate.to(vectors.dtype)
+    for run in histories.runs(vectors.shape[1]):
+        start, stop = histories.start[run.events], histories.stop[run.events]
+        own = (run.rows[:, None] >= start[:, :, None]) & (run.rows[:, None] < stop[:, :, None])
+        # Padding repeats the last rows of a run: the first of each row is the one that counts.
+        own[:, :, 1:] &= (run.rows[:, 1:] > run.rows[:, :-1])[:, None]
+        residual = (label[run.rows][:, None] - rate[run.events][:, :, None]).mul_(own)
+        rows = vectors.index_select(0, histories.item[run.rows].flatten()).view(*run.rows.shape, -1)
+        profiles[run.events] = torch.bmm(residual, rows).div_((_PROFILE_PRIOR + stop - start)[:, :, None])
     return profiles
 
 

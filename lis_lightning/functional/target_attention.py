@@ -6,11 +6,9 @@ Shapes: E events, L rows of the longest history, N items, D dimensions of their 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.linalg import vecdot
 
@@ -19,8 +17,6 @@ from lis_lightning.functional.item_coordinates import ItemCoordinates, take
 
 TEMPERATURES = (0.5, 1.0, 2.0)
 _MAX_LOGIT = 8.0  # of attention
-_GATHER = 2**21  # floats gathered for a batch of products: 8 MB
-_RUN = 48  # history rows whose events share one product of targets and histories
 
 
 def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float[Tensor, "E L"]:
@@ -40,7 +36,7 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
     inverse_norm = torch.where(coordinates.present, coordinates.inverse_norm, torch.nan)
     cosines = center.new_full((histories.start.numel(), histories.length), torch.nan)
     offsets = torch.arange(histories.length, device=cosines.device)
-    for run in _runs(histories, vectors.shape[1]):
+    for run in histories.runs(vectors.shape[1]):
         items, targets = histories.item[run.rows], histories.target[run.events]
         # (t - c) . (h - c) = (t - c) . h - (t - c) . c: it is enough to centre the targets.
         products = torch.bmm(take(vectors, targets).sub_(center), take(vectors, items).mT)
@@ -52,43 +48,6 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
         own = products.gather(2, columns.clamp_max_(run.rows.shape[1] - 1))
         cosines[run.events] = own.masked_fill_(offsets >= stop - start, torch.nan)
     return cosines
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """A batch of runs of neighbouring events, padded to one size.
-
-    Attributes:
-        events: Events of each run, [runs, events]; padded with the run's last event.
-        rows: History rows that cover the histories of each run's events, [runs, rows], consecutive.
-    """
-
-    events: Int[Tensor, "runs events"]
-    rows: Int[Tensor, "runs rows"]
-
-
-def _runs(histories: Histories, dim: int) -> Iterator[_Runs]:
-    """Yield all events in batches of runs: at most `_RUN` events each, whose histories end within `_RUN` rows."""
-    order = histories.stop.argsort(stable=True)
-    stop, index = histories.stop[order], torch.arange(order.numel(), device=order.device)
-    # A run begins at each new stretch of `_RUN` rows, and after every `_RUN` events within a stretch.
-    _, sizes = torch.unique_consecutive(stop // _RUN, return_counts=True)
-    position = index - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    begin = (position % _RUN == 0).nonzero()[:, 0]
-    size = torch.diff(begin, append=begin.new_tensor([order.numel()]))
-    # The rows of a run reach from the first start of its events to the last stop.
-    run = torch.arange(begin.numel(), device=order.device).repeat_interleave(size)
-    low = stop.new_full(begin.shape, histories.item.numel()).scatter_reduce(0, run, histories.start[order], "amin")
-    width = (stop[begin + size - 1] - low).clamp_min(1)
-    # Batches hold runs of similar size, so that padding is short, and up to `_GATHER` floats each.
-    ranked = (size * (_RUN + histories.length + 1) + width).argsort()
-    cost = ((size + width) * max(dim, histories.length))[ranked].cumsum(0)
-    batch_sizes = torch.unique_consecutive(cost // _GATHER, return_counts=True)[1].tolist()
-    for batch in torch.split(ranked, batch_sizes):
-        most, widest = int(size[batch].max()), int(width[batch].max())
-        within = torch.minimum(index[:most], size[batch, None] - 1)
-        rows = low[batch, None] + torch.arange(widest, device=order.device)
-        yield _Runs(order[begin[batch, None] + within], rows.clamp_max_(histories.item.numel() - 1))
 
 
 def attention_features(

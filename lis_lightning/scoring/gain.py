@@ -17,7 +17,7 @@ from lis_lightning.functional.intervals import Estimate, cluster_interval, user_
 from lis_lightning.functional.probe import NUM_GROUPS, ProbeFit, ProbeInputs, fit_probe
 from lis_lightning.scoring.base_ranker import Prepared
 
-JACKKNIFE_EVENTS = 32_768  # of each class
+JACKKNIFE_EVENTS = 16_384  # of each class
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,16 +6,27 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from arithmetic import bootstrap, chosen, fair_regret, halves_agree, one_agrees, regret, share, shown, spearman
+from arithmetic import (
+    bootstrap,
+    chosen,
+    fair_regret,
+    fit_noise,
+    one_agrees,
+    perfect_agrees,
+    regret,
+    share,
+    shown,
+    spearman,
+)
 
 Run = dict[str, Any]
-KINDS_AGREE, ONE_AGREES = "(DIN-like rankers with DCN-like)", "(one ranker, refitted, with the others)"
+PERFECT, ONE_AGREES = "(a perfect curve)", "(one ranker, refitted, with the others)"
 
 
 def _ranks(runs: list[Run]) -> dict[str, list[float]]:
     """Return the rank correlation of each curve with gold in each run, and of gold with itself."""
     found = {name: [spearman(run["curves"][name], run["gold"]) for run in runs] for name in runs[0]["curves"]}
-    found[KINDS_AGREE] = [halves_agree(run["fits"]) for run in runs]
+    found[PERFECT] = [perfect_agrees(run["gold"], fit_noise(run["fits"])) for run in runs]
     found[ONE_AGREES] = [one_agrees(run["fits"]) for run in runs]
     return found
 
@@ -66,6 +77,22 @@ def across(runs: list[Run]) -> list[Run]:
         known = int(np.isfinite(values).sum())
         groups = [some[0]["group"] for some in worlds.values()]
         rows.append({"curve": name, "worlds": known, "Spearman with gold": shown(values, groups)})
+    return rows
+
+
+def pooled(runs: list[Run]) -> list[Run]:
+    """Compare all snapshots of all recipes of a world, as the leaderboard of a sweep does."""
+    worlds: dict[str, list[Run]] = {}
+    for run in runs:
+        worlds.setdefault(f"{run['world']} {run['seed']}", []).append(run)
+    rows = []
+    for name, some in worlds.items():
+        gold = np.concatenate([run["gold"] for run in some])
+        fits = np.concatenate([run["fits"] for run in some], axis=1)
+        row: Run = {"world": name, "snapshots": gold.size, PERFECT: f"{perfect_agrees(gold, fit_noise(fits)):.2f}"}
+        for curve in some[0]["curves"]:
+            row[curve] = f"{spearman(np.concatenate([run['curves'][curve] for run in some]), gold):.2f}"
+        rows.append(row)
     return rows
 
 

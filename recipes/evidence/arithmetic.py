@@ -58,12 +58,40 @@ def spearman(curve: Sequence[float] | Array, gold: Array) -> float:
     return 0.0 if math.isnan(found) else found
 
 
-def halves_agree(fits: Array) -> float:
-    """Return the rank correlation of the two kinds of ranker, from the AUC of [fits, snapshots].
+def fit_noise(fits: Array) -> float:
+    """Return the standard error of gold's mean over fits, from what is left when snapshots and fits had their means."""
+    left = fits - fits.mean(0) - fits.mean(1, keepdims=True) + fits.mean()
+    freedom = max(1, (fits.shape[0] - 1) * (fits.shape[1] - 1))
+    return math.sqrt(float((left**2).sum()) / freedom / fits.shape[0])
 
-    Fits come in the order of seeds, and within a seed of kinds.
+
+def perfect_agrees(gold: Array, error: float, draws: int = 200) -> float:
+    """Return the mean rank correlation with gold that a perfect curve would reach, given the noise of gold.
+
+    Args:
+        gold: Gold of each snapshot, taken as the truth.
+        error: Standard error of it.
+        draws: Number of draws of the noise.
     """
-    return spearman(fits[::2].mean(0), fits[1::2].mean(0))
+    noise = error * np.random.default_rng(25).standard_normal((draws, gold.size))
+    return float(np.mean([spearman(gold, gold + drawn) for drawn in noise]))
+
+
+def decidable(curve: Sequence[float] | Array, fits: Array) -> tuple[float, int]:
+    """Return the share of pairs that a curve orders as gold does, and the number of pairs that gold can tell apart.
+
+    Gold tells two snapshots apart if they differ by three standard errors of its fits.
+
+    Args:
+        curve: A value for each snapshot.
+        fits: AUC of [fits, snapshots].
+    """
+    gold, values = fits.mean(0), np.asarray(curve, float)
+    first, second = np.triu_indices(gold.size, 1)
+    difference = gold[first] - gold[second]
+    clear = np.abs(difference) > 3 * math.sqrt(2) * fit_noise(fits)
+    right = np.sign(values[first] - values[second]) == np.sign(difference)
+    return (float(right[clear].mean()) if clear.any() else math.nan), int(clear.sum())
 
 
 def one_agrees(fits: Array) -> float:
@@ -89,7 +117,7 @@ def fair_regret(fits: Array, at: int | None) -> float:
     """
     if at is None:
         return math.nan
-    halves = fits[[0, 3, 4]], fits[[1, 2, 5]]  # each has both kinds of ranker
+    halves = fits[::2], fits[1::2]
     one, other = (half.mean(0) for half in halves)
     lost = (other[one.argmax()] - other[at] + one[other.argmax()] - one[at]) / 2
     return float(lost / np.ptp(fits.mean(0)))

@@ -1,4 +1,4 @@
-"""One run of the study in three steps, each kept on disk: train and snapshot, ask gold, score."""
+"""One run of the study in three steps, each kept on disk: train and snapshot, fit gold rankers, score."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gold import RANKERS, Data, fit, quality
 from numpy.typing import NDArray
 from training import RECIPES, train
+from trees import BoostedTrees
 from worlds import Study
 
 from lis_lightning.results import Record, Snapshot
@@ -27,30 +27,28 @@ class Gold:
 
     Args:
         world: Its other half of users.
-        seeds: Of weights and batches; a fit a seed and kind of ranker.
+        seeds: Of the trees; a fit each.
     """
 
     def __init__(self, world: Study, seeds: Sequence[int] = (0,)) -> None:
-        self.data, self.rows = Data(world.gold), world.items.rows(world.gold.item_ids)
-        self.fits = [(kind, seed) for seed in seeds for kind in RANKERS]
+        self.ranker, self.rows, self.seeds = BoostedTrees(world), world.items.rows(world.gold.item_ids), seeds
         rng = np.random.default_rng(23)
         self.traded = rng.permutation(self.rows.size)
-        self.part = rng.permutation(world.gold.num_users) % len(self.fits)
+        part = rng.permutation(world.gold.num_users) % len(seeds)
+        self.part = part[self.ranker.users]
         self.known: dict[str, list[list[float]]] = {}
 
     def __call__(self, snapshots: Sequence[Matrix], *, placebo: bool = False) -> list[list[list[float]]]:
         """Return for each snapshot and fit the AUC on all test events, and on a part of the users that is its own."""
-        rows = [one[self.rows][self.traded if placebo else slice(None)] for one in snapshots]
-        keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in rows]
-        new = {key: one for key, one in zip(keys, rows, strict=True) if key not in self.known}
-        if new:
-            found = [self._fit(list(new.values()), at) for at in range(len(self.fits))]
-            self.known |= dict(zip(new, map(list, zip(*found, strict=True)), strict=True))
-        return [self.known[key] for key in keys]
+        return [self._measured(rows[self.rows][self.traded if placebo else slice(None)]) for rows in snapshots]
 
-    def _fit(self, rows: list[Matrix], at: int) -> list[list[float]]:
-        logits = fit(self.data, rows, *self.fits[at])
-        return [[quality(self.data, one), quality(self.data, one, self.part == at)] for one in logits]
+    def _measured(self, rows: Matrix) -> list[list[float]]:
+        key = hashlib.sha256(rows.tobytes()).hexdigest()
+        if key not in self.known:
+            fits = [self.ranker.logits(rows, seed) for seed in self.seeds]
+            parts = [self.ranker.auc(logits, self.part == number) for number, logits in enumerate(fits)]
+            self.known[key] = [list(pair) for pair in zip(map(self.ranker.auc, fits), parts, strict=True)]
+        return self.known[key]
 
 
 def recall(world: Study, vectors: Matrix, k: int) -> float:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from agreement import Run, across, by_recipe, by_world, selection, within
-from arithmetic import gains, moves, share, shown
+from agreement import Run, across, by_recipe, by_world, pooled, selection, within
+from arithmetic import decidable, gains, moves, share, shown, spearman
 from stops import stopping, verdicts
-from training import RECIPES
+from training import CONSTRUCTED, RECIPES
 from worlds import ALL, KINDS
 
 from lis_lightning.functional import paired_difference
@@ -55,6 +55,7 @@ def _run(place: Path, names: dict[str, str]) -> Run:
         "group": f"{world} {seed}" if made else world, "half": "first" if made and seed == "0" else "second",
         "steps": taken["step"].tolist(), "results": results, "curves": curves, "cost": extra,
         "place": place, "gold": gold, "fits": said["gold"][..., 0].T, "moves": moves(gold, parts),
+        "placebo": float(said["placebo"][..., 0].mean()),
     }  # fmt: skip
 
 
@@ -91,7 +92,37 @@ def cost(runs: list[Run]) -> list[Run]:
     return [{"score, CPU s": seconds, "events": int(np.median([one["scored events"] for one in spent]))}]
 
 
-TABLES = [what_ran, within, by_world, by_recipe, across, selection, stopping, verdicts, ceilings, cost]
+def gold_rankers(runs: list[Run]) -> list[Run]:
+    """Compare gold with the score's own ranker: one that ranks worse than the probe could not judge it."""
+    rows = []
+    for kind, group in groupby(sorted(runs, key=lambda run: run["world"]), lambda run: run["world"]):
+        some = list(group)
+        best = [max(run["results"], key=lambda result: result.ais) for run in some]
+        numbers = {"base": float(np.mean([result.auc_base for result in best]))}
+        numbers["base + AIS, best snapshots"] = float(np.mean([result.auc for result in best]))
+        numbers["gold, rows traded"] = float(np.mean([run["placebo"] for run in some]))
+        numbers["gold, best snapshots"] = float(np.mean([run["placebo"] + run["gold"].max() for run in some]))
+        better = numbers["gold, best snapshots"] > numbers["base + AIS, best snapshots"]
+        cells = {name: f"{value:.4f}" for name, value in numbers.items()}
+        rows.append({"world": kind, **cells, "gold ranks better": "yes" if better else "no"})
+    return rows
+
+
+def cases(runs: list[Run]) -> list[Run]:
+    """Say how often each curve orders two representations made by hand as gold does, where gold can tell them apart."""
+    rows = []
+    for run in runs:
+        for name in ("AIS", "geometry", "pair AUC", "CKA", "RankMe", "recall@50"):
+            right, pairs = decidable(run["curves"][name], run["fits"])
+            rank = spearman(run["curves"][name], run["gold"])
+            key = {"world": f"{run['world']} {run['seed']}", "curve": name}
+            rows.append(key | {"decidable pairs": pairs, "ordered right": f"{right:.3f}", "Spearman": f"{rank:.2f}"})
+    return rows
+
+
+TABLES = [
+    what_ran, gold_rankers, within, by_world, by_recipe, across, pooled, selection, stopping, verdicts, ceilings, cost,
+]  # fmt: skip
 
 
 def write_table(folder: Path, name: str, rows: list[Run]) -> str:
@@ -106,6 +137,10 @@ def write_table(folder: Path, name: str, rows: list[Run]) -> str:
 def write_tables(folder: Path) -> str:
     """Write each table as CSV and all of them as Markdown; return that."""
     runs = read(folder / "runs")
-    text = "\n".join(write_table(folder, make.__name__, make(runs)) for make in TABLES)
+    trained = [run for run in runs if run["recipe"] != CONSTRUCTED]
+    by_hand = [run for run in runs if run["recipe"] == CONSTRUCTED]
+    tables = [write_table(folder, make.__name__, make(trained)) for make in TABLES if trained]
+    tables += [write_table(folder, "cases", cases(by_hand))] if by_hand else []
+    text = "\n".join(tables)
     (folder / "tables.md").write_text(text)
     return text

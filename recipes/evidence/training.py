@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from constructed import constructed
 from numpy.typing import NDArray
 from readers import READERS
 from torch import Tensor
@@ -39,6 +40,7 @@ class Recipe:
         speed: Times the learning rate of the encoder.
         users: Share of the users whose clicks it is aligned to.
         content: Whether the encoder is given what content reveals, instead of features that are hard to read.
+        constructed: Whether nothing is trained: the snapshots are representations made by hand.
     """
 
     objectives: Callable[[], dict[str, Objective]]
@@ -46,12 +48,14 @@ class Recipe:
     speed: float = 1.0
     users: float = 1.0
     content: bool = False
+    constructed: bool = False
 
 
 def _pairs(**options: Any) -> Callable[[], dict[str, Objective]]:
     return lambda: {"pairs": PairContrastive(temperature=0.1, **options)}
 
 
+CONSTRUCTED = "constructed"
 STILL = 1e-28  # a speed that moves no bit of a float32 output
 RECIPES = {
     "infonce": Recipe(_pairs()),
@@ -64,6 +68,7 @@ RECIPES = {
     "frozen": Recipe(_pairs(), "model-bound", speed=STILL),
     "perfect": Recipe(_pairs(), "done", speed=STILL, content=True),
     "few pairs": Recipe(_pairs(), "overfitting", speed=3, users=0.03),
+    CONSTRUCTED: Recipe(_pairs(), constructed=True),
 }
 
 
@@ -112,11 +117,25 @@ def _loss(module: Any, batches: ExampleDataModule) -> float:
     return total
 
 
+def _constructed(world: Study, seed: int) -> list[dict[str, Any]]:
+    """Return representations made by hand as if they were snapshots; none has a loss."""
+    if world.truth is None or world.items.features is None:
+        raise SystemExit("Representations can be made by hand only in a generated world.")
+    cases = constructed(world.truth, world.items.features, seed)
+    unknown = {"val_loss": float("nan"), "train_loss": float("nan")}
+    return [
+        {"step": number, "case": name, "embeddings": rows, **unknown}
+        for number, (name, rows) in enumerate(cases.items())
+    ]
+
+
 def train(world: Study, recipe: Recipe, seed: int, steps: Sequence[int] = ()) -> list[dict[str, Any]]:
     """Return the snapshots of one run; `embeddings` in the order of `world.items`."""
-    content: NDArray[np.float32] | None = world.content if recipe.content else None
+    content: NDArray[np.float32] | None = world.truth.content_latents if recipe.content and world.truth else None
     items = world.items if content is None else replace(world.items, features=content)
     reader = READERS[world.reader]
+    if recipe.constructed:
+        return _constructed(world, seed)
     steps = steps or reader.steps
     pl.seed_everything(seed, verbose=False)
     encoder, objectives = reader.make(items), recipe.objectives()
