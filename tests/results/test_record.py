@@ -15,7 +15,8 @@ from hypothesis import given, strategies as st
 
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate
-from lis_lightning.results.record import Record, as_recorded, pack, unpack
+from lis_lightning.results.record import Record
+from lis_lightning.results.record_contents import as_recorded, pack, unpack
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
 
@@ -282,7 +283,7 @@ def test_what_is_no_record_is_refused(tmp_path, content):
 
 
 def test_a_later_format_is_refused(record, path, monkeypatch):
-    monkeypatch.setattr("lis_lightning.results.record.FORMAT", 3)
+    monkeypatch.setattr("lis_lightning.results.record_contents.FORMAT", 3)
     with pytest.raises(RecordError, match="has record format 2, this version reads 3"):
         Record.read(path)
 
