@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.data import tables as _log
 from lis_lightning.data.checks import check_settings, check_split, warn_of_logits, warn_of_repeats
 from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
 from lis_lightning.data.events import WINDOWS, Events, Log
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
+from lis_lightning.data.tables import Table, timestamp_like
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
 from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 ROLLING_START = 0.5  # share of the events before the first period
 
 
-def cut_log(
-    log: str | Path | _log.Table, settings: dict[str, Any], split_class: type[PreferenceSplit]
-) -> PreferenceSplit:
+def cut_log(log: str | Path | Table, settings: dict[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
     """Return the split of the primary task, in the first period; it knows all the others.
 
     Args:
@@ -89,7 +87,7 @@ def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
     elif len(windows) == 3:
         edges = np.quantile(time, [windows[0], windows[0] + windows[1]], method="higher")
     else:
-        edges = np.asarray([_log.timestamp_like(edge, time) for edge in windows])
+        edges = np.asarray([timestamp_like(edge, time) for edge in windows])
         if edges[0] >= edges[1]:
             raise ConfigError(f"Expected w1 to begin before w2 in `windows`, got {windows!r}.")
     sizes = np.bincount(np.searchsorted(edges, time, side="right"), minlength=edges.size + 1)
