@@ -236,14 +236,17 @@ def read_columns(
     task_values = {}
     for task, label in labels.items():
         task_values[task] = all_positive if label is None else tables.binary_labels(table, label)
+    logits = {task: tables.finite_logits(table, column) for task, column in base_logits.items()}
+    weights = None if weight is None else tables.event_weights(table, weight)
+    categories = {name: tables.categories(table, name) for name in slices}
     return Columns(
         user=user_codes,
         item=item_codes,
         time=times,
         labels=task_values,
-        base_logits={task: tables.finite_logits(table, column) for task, column in base_logits.items()},
-        weight=None if weight is None else tables.event_weights(table, weight),
-        categories={name: tables.categories(table, name) for name in slices},
+        base_logits=logits,
+        weight=weights,
+        categories=categories,
         user_ids=user_ids,
         item_ids=item_ids,
         units_per_day=units_per_day,

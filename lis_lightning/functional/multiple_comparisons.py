@@ -1,4 +1,4 @@
-"""All pairwise comparisons of gains on the same users, with Holm's correction for multiple testing."""
+"""Pairwise comparisons of gains on the same users, with Holm's correction for multiple testing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Comparison:
     Attributes:
         better: Name of the larger gain.
         worse: Name of the smaller gain.
-        difference: Larger less smaller gain with its interval, in AUC units.
+        difference: Larger minus smaller gain with its interval, in AUC units.
         significant: Whether the difference is significant at 5 %, corrected for all pairs compared (Holm 1979).
 
     Example:

@@ -125,14 +125,19 @@ def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
 
 
 def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
-    best = max(runs.best, key=lambda result: result.ais, default=None)
+    if not runs.best:
+        ais, step, verdict = _NO_ESTIMATE, None, "failed"
+    else:
+        best = max(runs.best, key=lambda result: result.ais)
+        ais, step, verdict = _combined(_gains(runs), _influence(runs)), best.step, best.verdict
     shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
+    realised = float(np.mean(shares)) if shares else math.nan
     return Standing(
         recipe=name,
-        ais=_combined(_gains(runs), _influence(runs)) if runs.best else _NO_ESTIMATE,
-        realised=float(np.mean(shares)) if shares else math.nan,
-        step=None if best is None else best.step,
-        verdict="failed" if best is None else best.verdict,
+        ais=ais,
+        realised=realised,
+        step=step,
+        verdict=verdict,
         seeds=len(runs.best),
         failed=runs.failed,
         seconds=runs.seconds,

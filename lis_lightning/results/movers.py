@@ -76,7 +76,7 @@ class Catalogue:
 
     def write(self, path: Path) -> None:
         """Write a parquet file for :meth:`read`."""
-        images = [None if image is None else str(image.absolute()) for image in self.images]
+        images = [image and str(image.absolute()) for image in self.images]
         columns = {"item_id": self.ids, "title": self.titles, "image": pl.Series(images, dtype=pl.String)}
         pl.DataFrame(columns).write_parquet(path)
 

@@ -46,12 +46,9 @@ def _packed(result: LISResult, ceilings: dict[str, dict[str, Any]]) -> dict[str,
     encoded = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
     key = f"{zlib.crc32(json.dumps(encoded).encode()):08x}"
     ceilings[key] = encoded
-    return {
-        **_shallow(result),
-        "ceilings": key,
-        "tasks": {name: _packed(task, ceilings) for name, task in result.tasks.items()},
-        "periods": [_packed(period, ceilings) for period in result.periods],
-    }
+    tasks = {name: _packed(task, ceilings) for name, task in result.tasks.items()}
+    periods = [_packed(period, ceilings) for period in result.periods]
+    return {**_shallow(result), "ceilings": key, "tasks": tasks, "periods": periods}
 
 
 def snapshot_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> Snapshot:

@@ -75,15 +75,17 @@ def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
         num_rungs: Number of rungs of the race.
     """
     standings = rank_recipes(runs)
-    finished = [standing for standing in standings if standing.seeds]
-    dropped = [standing for standing in finished if standing.p < SIGNIFICANCE / num_rungs]
-    behind = {standing.recipe for standing in dropped}
-    return Cut(
-        leader=finished[0].recipe if finished else None,
-        survivors=[standing.recipe for standing in finished if standing.recipe not in behind],
-        dropped=dropped,
-        failed=[standing.recipe for standing in standings if not standing.seeds],
-    )
+    survivors: list[str] = []
+    dropped: list[Standing] = []
+    failed: list[str] = []
+    for standing in standings:
+        if not standing.seeds:
+            failed.append(standing.recipe)
+        elif standing.p < SIGNIFICANCE / num_rungs:
+            dropped.append(standing)
+        else:
+            survivors.append(standing.recipe)  # the leader always: its p is NaN
+    return Cut(leader=survivors[0] if survivors else None, survivors=survivors, dropped=dropped, failed=failed)
 
 
 def describe_cut(decision: Cut, step: int) -> str:
