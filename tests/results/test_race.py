@@ -37,7 +37,7 @@ def race(truths, rng):
         reached = 1 - 0.5 ** (step / 25)
         runs = {name: Runs(best=[draw(truths[name] * reached, users, rng)]) for name in going}
         decision = cut(runs, len(RUNGS))
-        going, dropped = list(decision.survivors), [*dropped, *(place.recipe for place in decision.dropped)]
+        going, dropped = list(decision.survivors), [*dropped, *(standing.recipe for standing in decision.dropped)]
     spent += (MAX_STEPS - before) * len(going)
     return dropped, spent, max(going, key=lambda name: whole[name].ais), max(truths, key=lambda name: whole[name].ais)
 
@@ -61,7 +61,7 @@ def test_the_decision_names_who_goes_on_and_why_others_do_not():
     decision = cut({**runs, "broken": Runs(best=[], failed=1)}, 3)
     assert set(decision.survivors) == {"a", "b"}
     assert decision.leader == decision.survivors[0]
-    assert [place.recipe for place in decision.dropped] == ["c"]
+    assert [standing.recipe for standing in decision.dropped] == ["c"]
     assert decision.failed == ["broken"]
     lines = describe_cut(decision, 50)
     assert lines.startswith(f"race, step 50: 2 go on, {', '.join(decision.survivors)}\n  dropped c: AIS 0.03")
@@ -109,7 +109,9 @@ STEPS = ["trainer.max_steps=12", "logger=csv", "data.num_users=300", "data.num_e
 
 
 def curves(folder):
-    return {job.recipe: [one.ais for one in Record.read(place / job.record)[1]] for place, job in jobs_in(folder)}
+    return {
+        job.recipe: [snapshot.ais for snapshot in Record.read(path / job.record)[1]] for path, job in jobs_in(folder)
+    }
 
 
 @pytest.mark.slow
