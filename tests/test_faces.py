@@ -1,6 +1,7 @@
 """The faces of the rooms: the public names are frozen, load on first use, and pull in nothing heavy."""
 
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -37,6 +38,18 @@ def test_every_name_of_a_face_is_there_and_documented(room):
     for name in face.__all__:
         assert name in dir(face)
         assert getattr(face, name).__doc__, f"{room}.{name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_function_and_class_of_a_face_has_an_example(room):
+    face = importlib.import_module(room)
+    public = {name: getattr(face, name) for name in face.__all__}
+    missing = [
+        name
+        for name, value in public.items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and ">>>" not in inspect.getdoc(value)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("room", ROOMS)

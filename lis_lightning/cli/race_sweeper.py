@@ -59,7 +59,7 @@ class RaceSweeper(Sweeper):
         # Imported here because Hydra executes the module of a sweeper anew when it looks for plugins.
         from lis_lightning.align.training.console import rank_zero_print
         from lis_lightning.results.jobs import Job, by_recipe, runs_of
-        from lis_lightning.results.race import cut, described
+        from lis_lightning.results.race import cut, describe_cut
 
         remaining = self._grid(arguments)
         steps, max_steps = self._steps(remaining)
@@ -73,7 +73,7 @@ class RaceSweeper(Sweeper):
             jobs |= rung
             recipes = by_recipe(rung)
             decision = cut({name: runs_of(members, until=step) for name, members in recipes.items()}, len(steps))
-            rank_zero_print(described(decision, step))
+            rank_zero_print(describe_cut(decision, step))
             # Jobs are identified by their folders, overrides by their position.
             surviving = {folder for name in decision.survivors for folder in recipes[name]}
             remaining = [overrides for overrides, folder in zip(remaining, folders, strict=True) if folder in surviving]

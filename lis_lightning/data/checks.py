@@ -1,4 +1,4 @@
-"""What a split refuses, and what it warns of: arguments out of range, windows that cannot be scored, odd logits."""
+"""Validation of a split: arguments in range, windows that can be scored, plausible base logits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from lis_lightning.data.split import PreferenceSplit
 
 WRONG_SIGN_Z = -2.0
-MANY_REPEATS = 0.01  # share of repeated rows from which a reader should know
+MANY_REPEATS = 0.01  # share of repeated rows above which to warn
 
 
 def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> None:
-    """Raise ConfigError for the first argument out of range.
+    """Raise a ConfigError for the first argument out of range.
 
     Args:
         settings: Arguments of ``PreferenceSplit.from_log``.
-        labels: Its tasks.
+        labels: Label of each task, by name.
     """
     lowest = {"history": 1, "negatives": 0, "max_events": 1, "max_items": 1, "num_periods": 2, "seed": 0}
     for name, low in lowest.items():
@@ -58,7 +58,7 @@ def _check_windows(windows: Any) -> None:
 
 
 def check_split(split: PreferenceSplit) -> None:
-    """Raise LogError for the first window that cannot be scored."""
+    """Raise a LogError for the first window that cannot be scored."""
     for window, user, label, weight, logit in _windows(split):
         where = f"Task {split.task!r}: window {window}"
         positives, total = int(label.sum()), label.size
@@ -82,17 +82,19 @@ def check_split(split: PreferenceSplit) -> None:
 def _windows(
     split: PreferenceSplit,
 ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]]:
-    """Return name, users, labels, weights and logits of each window; w0 has neither weights nor logits."""
+    """Yield name, users, labels, weights and logits of each window; w0 has neither weights nor logits."""
     log, events = split.log, split.events
     past = log.window == 0
     suffix = f" of period {split.period + 1}" if split.periods else ""
     yield WINDOWS[0] + suffix, log.user[past], log.label[past], None, None
     for name, inside in ((WINDOWS[1], events.train), (WINDOWS[2], ~events.train)):
-        weight, logit = (None if array is None else array[inside] for array in (events.weight, events.base_logit))
+        weight = None if events.weight is None else events.weight[inside]
+        logit = None if events.base_logit is None else events.base_logit[inside]
         yield name + suffix, events.user[inside], events.label[inside], weight, logit
 
 
 def _check_weights(where: str, column: str, weight: NDArray[np.float64], label: NDArray[np.int8]) -> None:
+    """Raise a LogError if all weights of a class are 0."""
     for value, name in ((1, "positives"), (0, "negatives")):
         inside = label == value
         if not weight[inside].any():
@@ -107,7 +109,7 @@ def _logit_column(split: PreferenceSplit) -> str:
 
 
 def _check_logits(where: str, column: str, logit: NDArray[np.float64], label: NDArray[np.int8]) -> None:
-    """Raise for logits that no ranker gave: a gain over them would mean nothing, or there is none to be had."""
+    """Raise a LogError for constant logits, and for logits that separate the classes perfectly."""
     if (logit == logit[0]).all():
         raise LogError(
             f"{where}: all {logit.size} logits in {column!r} are {logit[0]}, which ranks nothing. Give the logit that "
@@ -115,16 +117,16 @@ def _check_logits(where: str, column: str, logit: NDArray[np.float64], label: ND
         )
     auc = auroc(logit, label)
     if auc in {0.0, 1.0}:
-        turned = "" if auc == 1.0 else ", with the sign turned"
+        sign = "" if auc == 1.0 else ", with the sign turned"
         raise LogError(
             f"{where}: column {column!r} tells all {int(label.sum())} positives from all {int((label == 0).sum())} "
-            f"negatives (AUC {auc:.0f}{turned}), which leaves nothing to gain: the label, or something that came after "
+            f"negatives (AUC {auc:.0f}{sign}), which leaves nothing to gain: the label, or something that came after "
             "it, is in the column, or the window is tiny. Give the logit as it was served, before the outcome."
         )
 
 
 def warn_of_logits(split: PreferenceSplit) -> None:
-    """Warn of a base logit that is likely not what it should be; the numbers are used as they are."""
+    """Warn of base logits that look like probabilities or have the wrong sign; they are used as they are."""
     events = split.events
     if events.base_logit is None:
         return
@@ -143,7 +145,7 @@ def warn_of_logits(split: PreferenceSplit) -> None:
 
 
 def warn_of_repeats(num_repeats: int, num_rows: int) -> None:
-    """Warn where many rows may be one event written twice."""
+    """Warn if many rows repeat another, which suggests that events were logged twice."""
     if num_repeats > MANY_REPEATS * num_rows:
         _warn(
             f"{num_repeats} of {num_rows} rows of the log ({num_repeats / num_rows:.0%}) repeat the user, item and "

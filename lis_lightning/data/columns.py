@@ -1,4 +1,4 @@
-"""The columns of an interaction log, checked, coded and in one order: all that a split is cut from."""
+"""The columns of an interaction log as checked and coded arrays, sorted by user, time and item."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lis_lightning.data import tables as _log
+from lis_lightning.data import tables
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import lexical_order
 
 Label = str | tuple[str, float] | None
 ALL_POSITIVE = "positive"  # the task of a log without a label column
-_RESERVED = ("user", "item", "time", "label")  # columns of ``split.alignment``
+_ALIGNMENT_COLUMNS = ("user", "item", "time", "label")  # of ``split.alignment``, whatever the tasks
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a log, sorted by user, time and item. [num_rows] each, but for the ids.
+    """The columns of a log, [num_rows] each except for the ids.
 
     Attributes:
         user: Index into `user_ids`.
         item: Index into `item_ids`.
         time: Timestamps of one unit.
-        labels: For each task 0 or 1, the primary task first.
-        base_logits: Finite float64 logits of the tasks that have one.
+        labels: Labels (0 or 1) by task, the primary task first.
+        base_logits: Finite float64 logits by task, for the tasks that have a base logit.
         weight: Non-negative float64 weights, or None.
         categories: Columns that events are sliced by.
         user_ids: Distinct user ids, sorted.
         item_ids: Distinct item ids, sorted.
-        units_per_day: How many time units make a day, if known.
+        units_per_day: Number of time units in a day; None if the unit is unknown.
     """
 
     user: NDArray[np.int64]
@@ -42,7 +42,7 @@ class Columns:
     labels: Mapping[str, NDArray[np.int8]]
     base_logits: Mapping[str, NDArray[np.float64]]
     weight: NDArray[np.float64] | None
-    categories: Mapping[str, _log.Categories]
+    categories: Mapping[str, tables.Categories]
     user_ids: NDArray[Any]
     item_ids: NDArray[Any]
     units_per_day: int | None
@@ -53,29 +53,33 @@ class Columns:
         return next(iter(self.labels))
 
     def take(self, rows: NDArray[np.int64]) -> Columns:
-        """Return some rows, in the order given."""
+        """Return the given rows in the given order."""
+        weight = None if self.weight is None else self.weight[rows]
+        labels = {task: label[rows] for task, label in self.labels.items()}
+        base_logits = {task: logit[rows] for task, logit in self.base_logits.items()}
+        categories = {name: replace(column, codes=column.codes[rows]) for name, column in self.categories.items()}
         return replace(
             self,
             user=self.user[rows],
             item=self.item[rows],
             time=self.time[rows],
-            labels={task: label[rows] for task, label in self.labels.items()},
-            base_logits={task: logit[rows] for task, logit in self.base_logits.items()},
-            weight=None if self.weight is None else self.weight[rows],
-            categories={name: replace(column, codes=column.codes[rows]) for name, column in self.categories.items()},
+            labels=labels,
+            base_logits=base_logits,
+            weight=weight,
+            categories=categories,
         )
 
     def sorted(self) -> Columns:
-        """Return the rows by user, time and item, so that the order they came in does not matter."""
+        """Return the rows sorted by user, time and item, so that the order of the input does not matter."""
         return self.take(lexical_order(self.user, self.time, self.item, self.labels[self.primary]))
 
     def num_repeats(self) -> int:
-        """Return how many rows repeat the user, item and time of the one before; needs sorted rows."""
+        """Return the number of rows with the user, item and time of the row before; needs sorted rows."""
         same = (self.user[1:] == self.user[:-1]) & (self.item[1:] == self.item[:-1]) & (self.time[1:] == self.time[:-1])
         return int(same.sum())
 
     def periods(self) -> NDArray[np.int64]:
-        """Return the day of each row, or where the unit is unknown its percentile of time."""
+        """Return the day of each row; if the time unit is unknown, its percentile of time."""
         if self.units_per_day is not None:
             days: NDArray[np.int64] = np.floor_divide(self.time, self.units_per_day).astype(np.int64)
             return days
@@ -83,81 +87,76 @@ class Columns:
         return np.searchsorted(edges, self.time, side="right").astype(np.int64)
 
     def with_negatives(self, source: NDArray[np.int64], item: NDArray[np.int64]) -> Columns:
-        """Return the columns with a negative row (of every task) for each (positive row, item) given, sorted.
+        """Return the columns, sorted, with one more row for each drawn negative.
 
-        A column that is the same in all rows of an item (its category) follows the item; any other (a surface) is
-        that of the positive.
+        A negative has the user and time of its positive, the drawn item, and label 0 in every task. A category that is
+        constant over the rows of each item is taken from the drawn item; any other, such as a surface, from the
+        positive.
+
+        Args:
+            source: Row of the positive of each negative.
+            item: Drawn item of each negative.
         """
-        drawn = self.take(source)
-        drawn = replace(
-            drawn,
-            item=item,
-            labels={task: np.zeros_like(label) for task, label in drawn.labels.items()},
-            categories={
-                name: replace(column, codes=_of_negatives(self.item, column.codes, source, item))
-                for name, column in self.categories.items()
-            },
-        )
-        return replace(
-            self,
-            user=np.r_[self.user, drawn.user],
-            item=np.r_[self.item, drawn.item],
-            time=np.r_[self.time, drawn.time],
-            labels={task: np.r_[label, drawn.labels[task]] for task, label in self.labels.items()},
-            categories={
-                name: replace(column, codes=np.r_[column.codes, drawn.categories[name].codes])
-                for name, column in self.categories.items()
-            },
-        ).sorted()
+        with_copies = self.take(np.r_[np.arange(self.user.size), source])
+        no_label = np.zeros(source.size, np.int8)
+        labels = {task: np.r_[label, no_label] for task, label in self.labels.items()}
+        categories = {}
+        for name, column in self.categories.items():
+            drawn_codes = _codes_of_negatives(self.item, column.codes, source, item)
+            categories[name] = replace(column, codes=np.r_[column.codes, drawn_codes])
+        return replace(with_copies, item=np.r_[self.item, item], labels=labels, categories=categories).sorted()
 
 
-def _of_negatives(
-    items: NDArray[np.int64], codes: NDArray[np.int64], source: NDArray[np.int64], negative: NDArray[np.int64]
+def _codes_of_negatives(
+    items: NDArray[np.int64], codes: NDArray[np.int64], source: NDArray[np.int64], drawn_items: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    of_item = np.zeros(int(items.max()) + 1, np.int64)
-    of_item[items] = codes
-    belongs_to_item = bool((of_item[items] == codes).all())
-    return of_item[negative] if belongs_to_item else codes[source]
+    """Return the category of each drawn negative: that of its item if items have one each, else of its positive."""
+    code_of_item = np.zeros(int(items.max()) + 1, np.int64)
+    code_of_item[items] = codes
+    belongs_to_item = bool((code_of_item[items] == codes).all())
+    return code_of_item[drawn_items] if belongs_to_item else codes[source]
 
 
 def task_labels(label: Label | Sequence[Any] | Mapping[str, Any]) -> dict[str, Label]:
-    """Return the label of each task by name, the primary one first.
+    """Return the label of each task by name, the primary task first.
 
     Args:
         label: A column, a column with a threshold, None, a list of columns, or a mapping of names to any of these. A
-            pair of a column and a number is one label; configuration files can only give it as a list.
+            pair of a column and a number is a column with a threshold, since configuration files have no tuples.
 
     Raises:
-        ConfigError: If there is no task, two share a name, or one is neither a column nor a column with a threshold.
+        ConfigError: If there is no task, two tasks share a name, or a label is neither a column nor a column with a
+            threshold.
     """
     if label is None or isinstance(label, str) or _is_threshold(label):
-        return {_task_name(label): _one_label(label)}
-    if isinstance(label, Mapping):
-        tasks = {str(name): _one_label(one) for name, one in label.items()}
-    elif isinstance(label, bool | int | float):
+        return {_task_name(label): _checked_label(label)}
+    if isinstance(label, bool | int | float):
         raise ConfigError(f"Expected `label` to name a column, got {label!r}; quote a name that is a number.")
+    if isinstance(label, Mapping):
+        tasks = {str(name): _checked_label(task_label) for name, task_label in label.items()}
     else:
-        names = [_task_name(one) for one in label]
+        names = [_task_name(task_label) for task_label in label]
         if len(set(names)) < len(names):
             raise ConfigError(
                 f"`label` names a column twice: {names}; name the tasks, as in {{'like': ('rating', 4)}}."
             )
-        tasks = {name: _one_label(one) for name, one in zip(names, label, strict=True)}
+        tasks = dict(zip(names, map(_checked_label, label), strict=True))
     if not tasks:
         raise ConfigError(f"Expected `label` to name at least one column, got {label!r}.")
     if len(tasks) > 1 and None in tasks.values():
         raise ConfigError("`label=None` says that every row is a positive; it cannot stand among several tasks.")
-    clash = [name for name in list(tasks)[1:] if name in _RESERVED]
-    if clash:
-        raise ConfigError(
-            f"Task {clash[0]!r} would hide a column of `split.alignment`; put it first or give it another name, as in "
-            f"label={{..., 'my_{clash[0]}': {tasks[clash[0]]!r}}}."
-        )
+    _, *secondary = tasks
+    for name in secondary:
+        if name in _ALIGNMENT_COLUMNS:
+            raise ConfigError(
+                f"Task {name!r} would hide a column of `split.alignment`; put it first or give it another name, as in "
+                f"label={{..., 'my_{name}': {tasks[name]!r}}}."
+            )
     return tasks
 
 
 def _is_threshold(label: Any) -> bool:
-    """Whether this is one column with one number."""
+    """Return whether a label is a pair of a column and a number."""
     return (
         isinstance(label, Sequence)
         and len(label) == 2
@@ -167,7 +166,8 @@ def _is_threshold(label: Any) -> bool:
     )
 
 
-def _one_label(label: Any) -> Label:
+def _checked_label(label: Any) -> Label:
+    """Return the label of one task, with a threshold pair as a tuple; raise a ConfigError for anything else."""
     if label is None or isinstance(label, str):
         return label
     if _is_threshold(label):
@@ -177,15 +177,18 @@ def _one_label(label: Any) -> Label:
 
 
 def _task_name(label: Any) -> str:
-    one = _one_label(label)
-    return ALL_POSITIVE if one is None else one if isinstance(one, str) else one[0]
+    """Return the name of a task that was given without one: that of its column."""
+    checked = _checked_label(label)
+    if checked is None:
+        return ALL_POSITIVE
+    return checked if isinstance(checked, str) else checked[0]
 
 
 def task_logits(base_logit: str | Mapping[str, str] | None, tasks: Sequence[str]) -> dict[str, str]:
-    """Return the column of the base logit of each task that has one.
+    """Return the base-logit column of each task that has one.
 
     Raises:
-        ConfigError: If it is not said which of several tasks a logit is for, or a task does not exist.
+        ConfigError: If one column is given for several tasks, or a task does not exist.
     """
     if base_logit is None:
         return {}
@@ -203,7 +206,7 @@ def task_logits(base_logit: str | Mapping[str, str] | None, tasks: Sequence[str]
 
 
 def read_columns(
-    source: str | Path | _log.Table,
+    source: str | Path | tables.Table,
     *,
     user: str,
     item: str,
@@ -213,42 +216,48 @@ def read_columns(
     weight: str | None,
     slices: Sequence[str],
 ) -> Columns:
-    """Read a log, check each column and bring the rows into one order.
+    """Read a log, check and code each column, and sort the rows.
 
     Raises:
-        LogError: With the name of the column, what was expected and what came.
+        LogError: If the log is empty, or a column is missing or has unsuitable values.
+        ConfigError: If `slices` names the column of users, timestamps or labels.
     """
-    label_columns = [label if isinstance(label, str) else label[0] for label in labels.values() if label is not None]
-    optional = [*label_columns, *base_logits.values(), *([] if weight is None else [weight]), *slices]
-    table = _log.read_table(source, columns=[user, item, time, *optional])
+    label_columns = [_task_name(label) for label in labels.values() if label is not None]
+    weight_columns = [] if weight is None else [weight]
+    optional = [*label_columns, *base_logits.values(), *weight_columns, *slices]
+    table = tables.read_table(source, columns=[user, item, time, *optional])
     if not table.height:
         raise LogError("The interaction log has no rows.")
     _check_slices(slices, {user: "user", time: "time"} | dict.fromkeys(label_columns, "label"))
-    user_ids, user_codes = _log.id_codes(table, user)
-    item_ids, item_codes = _log.id_codes(table, item)
-    times, units_per_day = _log.timestamps(table, time)
+    user_ids, user_codes = tables.id_codes(table, user)
+    item_ids, item_codes = tables.id_codes(table, item)
+    times, units_per_day = tables.timestamps(table, time)
+    all_positive = np.ones(table.height, np.int8)
+    task_values = {}
+    for task, label in labels.items():
+        task_values[task] = all_positive if label is None else tables.binary_labels(table, label)
+    logits = {task: tables.finite_logits(table, column) for task, column in base_logits.items()}
+    weights = None if weight is None else tables.event_weights(table, weight)
+    categories = {name: tables.categories(table, name) for name in slices}
     return Columns(
         user=user_codes,
         item=item_codes,
         time=times,
-        labels={
-            task: np.ones(table.height, np.int8) if label is None else _log.binary_labels(table, label)
-            for task, label in labels.items()
-        },
-        base_logits={task: _log.finite_logits(table, column) for task, column in base_logits.items()},
-        weight=None if weight is None else _log.event_weights(table, weight),
-        categories={name: _log.categories(table, name) for name in slices},
+        labels=task_values,
+        base_logits=logits,
+        weight=weights,
+        categories=categories,
         user_ids=user_ids,
         item_ids=item_ids,
         units_per_day=units_per_day,
     ).sorted()
 
 
-def _check_slices(slices: Sequence[str], taken: Mapping[str, str]) -> None:
-    """Raise for a column that cannot say where a representation helps."""
+def _check_slices(slices: Sequence[str], roles: Mapping[str, str]) -> None:
+    """Raise a ConfigError if a slice column has another role (user, time or label), by its name in `roles`."""
     for name in slices:
-        if name in taken:
+        if name in roles:
             raise ConfigError(
-                f"`slices` names {name!r}, the {taken[name]} column: AUC within one {taken[name]} says nothing of a "
+                f"`slices` names {name!r}, the {roles[name]} column: AUC within one {roles[name]} says nothing of a "
                 "group. Slice by what events have in common: a surface, a country, a category."
             )

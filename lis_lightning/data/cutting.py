@@ -1,4 +1,4 @@
-"""Cutting a log: windows, whole users, histories, and one split for each task and period."""
+"""Cutting a log into preference splits: windows, a sample of whole users, histories, one split per task and period."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.data import tables as _log
 from lis_lightning.data.checks import check_settings, check_split, warn_of_logits, warn_of_repeats
 from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
 from lis_lightning.data.events import WINDOWS, Events, Log
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
+from lis_lightning.data.tables import Table, timestamp_like
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
 from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
@@ -23,22 +23,20 @@ from lis_lightning.functional.sampling import sample_shown_negatives, take_whole
 if TYPE_CHECKING:
     from lis_lightning.data.split import PreferenceSplit
 
-ROLLING_START = 0.5  # share of the events before the first period
+ROLLING_START = 0.5  # share of the events in w0 of the first period
 
 
-def cut_log(
-    log: str | Path | _log.Table, settings: dict[str, Any], split_class: type[PreferenceSplit]
-) -> PreferenceSplit:
-    """Return the split of the primary task, in the first period; it knows all the others.
+def cut_log(log: str | Path | Table, settings: dict[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
+    """Return the split of the primary task in the first period; its `tasks` and `periods` lead to all others.
 
     Args:
-        log: As of ``PreferenceSplit.from_log``.
-        settings: Its other arguments.
-        split_class: What is made.
+        log: The log, as in ``PreferenceSplit.from_log``.
+        settings: The other arguments of ``PreferenceSplit.from_log``.
+        split_class: The class of the splits.
 
     Raises:
-        LogError: If the log cannot be used as it is.
-        ConfigError: If an argument is out of range, or two do not go together.
+        LogError: If the log has unsuitable values, or a window cannot be scored.
+        ConfigError: If an argument is out of range, or two arguments are incompatible.
     """
     labels = task_labels(settings["label"])
     check_settings(settings, labels)
@@ -79,7 +77,12 @@ def _cut(columns: Columns, settings: dict[str, Any], split_class: type[Preferenc
 
 
 def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
-    """Return the timestamps at which all windows but the first begin; raise if a window holds no event."""
+    """Return the timestamps at which all windows but the first begin.
+
+    Raises:
+        ConfigError: If the given edges are not ascending.
+        LogError: If a window holds no event.
+    """
     windows = settings["windows"]
     edges: NDArray[Any]
     if windows == "rolling":
@@ -89,7 +92,7 @@ def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
     elif len(windows) == 3:
         edges = np.quantile(time, [windows[0], windows[0] + windows[1]], method="higher")
     else:
-        edges = np.asarray([_log.timestamp_like(edge, time) for edge in windows])
+        edges = np.asarray([timestamp_like(edge, time) for edge in windows])
         if edges[0] >= edges[1]:
             raise ConfigError(f"Expected w1 to begin before w2 in `windows`, got {windows!r}.")
     sizes = np.bincount(np.searchsorted(edges, time, side="right"), minlength=edges.size + 1)
@@ -105,7 +108,7 @@ def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
 
 
 def _with_negatives(columns: Columns, num_negatives: int, rng: np.random.Generator) -> Columns:
-    """Append drawn negatives to a log of positives; return a log with real negatives as it is."""
+    """Append drawn negatives to a log of positives; a log with real negatives is returned unchanged."""
     label = columns.labels[columns.primary]
     has_negatives = not label.all()
     if has_negatives and num_negatives:
@@ -134,18 +137,18 @@ def _with_negatives(columns: Columns, num_negatives: int, rng: np.random.Generat
 
 @dataclass(frozen=True)
 class _Rows:
-    """The log by user, then time; scored users and encoded items have the first codes.
+    """The log sorted by user, then time, recoded so that scored users and encoded items come first.
 
     Attributes:
         columns: The log, recoded.
-        part: 0 in the alignment window, then counting the windows.
+        part: Window of each row: 0 in the alignment window, then 1, 2 and so on.
         user_ids: Ids of the scored users.
         item_ids: Ids of the encoded items.
         unseen: Whether an item is withheld from alignment, [all items].
         start: The history of row r is rows ``start[r]:stop[r]``.
         stop: See `start`.
-        by_user: For each task what was known of the user.
-        by_item: For each task what was known of the item.
+        by_user: As-of counts of the user of each row, by task.
+        by_item: As-of counts of the item of each row, by task.
         history_item: Rows of R of the scored users' events.
     """
 
@@ -164,7 +167,15 @@ class _Rows:
 def _order(
     columns: Columns, part: NDArray[np.int64], chosen: NDArray[np.bool_], unseen: NDArray[np.bool_], length: int
 ) -> _Rows:
-    """Bring scored users and encoded items to the front, and look back from every row."""
+    """Recode scored users and encoded items to come first, and return the history and as-of counts of each row.
+
+    Args:
+        columns: The log, sorted by user, then time.
+        part: Window of each row.
+        chosen: Whether a user may be scored, [num_users].
+        unseen: Whether an item is withheld from alignment, [num_items].
+        length: Largest number of events in a history.
+    """
     user_order = np.argsort(~chosen, kind="stable")
     rows = np.argsort(~chosen[columns.user], kind="stable")
     columns, part = columns.take(rows), part[rows]
@@ -172,6 +183,7 @@ def _order(
     first, stop = earlier_range(user, columns.time)
     start = np.maximum(first, stop - length)
     scored = chosen[columns.user] & (part > 0)
+    # Encoded are the targets of scored events and all items of their histories.
     needed = np.zeros(columns.item_ids.size, bool)
     needed[columns.item[scored]] = True
     needed[columns.item[_covered(start[scored], stop[scored], scored.size)]] = True
@@ -182,8 +194,8 @@ def _order(
     )
     labels = np.stack(list(columns.labels.values()))
     num_users, num_items = int(chosen.sum()), int(needed.sum())
-    # Scored users come first, so their rows are a prefix, and `start:stop` stay valid in it. Items outside the encoded
-    # ones stand in a history only beyond its reach; row 0 is a placeholder never read.
+    # Scored users come first, so their rows are a prefix of the log, in which `start:stop` stay valid. A row whose item
+    # is not encoded is in no history of a scored event; its 0 is a placeholder that is never read.
     history_item = item[: int(np.searchsorted(user, num_users))]
     return _Rows(
         columns=columns,
@@ -200,7 +212,7 @@ def _order(
 
 
 def _codes(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the new code of each old one."""
+    """Return the inverse permutation: the new code of each old code, where `order` lists old codes in new order."""
     codes = np.empty(order.size, np.int64)
     codes[order] = np.arange(order.size)
     return codes
@@ -214,19 +226,19 @@ def _covered(start: NDArray[np.int64], stop: NDArray[np.int64], size: int) -> ND
 
 @dataclass(frozen=True)
 class _Period:
-    """What all tasks share in one pair of windows; `log` and `events` are those of the primary task.
+    """One pair of windows, with the log and events of the primary task.
 
     Attributes:
-        index: Which pair, from 0.
-        kept: Rows of the log that the pair may know: none after its w2.
-        scored: Rows that are scored.
-        log: The rows kept.
-        events: The scored rows.
-        slices: Groups of them.
+        index: Number of the pair, from 0.
+        available: Whether a row of the log is before the end of its w2, [num_rows].
+        scored: Rows of the scored events.
+        log: The available rows.
+        events: The scored events.
+        slices: Slices of the scored events, by name.
     """
 
     index: int
-    kept: NDArray[np.bool_]
+    available: NDArray[np.bool_]
     scored: NDArray[np.int64]
     log: Log
     events: Events
@@ -234,21 +246,21 @@ class _Period:
 
 
 def _period(rows: _Rows, index: int, settings: dict[str, Any]) -> _Period:
-    """Return one pair of windows: all before it is past, as for a ranker that is trained anew each time."""
+    """Return one pair of windows; all earlier events belong to its w0, as for a ranker retrained in each period."""
     columns, task = rows.columns, rows.columns.primary
     window = np.maximum(rows.part - index, 0).astype(np.int8)
-    kept = window < len(WINDOWS)
+    available = window < len(WINDOWS)
     log = Log(
-        user=columns.user[kept],
-        item=columns.item[kept],
-        label=columns.labels[task][kept],
-        time=columns.time[kept],
-        window=window[kept],
+        user=columns.user[available],
+        item=columns.item[available],
+        label=columns.labels[task][available],
+        time=columns.time[available],
+        window=window[available],
         num_users=columns.user_ids.size,
         num_items=columns.item_ids.size,
     )
     scorable = columns.user < rows.user_ids.size
-    scored = np.flatnonzero(scorable & kept & (window > 0))
+    scored = np.flatnonzero(scorable & available & (window > 0))
     events = Events(
         user=columns.user[scored],
         item=columns.item[scored],
@@ -262,34 +274,35 @@ def _period(rows: _Rows, index: int, settings: dict[str, Any]) -> _Period:
         base_logit=None,
         weight=None if columns.weight is None else columns.weight[scored],
     )
-    # Counted over all periods, so that each of them has the same slices.
+    # Values are counted over all periods, so that each period has the same slices.
     test = np.flatnonzero(scorable & (rows.part > 1))
     slices = built_in_slices(log, events) | column_slices(columns.categories, scored, test)
-    return _Period(index, kept, scored, log, events, slices)
+    return _Period(index, available, scored, log, events, slices)
 
 
 def _alignment(rows: _Rows) -> pl.DataFrame:
     """Return the events that alignment may see, with the label of each task."""
     columns, seen = rows.columns, (rows.part == 0) & ~rows.unseen[rows.columns.item]
-    first, *others = columns.labels
+    primary, *further = columns.labels
+    further_labels = {task: columns.labels[task][seen] for task in further}
     return pl.DataFrame(
         {
             "user": columns.user_ids[columns.user[seen]],
             "item": columns.item_ids[columns.item[seen]],
             "time": columns.time[seen],
-            "label": columns.labels[first][seen],
-            **{task: columns.labels[task][seen] for task in others},
+            "label": columns.labels[primary][seen],
+            **further_labels,
         }
     )
 
 
 def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the split of one task in one pair of windows, but for what all splits share."""
+    """Return the fields of the split of one task in one pair of windows, without those that all splits share."""
     columns, scored = rows.columns, period.scored
     label, by_user, by_item = columns.labels[task], rows.by_user[task], rows.by_item[task]
     log, events = period.log, period.events
     if task != columns.primary:
-        log = replace(log, label=label[period.kept])
+        log = replace(log, label=label[period.available])
         events = replace(
             events,
             label=label[scored],
@@ -317,7 +330,7 @@ def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, A
 
 
 def _hash(log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]) -> str:
-    """Return 16 hex digits that change with any value the score depends on."""
+    """Return the hash of all values that a score depends on, 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr((len(events), settings["history"], settings["seed"])).encode())
     digest.update("\0".join(map(str, item_ids.tolist())).encode())

@@ -1,4 +1,4 @@
-"""Digests that identify content: of arrays, ids and text."""
+"""BLAKE2 digests of arrays, ids and text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def digest(*parts: str | bytes | NDArray[Any]) -> str:
-    """Return 32 hex digits that change with any part, or with where one part ends and the next begins.
+    """Return the BLAKE2b digest of some parts as 32 hex digits; it also depends on the boundaries between parts.
 
     Example:
         >>> digest("ab", "c") == digest("a", "bc")

@@ -1,4 +1,4 @@
-"""The events of a split as arrays: the whole log, and the scored events with their histories."""
+"""The events of a split as arrays: the log, and the scored events with their histories and as-of counts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ WINDOWS = ("w0 align", "w1 probe-train", "w2 probe-test")
 
 @dataclass(frozen=True)
 class Log:
-    """Events as arrays sorted by user, then time: what preference data is built from. [num_rows] each.
+    """All events up to the end of w2, sorted by user, then time; [num_rows] each. Preference data is built from it.
 
-    It ends with w2: of a rolling split each period has a log of its own, without what came later.
+    With rolling windows, each period has its own log, without later events.
 
     Attributes:
         user: User index; indices below ``split.num_users`` are the scored users.
         item: Item index; indices below ``split.num_items`` are the rows of R.
         label: 0 or 1.
-        time: Timestamp.
+        time: Timestamp, in the unit of the log.
         window: 0 before w1, 1 in w1, 2 in w2.
         num_users: Number of users of the log.
         num_items: Number of items of the log.
@@ -40,20 +40,20 @@ class Log:
 
 @dataclass(frozen=True)
 class Events:
-    """The scored events of w1 and w2, with what was known strictly before each. [num_events] each.
+    """The scored events of w1 and w2, with the history strictly before each; [num_events] each.
 
     Attributes:
         user: User index in ``[0, split.num_users)``.
         item: Row of the target in R.
         label: 0 or 1.
-        train: True in w1 (the probe is fitted there), False in w2 (it is tested there).
+        train: True in w1, where the probe is fitted; False in w2, where it is tested.
         start: The history of event e is rows ``start[e]:stop[e]`` of the history arrays.
         stop: See `start`.
-        by_user: Counts of the user's earlier events, over all of the log.
-        by_item: Counts of the item's earlier events.
+        by_user: Counts of the user's strictly earlier events in the whole log.
+        by_item: Counts of the item's strictly earlier events in the whole log.
         unseen: Whether the target was withheld from alignment.
-        base_logit: Logit of a production ranker, where the log has one for this task.
-        weight: What each event is worth, at least 0; None where all are worth the same.
+        base_logit: Logit of a production ranker; None if the log has none for this task.
+        weight: Weight of each event, at least 0; None if events are not weighted.
     """
 
     user: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Random streams of a split, named in one place: no two draws of one seed share random numbers by accident."""
+"""Named random streams of a split, so that no two uses of a seed draw the same random numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_stream(seed: int, name: str) -> np.random.Generator:
     """Return the generator of a named stream.
 
     Args:
-        seed: Of the split.
+        seed: Seed of the split.
         name: One of :data:`STREAMS`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Groups of scored events: where a representation helps, and where not."""
+"""Slices of the scored events: seen, head and new items, new users, and the values of categorical columns."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from numpy.typing import NDArray
 from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Categories
 
-HEAD_SHARE = 0.8  # of the events of w0 fall on the head items
-NUM_VALUES = 12  # values of a column that get a slice of their own
+HEAD_SHARE = 0.8  # share of the events of w0 that the head items cover
+NUM_VALUES = 12  # most frequent values of a column, each with its own slice
 
 Slices = dict[str, NDArray[np.bool_]]
 
 
 def built_in_slices(log: Log, events: Events) -> Slices:
-    """Return the slices that every log has; ``before`` is window 0 of `log`, drawn negatives included.
+    """Return the slices that every log has.
 
     - seen / unseen items: whether alignment may see the target.
-    - head items: the most frequent items that make at least 80 % of the events before w1 (items of equal count stay
-      together); tail items: all others.
-    - new items: without an event before w1. They are tail items too.
+    - head items: the most frequent items that together have at least 80 % of the events before w1, including ties;
+      tail items: all others.
+    - new items: items without an event before w1; they are also tail items.
     - known / new users: whether the user has an event before w1.
 
+    Drawn negatives count as events.
+
     Args:
-        log: Its window 0 says what was there before.
+        log: The log; its window 0 holds the events before w1.
         events: The scored events.
     """
     before = log.window == 0
@@ -45,27 +47,28 @@ def built_in_slices(log: Log, events: Events) -> Slices:
 
 
 def _head_count(items: NDArray[np.int64]) -> int:
-    """Return the number of events from which an item belongs to the head."""
+    """Return the smallest number of events of a head item."""
     counts = np.sort(np.bincount(items))[::-1]
     return int(counts[np.searchsorted(np.cumsum(counts), HEAD_SHARE * items.size)])
 
 
 def column_slices(categories: Mapping[str, Categories], rows: NDArray[np.int64], test: NDArray[np.int64]) -> Slices:
-    """Return a slice ``column=value`` for the most frequent values of each column, and ``column=(other)``.
+    """Return a slice ``column=value`` for each of the most frequent values of each column, and ``column=(other)``.
 
     Args:
-        categories: Columns of the log.
+        categories: Columns of the log, by name.
         rows: Rows of the scored events.
-        test: Rows among which values are counted; equally frequent ones come in the order of their names.
+        test: Rows on which the frequency of values is counted; ties are broken by name.
     """
     slices: Slices = {}
     for column, values in categories.items():
         count = np.bincount(values.codes[test], minlength=values.names.size)
-        shown = np.argsort(-count, kind="stable")[:NUM_VALUES]
-        shown = shown[count[shown] > 0]
+        frequent = np.argsort(-count, kind="stable")[:NUM_VALUES]
+        frequent = frequent[count[frequent] > 0]
         codes = values.codes[rows]
-        slices |= {f"{column}={values.names[code]}": codes == code for code in shown}
-        other = ~np.isin(codes, shown)
-        if other.any():
-            slices[f"{column}=(other)"] = slices.get(f"{column}=(other)", False) | other
+        slices |= {f"{column}={values.names[code]}": codes == code for code in frequent}
+        infrequent = ~np.isin(codes, frequent)
+        if infrequent.any():
+            # The column may hold the value "(other)" itself.
+            slices[f"{column}=(other)"] = slices.get(f"{column}=(other)", False) | infrequent
     return slices

@@ -1,4 +1,4 @@
-"""The validation preference split: an interaction log cut in time, with what was known before each event."""
+"""The validation preference split: an interaction log cut in time, with the history and counts before each event."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from lis_lightning.results.result import LISResult
 
 Windows = tuple[float, float, float] | tuple[Any, Any] | Literal["rolling"]
-MEMO = "_memo"  # attribute of a split that holds what scoring computed for it: freed with it, not pickled
+MEMO = "_memo"  # attribute of a split in which scoring caches what it computed; freed with the split, not pickled
 
 
 @dataclass(frozen=True, eq=False)
 class PreferenceSplit:
     """A log cut into an alignment window, a probe-train window and a probe-test window.
 
-    Made by :meth:`from_log`. It holds everything that scoring needs: a score is a function of the split and of a
-    matrix of item representations. With several labels there is one split for each task, with rolling windows one for
-    each period; `tasks` and `periods` lead from any one to the others. They share item_ids, user_ids, alignment and
-    histories, so one encoding and one set of users serves all.
+    Created by :meth:`from_log`. It holds everything that scoring needs: a score is a function of the split and of a
+    matrix of item representations R. With several labels there is one split per task, with rolling windows one per
+    period; `tasks` and `periods` lead from each split to the others. All of them share item_ids, user_ids, alignment
+    and histories, so the items are encoded once for all.
 
     Attributes:
-        item_ids: Ids of the items that must be encoded, in the order of R's rows: all targets of scored events and
-            all that stands in their histories.
+        item_ids: Ids of the items that must be encoded, in the order of R's rows: the targets of scored events and
+            the items of their histories.
         user_ids: Ids of the users whose events are scored.
         log: All events up to the end of w2.
         log_item_ids: Ids of all items of the log; the first ``num_items`` are `item_ids`.
@@ -45,15 +45,15 @@ class PreferenceSplit:
         history_item: Rows of R of the scored users' events, sorted by user, then time.
         history_label: Their labels.
         alignment: The events of w0 without the unseen items: the only events that alignment may see, in every task
-            and period. Columns user, item, time, label (of the primary task), and one named for each further task.
-        prior: Positive rate before w1; as-of rates are smoothed to it.
+            and period. Columns user, item, time, label (of the primary task), and one by the name of each other task.
+        prior: Positive rate before w1; as-of rates are smoothed towards it.
         slices: Groups of the scored events by name, [num_events] each: seen and unseen items (withheld from
-            alignment), head and tail items (head: the most frequent that make 80 % of the events before w1), new items
-            and known and new users (new: without an event before w1), and ``column=value`` for the columns asked for.
+            alignment), head and tail items (head: the most frequent items with 80 % of the events before w1), new
+            items and known and new users (new: without an event before w1), and ``column=value`` for each slice column.
         task: Name of the label.
-        period: Which pair of windows this is, from 0.
-        settings: The arguments it was made with.
-        hash: Identifies all that a score depends on; results pair only where it is equal.
+        period: Number of the pair of windows, from 0.
+        settings: The arguments of :meth:`from_log`.
+        hash: Hash of all values that a score depends on; only results with equal hashes can be compared.
 
     Example:
         >>> import polars as pl
@@ -140,8 +140,8 @@ class PreferenceSplit:
             time: Column of timestamps: numbers of one unit, dates or datetimes.
             label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", or None if every row is a positive.
                 Several tasks: a list of columns, or a mapping of names to any of these; the first is the primary one.
-            weight: Column of what an event is worth (dwell time, bid value), at least 0: AUC then weighs each pair of
-                a positive and a negative by the product of both.
+            weight: Column of event weights (dwell time, bid value), at least 0: a weighted AUC then counts each pair of
+                a positive and a negative with the product of their weights.
             slices: Categorical columns that events are grouped by; the 12 most frequent values of the test events get
                 a slice each, the others share ``column=(other)``, missing ones are ``column=(none)``. A drawn negative
                 takes the value of its item where the item decides it, else that of the positive.
@@ -149,15 +149,16 @@ class PreferenceSplit:
                 or ``"rolling"``: w0 is the first half, the second is cut into `num_periods` + 1 parts of equal numbers
                 of events, and each two successive parts are w1 and w2 of one period.
             num_periods: Number of pairs of windows where they roll, at least 2.
-            history: How many of the user's last strictly earlier events make an event's history.
-            max_events: Budget of scored events (all but w0, every period together), filled with whole users.
-            max_items: Budget of items that must be encoded, filled with whole users.
-            unseen_items: Share of the items that is withheld from alignment, so that memorising shows.
+            history: Largest number of strictly earlier events of the user, the most recent ones, in a history.
+            max_events: Largest number of scored events (those after w0, of all periods together); whole users are
+                sampled up to it.
+            max_items: Largest number of items that must be encoded; whole users are sampled up to it.
+            unseen_items: Share of the items that is withheld from alignment, in order to detect memorisation.
             negatives: For a log of positives only: negatives for each positive, drawn from what other users engaged
                 with in the same period (the same day, where the unit of time is known).
             base_logit: Column with a production ranker's logit for each event; None builds a base. With several tasks
                 a mapping of tasks to columns; tasks left out get the built-in base.
-            seed: Of the choice of users, of unseen items and of negatives.
+            seed: Seed of the sampling of users, unseen items and negatives.
 
         Raises:
             LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
@@ -188,10 +189,10 @@ class PreferenceSplit:
         )  # fmt: skip
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
-        """Return the fold of each scored user, in equal numbers, drawn from the split's seed.
+        """Return the cross-fitting fold of each scored user: folds of equal size, drawn with the seed of the split.
 
-        Vectors that are leaked to a user's events must be built without the users of that fold. Users that are not
-        scored are in no fold; they may always be used.
+        Vectors that are leaked to a user's events must be built without the users of that user's fold. Users that are
+        not scored are in no fold; they may be used for all vectors.
 
         Args:
             num_folds: Number of folds; ceilings use 5.
@@ -203,32 +204,33 @@ class PreferenceSplit:
         return pl.DataFrame({"user": self.user_ids, "fold": rng.permutation(self.num_users) % num_folds})
 
     def item_rows(self, item_ids: ArrayLike) -> NDArray[np.int64]:
-        """Return the row of R of each id, -1 for ids that are not in the split.
+        """Return the row of R of each id; -1 for ids that are not in the split.
 
         Args:
-            item_ids: Ids of the same kind (integers or strings) as the log's.
+            item_ids: Item ids, integers or strings as in the log.
 
         Raises:
-            ShapeError: If ids are integers here and strings in the log, or the other way round.
+            ShapeError: If the ids are integers and those of the log strings, or vice versa.
         """
         ids = np.asarray(item_ids).ravel()
         numeric = self.item_ids.dtype.kind in "iu"
         if ids.size and (ids.dtype.kind in "iu") != numeric:
+            expected = "integers" if numeric else "strings"
             raise ShapeError(
-                f"Item ids of the split are {'integers' if numeric else 'strings'} (such as {self.item_ids[0]!r}), got "
-                f"{ids.dtype} (such as {ids[0]!r}); use the ids of the interaction log."
+                f"Item ids of the split are {expected} (such as {self.item_ids[0]!r}), got {ids.dtype} (such as "
+                f"{ids[0]!r}); use the ids of the interaction log."
             )
-        order, ordered = self._ordered_ids
-        at = np.minimum(np.searchsorted(ordered, ids), self.num_items - 1)
-        return np.where(ordered[at] == ids, order[at], -1)
+        order, sorted_ids = self._sorted_ids
+        position = np.minimum(np.searchsorted(sorted_ids, ids), self.num_items - 1)
+        return np.where(sorted_ids[position] == ids, order[position], -1)
 
     @cached_property
-    def _ordered_ids(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def _sorted_ids(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
         order = np.argsort(self.item_ids)
         return order, self.item_ids[order]
 
     def score(self, embeddings: ArrayLike, **options: Any) -> LISResult:
-        """Score item representations: what a ranker gains from them today, and what it could gain at best.
+        """Score item representations: their AUC gain (AIS) and the ceilings of preference data (LIS).
 
         Args:
             embeddings: [num_items, dim], rows in the order of `item_ids`.
@@ -248,19 +250,19 @@ class PreferenceSplit:
         return score(self, embeddings, **options)
 
     def describe(self) -> dict[str, Any]:
-        """Return sizes, rates and what the split can detect, as plain values; `print(split)` shows them.
+        """Return sizes, rates and the smallest detectable gain as plain values; `print(split)` shows them.
 
-        Nothing is kept on disk: use ``Scorer(split).describe()`` for that.
+        This does not use the cache on disk; ``Scorer(split).describe()`` does.
         """
         from lis_lightning.scoring.scorer import Scorer
 
         return Scorer(self, cache_dir="off").describe()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PreferenceSplit:
-        return self  # nothing changes a split
+        return self  # splits are immutable
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was computed for it stays behind: an equal split finds it again by its hash.
+        # Cached values are not pickled: an equal split finds them again by its hash.
         return {name: value for name, value in vars(self).items() if name != MEMO}
 
     def __str__(self) -> str:

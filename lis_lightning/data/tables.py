@@ -1,8 +1,9 @@
-"""Interaction logs as they come (files, globs, tables of three libraries) into columns that can be trusted."""
+"""Input tables (files, globs, or tables of polars, pandas and pyarrow) as checked NumPy columns."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -35,15 +36,15 @@ _PER_DAY = {
 def read_table(
     source: str | Path | Table, what: str = "interaction log", columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """Read a parquet or CSV path or glob, or take a polars, pandas or pyarrow table.
+    """Return a table as a polars data frame.
 
     Args:
-        source: Path, glob, or table.
+        source: Path or glob of parquet or CSV files, or a polars, pandas or pyarrow table.
         what: Name of the table in error messages.
-        columns: The only columns that are read; None for all.
+        columns: Columns to read; None for all.
 
     Raises:
-        LogError: If nothing matches, the ending is unknown, a column is missing, or the object is no table.
+        LogError: If no file matches, the file type is unknown, a column is missing, or the object is not a table.
     """
     name = f"{what} {str(source)!r}" if isinstance(source, str | Path) else what
     frame = _scan(source, what)
@@ -57,7 +58,7 @@ def read_table(
 
 
 def _scan(source: str | Path | Table, what: str) -> pl.DataFrame | pl.LazyFrame:
-    """Return the table; of files nothing but the schema is read yet."""
+    """Return the table; files are scanned lazily, so only their schema is read."""
     if isinstance(source, str | Path):
         return _scan_files(str(source), what)
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
@@ -90,26 +91,27 @@ def _scan_files(path: str, what: str) -> pl.LazyFrame:
 
 
 def require_columns(table: pl.DataFrame | pl.LazyFrame, columns: Sequence[str], what: str = "interaction log") -> None:
-    """Raise LogError for the first column that `table` lacks, with the nearest name it has."""
+    """Raise a LogError for the first column missing from `table`, with the most similar name it has."""
     present = table.collect_schema().names()
     for column in columns:
         if column not in present:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            matches = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+            hint = f" Did you mean {matches[0]!r}?" if matches else ""
             raise LogError(f"The {what} has no column {column!r}; it has {present}.{hint}")
 
 
 def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the distinct ids of a column in sorted order, and the index of each row's id among them.
+    """Integer coding of an id column: the distinct ids, sorted, and the index of each row's id among them.
 
     Raises:
         LogError: If ids are missing, or are neither integers nor strings.
     """
     ids = table[column]
-    if ids.null_count() or (ids.dtype.is_float() and ids.is_nan().any()):
-        rows = ids.is_null().arg_true() if ids.null_count() else ids.is_nan().arg_true()
+    missing = _missing(ids).arg_true()
+    if missing.len():
         raise LogError(
-            f"Column {column!r} has {rows.len()} missing ids, the first in row {rows[0]}; drop these rows or name them."
+            f"Column {column!r} has {missing.len()} missing ids, the first in row {missing[0]}; drop these rows or "
+            "name them."
         )
     if not (ids.dtype.is_integer() or isinstance(ids.dtype, pl.String | pl.Categorical | pl.Enum)):
         raise LogError(f"Column {column!r} must hold integer or string ids, got {ids.dtype}.")
@@ -130,8 +132,8 @@ def binary_labels(table: pl.DataFrame, label: str | tuple[str, float]) -> NDArra
     """
     column, threshold = (label, None) if isinstance(label, str) else label
     values = table[column]
-    if values.null_count() or (values.dtype.is_float() and values.is_nan().any()):
-        missing = values.null_count() + (int(values.is_nan().sum() or 0) if values.dtype.is_float() else 0)
+    missing = _missing(values).sum()
+    if missing:
         raise LogError(f"Label column {column!r} has {missing} missing values among {values.len()}; drop these rows.")
     if values.dtype == pl.Boolean:
         values = values.cast(pl.Int8)
@@ -141,26 +143,30 @@ def binary_labels(table: pl.DataFrame, label: str | tuple[str, float]) -> NDArra
         return (values >= threshold).cast(pl.Int8).to_numpy()
     distinct = values.unique().sort()
     if not distinct.is_in([0, 1]).all():
-        shown = distinct.to_list()[:6]
+        more = "..." if distinct.len() > 6 else ""
         raise LogError(
-            f"Label column {column!r} is not binary: it holds {shown}{'...' if distinct.len() > 6 else ''}. Say which "
-            f'values are positive, as in label=("{column}", {distinct.to_list()[distinct.len() // 2]}) for values at '
-            "or above."
+            f"Label column {column!r} is not binary: it holds {distinct.to_list()[:6]}{more}. Say which values are "
+            f'positive, as in label=("{column}", {distinct[distinct.len() // 2]}) for values at or above.'
         )
     return values.cast(pl.Int8).to_numpy()
 
 
+def _missing(values: pl.Series) -> pl.Series:
+    """Return which values are null or NaN."""
+    return values.is_null() | values.is_nan() if values.dtype.is_float() else values.is_null()
+
+
 def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | None]:
-    """Return sortable timestamps, and how many of their units make a day (None if the unit is unknown).
+    """Return timestamps as numbers, and the number of their units in a day (None if the unit is unknown).
 
     Raises:
-        LogError: If timestamps are missing, are text, or mix units (seconds and milliseconds, say).
+        LogError: If timestamps are missing, are text, or mix units such as seconds and milliseconds.
     """
     times = table[column]
     if times.dtype.is_temporal() and times.dtype not in {pl.Time, pl.Duration}:
         times, per_day = times.cast(pl.Datetime("us")).cast(pl.Int64), _PER_DAY["microseconds"]
     elif times.dtype.is_numeric():
-        # One width for all sources: a hash must not depend on how a file stores its numbers.
+        # One width for all sources, so that the hash of a split does not depend on how a file stores its numbers.
         kind, per_day = pl.Int64() if times.dtype.is_integer() else pl.Float64(), None
         times = times.cast(kind, strict=False)
     else:
@@ -168,11 +174,11 @@ def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | No
             f"Time column {column!r} must be numeric or a date or datetime, got {times.dtype}; parse it first, as in "
             f"pl.col({column!r}).str.to_datetime()."
         )
-    bad = times.is_null() if not times.dtype.is_float() else times.is_null() | ~times.is_finite()
-    if bad.any():
+    invalid = (times.is_null() | ~times.is_finite()).arg_true()
+    if invalid.len():
         raise LogError(
-            f"Time column {column!r} has {bad.sum()} missing or non-finite timestamps, the first in row "
-            f"{bad.arg_true()[0]}; drop these rows."
+            f"Time column {column!r} has {invalid.len()} missing or non-finite timestamps, the first in row "
+            f"{invalid[0]}; drop these rows."
         )
     values = times.to_numpy()
     if per_day is None:
@@ -181,29 +187,38 @@ def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | No
 
 
 def _units_per_day(values: NDArray[Any], column: str) -> int | None:
-    """Return how many units make a day if all timestamps look like one unix unit; raise if they look like several."""
+    """Return the number of units in a day if all timestamps are in the range of one unix unit; None if most are not.
+
+    Raises:
+        LogError: If they are in the ranges of several units, or a minority is in none.
+    """
     counts = {name: int(((values >= low) & (values < high)).sum()) for name, low, high in _UNITS}
     present = {name: count for name, count in counts.items() if count}
     if len(present) > 1:
+        described = ", ".join(f"{count} values look like unix {name}" for name, count in present.items())
+        raise LogError(f"Time column {column!r} mixes units: {described}. Bring all of them to one unit.")
+    if not present:
+        return None
+    [(unit, count)] = present.items()
+    outside = values.size - count
+    if not outside:
+        return _PER_DAY[unit]
+    if outside < values.size / 2:
+        too_small = values[values < _UNITS[0][1]]
+        example = too_small[0] if too_small.size else values[0]
         raise LogError(
-            f"Time column {column!r} mixes units: "
-            + ", ".join(f"{count} values look like unix {name}" for name, count in present.items())
-            + ". Bring all of them to one unit."
-        )
-    if sum(present.values()) == values.size and present:
-        return _PER_DAY[next(iter(present))]
-    odd = values.size - sum(present.values())
-    if present and odd < values.size / 2:
-        raise LogError(
-            f"Time column {column!r} mixes units: {sum(present.values())} values look like unix "
-            f"{next(iter(present))}, {odd} (such as {values[values < 1e8][0] if (values < 1e8).any() else values[0]}) "
+            f"Time column {column!r} mixes units: {count} values look like unix {unit}, {outside} (such as {example}) "
             "do not. Correct or drop them."
         )
     return None
 
 
 def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:
-    """Return a window edge in the unit of the log's timestamps; datetimes and ISO strings become microseconds."""
+    """Return a window edge in the unit of the log's timestamps; datetimes and ISO strings become microseconds.
+
+    Raises:
+        LogError: If the edge is a date and the timestamps are not microseconds.
+    """
     if isinstance(edge, str | datetime | date):
         moment = np.datetime64(edge, "us").astype(np.int64)
         if time.dtype.kind != "i" or not (1e14 <= np.abs(time).max() < 1e17):
@@ -221,17 +236,7 @@ def finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
     Raises:
         LogError: If values are missing, not finite or not numbers.
     """
-    values = table[column]
-    if not values.dtype.is_numeric():
-        raise LogError(f"Column {column!r} must hold the ranker's logits as numbers, got {values.dtype}.")
-    logits = values.cast(pl.Float64).to_numpy()
-    bad = ~np.isfinite(logits)
-    if bad.any():
-        raise LogError(
-            f"Column {column!r} has {int(bad.sum())} missing or non-finite logits, the first in row "
-            f"{int(np.flatnonzero(bad)[0])}; drop these rows or leave `base_logit` out."
-        )
-    return logits
+    return _finite_numbers(table, column, "Logit", "finite", advice="drop these rows or leave `base_logit` out")
 
 
 def event_weights(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
@@ -240,24 +245,30 @@ def event_weights(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
     Raises:
         LogError: If values are missing, not finite, negative or not numbers.
     """
+    advice = f"drop these rows or give them a weight, as in pl.col({column!r}).fill_null(1.0).clip(0)"
+    return _finite_numbers(table, column, "Weight", "finite non-negative", lowest=0.0, advice=advice)
+
+
+def _finite_numbers(
+    table: pl.DataFrame, column: str, name: str, expected: str, *, lowest: float = -math.inf, advice: str
+) -> NDArray[np.float64]:
+    """Return a column as float64, or raise a LogError if a value is not a finite number of at least `lowest`."""
     values = table[column]
     if not values.dtype.is_numeric():
-        raise LogError(f"Weight column {column!r} must hold numbers, got {values.dtype}.")
-    weights = values.cast(pl.Float64).to_numpy()
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+        raise LogError(f"{name} column {column!r} must hold numbers, got {values.dtype}.")
+    numbers = values.cast(pl.Float64).to_numpy()
+    invalid = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= lowest)))
+    if invalid.size:
         raise LogError(
-            f"Weight column {column!r} must hold non-negative numbers, got {int(bad.sum())} that are missing, negative "
-            f"or not finite, the first in row {row} ({values[row]}); drop these rows or give them a weight, as in "
-            f"pl.col({column!r}).fill_null(1.0).clip(0)."
+            f"{name} column {column!r} must hold {expected} numbers, got {invalid.size} values that are not, the first "
+            f"in row {invalid[0]} ({values[int(invalid[0])]}); {advice}."
         )
-    return weights
+    return numbers
 
 
 @dataclass(frozen=True)
 class Categories:
-    """A column with few or many distinct values.
+    """A categorical column as integer codes.
 
     Attributes:
         codes: Index into `names`, [num_rows].

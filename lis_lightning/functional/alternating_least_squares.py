@@ -24,10 +24,10 @@ def id_vectors(
     penalty: float = 5.0,
     iterations: int = 8,
 ) -> ItemVectors:
-    """Return item vectors as an ID-based ranker would learn them from clicks and non-clicks.
+    """Return item ID embeddings by alternating least squares, as a ranker would learn them from clicks and non-clicks.
 
-    Alternating least squares on the residuals of user and item means, over observed entries only, starting from a
-    truncated SVD: equal data gives equal vectors.
+    The factorised values are the residuals of user and item means, over observed entries only. It starts from a
+    truncated SVD, so equal data gives equal vectors.
 
     Args:
         users: User of each event.
@@ -52,7 +52,7 @@ def id_vectors(
     num_users = int(rows.max(initial=-1)) + 1
     residual = _residual(rows, items, labels, num_users, num_items, penalty)
     shape = (num_users, num_items)
-    # Entries in single precision, and with them all sums below: a rating is no more precise than that.
+    # Entries and all sums below are in single precision, which exceeds the precision of a label.
     values = sparse.csr_matrix((residual.astype(np.float32), (rows, items)), shape=shape)
     counts = sparse.csr_matrix((np.ones(items.size, np.float32), (rows, items)), shape=shape)
     present = np.bincount(items, minlength=num_items) > 0
@@ -70,7 +70,7 @@ def id_vectors(
 def _residual(
     rows: ndarray, items: ndarray, labels: ndarray, num_users: int, num_items: int, penalty: float
 ) -> Float[ndarray, " n"]:
-    """Return the label less the shrunken user mean, less the shrunken item mean of what is left."""
+    """Return the labels minus the shrunken user means, then minus the shrunken item means of that residual."""
     residual: ndarray = labels - labels.mean()
     for index, size in ((rows, num_users), (items, num_items)):
         total = np.bincount(index, weights=residual, minlength=size)

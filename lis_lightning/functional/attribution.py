@@ -1,4 +1,4 @@
-"""Attribution of an AUC to events and groups: shares that add up to it."""
+"""Attribution of an AUC to events and groups: contributions that sum to the AUC."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def group_totals(
     """Return the sum of the events' shares in each group, and its standard error over users.
 
     ``Var_g = sum_u T_gu^2`` with ``T_gu`` the total of user u's events in group g. This covers the sampling of users,
-    and with it how often a group occurs at all; it leaves out that the events which placements compare with are sampled
-    too.
+    including how often a group occurs; it does not include the sampling of the events that each placement compares
+    with.
 
     Args:
         shares: Contribution of each event, from :func:`auroc_shares` or a difference of two.

@@ -1,6 +1,6 @@
 """Distillation of a teacher's item vectors (such as ID embeddings of a ranker) into content representations.
 
-All losses ignore the scale of the vectors; the relational one also ignores rotation. A ranker reads neither.
+All losses are invariant to the scale of the vectors, and the relational one also to rotation; so is a ranker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lis_lightning.functional.loss_inputs import check_rows, check_same_shape, f
 
 
 def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the mean of 1 less the cosine between each row and the teacher's vector.
+    """Return the cosine distillation loss: the mean cosine distance between each row and the teacher's vector.
 
     The regression form of feature distillation (Romero et al. 2015, FitNets, eq. 3) on unit rows, where the squared
     distance is twice this loss.
@@ -43,7 +43,7 @@ def cosine_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"
 
 
 def gram_distillation(rows: Float[Tensor, "b d"], teacher: Float[Tensor, "b m"]) -> Float[Tensor, ""]:
-    """Return the mean squared difference between the cosines of item pairs and those of the teacher.
+    """Return the relational distillation loss: the mean squared difference of pairwise cosines from the teacher's.
 
     Relational distillation (Park et al. 2019, with cosines for distances; Tung and Mori 2019 compare whole Gram
     matrices as here). Invariant to rotation of either side, so no projection is needed.

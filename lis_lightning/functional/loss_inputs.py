@@ -1,4 +1,4 @@
-"""Inputs of losses: full precision under autocast, and checks of shapes and values."""
+"""Preparation of loss inputs: full precision under autocast, and checks of shapes and values."""
 
 from __future__ import annotations
 

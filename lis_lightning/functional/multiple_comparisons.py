@@ -1,4 +1,4 @@
-"""All pairwise comparisons of gains on the same users, with Holm's correction for multiple testing."""
+"""Pairwise comparisons of gains on the same users, with Holm's correction for multiple testing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Comparison:
     Attributes:
         better: Name of the larger gain.
         worse: Name of the smaller gain.
-        difference: Larger less smaller gain with its interval, in AUC units.
+        difference: Larger minus smaller gain with its interval, in AUC units.
         significant: Whether the difference is significant at 5 %, corrected for all pairs compared (Holm 1979).
 
     Example:
@@ -77,39 +77,3 @@ def _holm(p_values: Sequence[float]) -> list[bool]:
             break
         rejected[index] = True
     return rejected
-
-
-def ranking_in_words(comparisons: Sequence[Comparison]) -> str:
-    """Return the ranking as text: ``>`` between neighbours with a significant difference, ``~`` between others.
-
-    A significant pair further apart is listed too where none of the steps between its ends is significant.
-
-    Args:
-        comparisons: All pairs, as :func:`compare_all_pairs` returns them.
-
-    Returns:
-        One line; empty for no comparisons.
-
-    Example:
-        >>> zero = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
-        >>> ranking_in_words([Comparison(better="a", worse="b", difference=zero, significant=False)])
-        'a ~ b: these cannot be told apart'
-    """
-    if not comparisons:
-        return ""
-    significant = {(pair.better, pair.worse): pair.significant for pair in comparisons}
-    order = list(dict.fromkeys(name for pair in comparisons for name in (pair.better, pair.worse)))
-    chain = order[0]
-    for step in itertools.pairwise(order):
-        sign = ">" if significant[step] else "~"
-        chain += f" {sign} {step[1]}"
-    if not any(significant.values()):
-        return f"{chain}: these cannot be told apart"
-    clauses = [chain]
-    for low, high in itertools.combinations(range(len(order)), 2):
-        steps = itertools.pairwise(order[low : high + 1])
-        if significant[order[low], order[high]] and not any(significant[step] for step in steps):
-            clauses.append(f"{order[low]} is above {order[high]}")
-    if "~" in chain:
-        clauses.append("~: cannot be told apart")
-    return "; ".join(clauses)

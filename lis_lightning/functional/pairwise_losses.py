@@ -10,7 +10,7 @@ from lis_lightning.functional.loss_inputs import check_above_zero, check_rows, c
 
 
 def bpr(chosen: Float[Tensor, " b"], rejected: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Return ``-mean log sigmoid(s_i - s_j)``: Bayesian personalised ranking (Rendle et al. 2009, section 4).
+    """Return the loss of Bayesian personalised ranking, ``-mean log sigmoid(s_i - s_j)`` (Rendle et al. 2009, sec. 4).
 
     Args:
         chosen: Scores of the preferred items.
@@ -41,7 +41,7 @@ def dpo(
     reference_rejected: Float[Tensor, " b"],
     beta: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Return ``-mean log sigmoid(beta ((s_i - r_i) - (s_j - r_j)))``: direct preference optimisation.
+    """Return the direct preference optimisation loss, ``-mean log sigmoid(beta ((s_i - r_i) - (s_j - r_j)))``.
 
     Rafailov et al. 2023, eq. 7, with the log-probabilities of the policy and of the frozen reference replaced by the
     scores of an item under the trained and the frozen encoder: over a fixed set of items the log-partition is the same

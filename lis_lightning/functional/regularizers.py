@@ -1,4 +1,4 @@
-"""Regularizers that keep representations from collapsing, whatever else they are trained for."""
+"""Regularizers against the collapse of representations: the VICReg terms and uniformity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lis_lightning.functional.loss_inputs import check_above_zero, check_rows, f
 def variance_covariance(
     rows: Float[Tensor, "b d"], *, covariance_weight: float = 0.04, target: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Return the variance and the covariance term of VICReg (Bardes, Ponce and LeCun 2022, eq. 1 to 4).
+    """Return the sum of the variance and covariance terms of VICReg (Bardes, Ponce and LeCun 2022, eq. 1 to 4).
 
     ``mean_d max(0, target - sd_d) + covariance_weight * sum_{c != d} cov_{cd}^2 / D``; the paper weighs variance 25 and
     covariance 1.
@@ -42,14 +42,14 @@ def variance_covariance(
     with full_precision(rows) as (full,):
         centered = full - full.mean(dim=0)
         covariance = centered.T @ centered / (len(full) - 1)
-        # 1e-4, since the square root has no derivative at 0, the variance of collapsed rows.
+        # 1e-4 because the square root has no derivative at 0, the variance of collapsed rows.
         spread = (covariance.diagonal() + 1e-4).sqrt()
         off_diagonal = covariance - torch.diag(covariance.diagonal())
         return F.relu(target - spread).mean() + covariance_weight * off_diagonal.square().sum() / full.shape[1]
 
 
 def uniformity(rows: Float[Tensor, "b d"], *, t: float = 2.0) -> Float[Tensor, ""]:
-    """Return ``log mean exp(-t |x - y|^2)`` over pairs of unit rows (Wang and Isola 2020, section 4.1).
+    """Return the uniformity loss, ``log mean exp(-t |x - y|^2)`` over pairs of unit rows (Wang and Isola 2020, 4.1).
 
     Args:
         rows: Representations, two or more.

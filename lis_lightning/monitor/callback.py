@@ -34,7 +34,7 @@ from lis_lightning.monitor.snapshot_scorer import (
 from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.monitor.submodule_encoder import Encode
-from lis_lightning.results import record
+from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import Judgement, StopRule
@@ -436,7 +436,7 @@ class LISMonitor(pl.Callback):
         if scored.embeddings is not None:
             with on_first(trainer, strict=self._failures.strict), self._failures.tolerate("file"):
                 self._history.save_embeddings(self.split, scored.result, scored.embeddings, scored.model)
-        return record.as_recorded(scored.result)
+        return record_contents.as_recorded(scored.result)
 
     def _add_result(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
         """Judge a new result, then publish, record and log it."""

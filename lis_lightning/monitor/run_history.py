@@ -22,7 +22,7 @@ from torch import Tensor
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import LisWarning, RecordError
 from lis_lightning.monitor.storage import Retention, Store
-from lis_lightning.results import record
+from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.result import LISResult
@@ -85,7 +85,7 @@ class RunHistory:
             )
             return False
         self.run_id = state["run_id"]
-        self.results[:] = record.unpack(state["results"])
+        self.results[:] = record_contents.unpack(state["results"])
         self._checkpoint_record = state["record"] and Path(state["record"])
         self.protect_checkpointed()
         return True
@@ -235,7 +235,7 @@ def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
     reduced = []
     for index, result in enumerate(results):
         reduced.append(without_items(result) if index in whole else without_users(result))
-    return record.pack(reduced)
+    return record_contents.pack(reduced)
 
 
 def _gains(results: Sequence[Snapshot], task: str | None) -> list[float]:

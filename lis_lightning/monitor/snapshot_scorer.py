@@ -20,7 +20,7 @@ from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.encoding import collect, encode_items
 from lis_lightning.monitor.processes import together
-from lis_lightning.results import record
+from lis_lightning.results import record_contents
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.metric import LeakageImpactScore
 from lis_lightning.scoring.options import ScoreOptions
@@ -122,13 +122,13 @@ def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] |
     scored = background.peek()
     if isinstance(scored, Exception):
         return {"step": background.step, "results": [], "error": f"{type(scored).__name__}: {scored}"}
-    return {"step": background.step, "results": record.pack([scored.result]), "error": ""}
+    return {"step": background.step, "results": record_contents.pack([scored.result]), "error": ""}
 
 
 def restore_background(background: Background[ScoredSnapshot], state: Mapping[str, Any] | None) -> None:
     """Restore the pending score in a checkpoint; it is read at the same step as without a resume."""
     if state is not None:
-        results = record.unpack(state["results"])
+        results = record_contents.unpack(state["results"])
         background.restore(
             state["step"], ScoredSnapshot(results[0], None, object) if results else SnapshotError(state["error"])
         )

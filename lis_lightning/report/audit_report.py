@@ -6,9 +6,10 @@ Its chapters, one per task and one on the change over time, are shared with the 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
-from lis_lightning.functional.multiple_comparisons import ranking_in_words
+from lis_lightning.functional.multiple_comparisons import Comparison
 from lis_lightning.report.tables import Table
 from lis_lightning.results.audit import Audit, Part
 from lis_lightning.results.format import format_gain, format_share, plain_console
@@ -195,6 +196,44 @@ def _conclusions(part: Part) -> list[str]:
             "adds. Compare all gains with this one, not with 0."
         )
     return lines + [f"{finding.name}: {finding.verdict}: {finding.message}" for finding in part.findings]
+
+
+def ranking_in_words(comparisons: Sequence[Comparison]) -> str:
+    """Return the ranking as text: ``>`` between neighbours with a significant difference, ``~`` between others.
+
+    A significant difference between names that are not neighbours is listed too, unless a step between them is
+    significant.
+
+    Args:
+        comparisons: All pairs, as :func:`~lis_lightning.functional.multiple_comparisons.compare_all_pairs` returns
+            them.
+
+    Returns:
+        One line; empty for no comparisons.
+
+    Example:
+        >>> zero = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
+        >>> ranking_in_words([Comparison(better="a", worse="b", difference=zero, significant=False)])
+        'a ~ b: these cannot be told apart'
+    """
+    if not comparisons:
+        return ""
+    significant = {(pair.better, pair.worse): pair.significant for pair in comparisons}
+    order = list(dict.fromkeys(itertools.chain.from_iterable(significant)))
+    chain = order[0]
+    for step in itertools.pairwise(order):
+        sign = ">" if significant[step] else "~"
+        chain += f" {sign} {step[1]}"
+    if not any(significant.values()):
+        return f"{chain}: these cannot be told apart"
+    clauses = [chain]
+    for low, high in itertools.combinations(range(len(order)), 2):
+        steps = itertools.pairwise(order[low : high + 1])
+        if significant[order[low], order[high]] and not any(significant[step] for step in steps):
+            clauses.append(f"{order[low]} is above {order[high]}")
+    if "~" in chain:
+        clauses.append("~: cannot be told apart")
+    return "; ".join(clauses)
 
 
 def _timeline(audit: Audit) -> Table:

@@ -71,8 +71,8 @@ class Audit:
 
     Attributes:
         aligned_to: The preference data that `realised` refers to.
-        parts: The audit of each task on the first pair of windows, the primary task first; with rolling windows
-            followed by that of the primary task on each later pair.
+        parts: The audits of all tasks on the first pair of windows, the primary task first; with rolling windows, then
+            the audits of the primary task on each later pair.
 
     Example:
         >>> import polars as pl
@@ -105,7 +105,7 @@ class Audit:
         """Return all numbers as rows of a tidy table.
 
         Returns:
-            One row a number, with the keys task, period, begins, measure, name, against, value, low and high.
+            One row per number, with the keys task, period, begins, measure, name, against, value, low and high.
         """
         rows = [_row(part, *numbers) for part in self.parts for numbers in _numbers(part, self.aligned_to)]
         last = self.periods[-1]

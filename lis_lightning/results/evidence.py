@@ -1,4 +1,4 @@
-"""What an estimate rules out, in numbers and in words that a person can act on."""
+"""Statistical evidence for verdicts: paired gains between snapshots, and messages on underpowered estimates."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ def _round_up(events: float) -> int:
 
 
 def gap_error(last: LISResult, best: LISResult) -> float:
-    """Return the standard error of how much the gap between seen and unseen items changed between two snapshots.
+    """Return the standard error of the change of the gap between seen and unseen items from `best` to `last`.
 
-    Slices carry no influence to be paired by. The errors of two snapshots overlap as much in a slice as in all events,
-    so that the error of the change is that of the gap, times what pairing leaves of the error of AIS.
+    Slices have no influence values, so the errors of two snapshots cannot be paired within a slice. Pairing is assumed
+    to reduce the standard error of the change of the gap by the same factor as that of the change of AIS.
     """
-    sides = [result.slices.get(name) for result in (last, best) for name in ("seen items", "unseen items")]
-    gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
-    alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
-    return gap * last.compare(best).se / alone if alone > 0 else 0.0
+    slice_errors = []
+    for result in (last, best):
+        for name in ("seen items", "unseen items"):
+            estimate = result.slices.get(name)
+            slice_errors.append(math.inf if estimate is None else estimate.se)
+    unpaired_gap = math.hypot(*slice_errors)
+    unpaired_ais = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
+    return unpaired_gap * last.compare(best).se / unpaired_ais if unpaired_ais > 0 else 0.0
 
 
 def gain_over(best: LISResult, result: LISResult) -> Estimate:
-    """Return a result's paired difference to the best one before it.
+    """Return the paired difference of a result to the best one before it.
 
-    A snapshot restored from a checkpoint may have lost its influence values; its ``gain_z`` is then all that is known.
+    A snapshot restored from a checkpoint may have lost its influence values; the interval then follows from ``gain_z``.
     """
     if result.influence.size and best.influence.size:
         return result.compare(best)
-    value, gain_z = result.ais - best.ais, result.gain_z if isinstance(result, Snapshot) else math.nan
+    value = result.ais - best.ais
+    gain_z = result.gain_z if isinstance(result, Snapshot) else math.nan
     se = value / gain_z if gain_z else math.nan
     return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
 
@@ -43,17 +48,17 @@ def gain_over(best: LISResult, result: LISResult) -> Estimate:
 def underpowered(
     what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
 ) -> str | None:
-    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
+    """Return a message for an interval that contains both 0 and the smallest relevant gain; None for any other.
 
-    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
-    shown the gain that matters.
+    An estimate of exactly 0 means that the ranker did not use the vectors. It counts as no gain only if the events are
+    enough to detect the smallest relevant gain.
 
     Args:
-        what: What was estimated, in words.
+        what: Name of the estimated quantity, for the message.
         estimate: The estimate, in AUC units.
-        num_events: Test events it rests on.
+        num_events: Number of test events.
         relevant_gain: The smallest gain that matters, in AUC units.
-        detectable: The smallest gain that so many events show.
+        detectable: The smallest gain that this number of events can detect, in AUC units.
 
     Example:
         >>> wide = Estimate(value=0.002, se=0.002, low=-0.002, high=0.006)
@@ -61,7 +66,7 @@ def underpowered(
         '10,000 test events cannot tell, about 26,000 can: more users or a longer log.'
     """
     if estimate.value == 0 and detectable > relevant_gain:
-        # The gain that is found 4 times in 5 is inverse to the number of events: both ends of z grow.
+        # The gain that is detected with 80 % power is inversely proportional to the number of events here.
         needed = num_events * detectable / relevant_gain
         return (
             f"{what} is 0, the ranker found no use for it. But {num_events:,} test events show gains from "
@@ -72,7 +77,8 @@ def underpowered(
         return None
     if not math.isfinite(estimate.se):
         return f"{what} rests on one user; nothing can be said. Score more users."
-    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
+    # The width of the interval falls with the root of the number of events: at this number it equals the relevant gain,
+    # so that it cannot contain both 0 and that gain.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
     return (
         f"{what} is {format_estimate(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "

@@ -1,4 +1,4 @@
-"""Estimates and tables as plain text: signed gains, percentages, intervals, and a dash where there is no value."""
+"""Plain-text format of estimates and tables: signed gains, percentages and intervals; a dash for NaN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Interval(Protocol):
-    """Anything with a value and a 95 % interval: an `Estimate`, a `Ceiling`, a `SliceEstimate`."""
+    """An object with a value and a 95 % interval, such as an `Estimate`, a `Ceiling` or a `SliceEstimate`."""
 
     @property
     def value(self) -> float:
@@ -40,7 +40,7 @@ def format_gain(value: float) -> str:
 
 
 def format_share(value: float) -> str:
-    """Format a share in per cent; NaN is a dash.
+    """Format a share in percent; NaN is a dash.
 
     Args:
         value: The share; 1 is 100 %.
@@ -53,7 +53,7 @@ def format_share(value: float) -> str:
 
 
 def format_bounds(low: float, high: float, *, percent: bool = False) -> str:
-    """Format the bounds of an interval alone, in AUC units or per cent.
+    """Format the bounds of an interval, in AUC units or in percent.
 
     Args:
         low: Lower bound.
@@ -68,13 +68,13 @@ def format_bounds(low: float, high: float, *, percent: bool = False) -> str:
 
 
 def format_interval(value: float, low: float, high: float, *, percent: bool = False) -> str:
-    """Format a value with its 95 % interval, in AUC units or per cent; a dash where the value is NaN.
+    """Format a value with its 95 % interval, in AUC units or in percent; a dash if the value is NaN.
 
     Args:
         value: The point estimate.
         low: Lower bound.
         high: Upper bound.
-        percent: Whether the three are shares.
+        percent: Whether the value and the bounds are shares.
 
     Example:
         >>> format_interval(0.0123, 0.01, 0.0146)
@@ -108,8 +108,8 @@ def plain_console(file: TextIO, width: int) -> Console:
     By default, rich displays tables in a notebook instead of writing them, and colours them under ``FORCE_COLOR``.
 
     Args:
-        file: Where the text goes.
-        width: Of a line, in characters.
+        file: The file to write to.
+        width: Width of a line, in characters.
     """
     from rich.console import Console
 
@@ -121,7 +121,7 @@ def render_plain(*parts: RenderableType, width: int) -> str:
 
     Args:
         *parts: Tables or texts.
-        width: Of a line, in characters.
+        width: Width of a line, in characters.
 
     Example:
         >>> print(render_plain("a line", "another", width=80))

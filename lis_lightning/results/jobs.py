@@ -16,7 +16,7 @@ from lis_lightning.results.record import Record
 from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
-COMPLETE = {"finished", "paused", "pruned"}  # statuses of jobs that reached the step they were to reach
+COMPLETE = {"finished", "paused", "pruned"}  # statuses of jobs that ended as planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +25,17 @@ class Job:
 
     Attributes:
         recipe: Name of the recipe.
-        seed: Seed of weights and batches.
+        seed: Seed of the weights and batches.
         overrides: Hydra overrides of the command line, by key.
         digest: Hash of the whole configuration.
-        status: ``running`` (also of a job that was killed), ``paused``, ``pruned``, ``finished`` or ``failed``.
+        status: ``running`` (also after the job was killed), ``paused``, ``pruned``, ``finished`` or ``failed``.
         stop_at: Optimizer step to pause at; None trains to the end.
-        prune: Whether to end it once it is clearly behind the best finished job.
+        prune: Whether to stop the job once it is clearly behind the best finished job.
         steps: Optimizer steps trained so far.
-        best_ais: AIS of its best snapshot; NaN until it is finished.
-        record: File of the run's own record.
+        best_ais: AIS of its best snapshot; NaN until the job is finished.
+        record: File of the run's record.
         seconds: Duration.
-        error: Why it failed or was pruned, in words.
+        error: Why the job failed or was pruned.
 
     Example:
         >>> job = Job(recipe="infonce", seed=1, status="paused", steps=100)
@@ -57,9 +57,10 @@ class Job:
     error: str = ""
 
     def reaches(self, other: Job) -> bool:
-        """Whether it has been trained as far as another job asks for."""
-        paused = self.status == "paused" and other.stop_at is not None and self.steps >= other.stop_at
-        return self.status == "finished" or paused or (self.status == "pruned" and other.prune)
+        """Return whether this job has been trained as far as another job requires."""
+        if self.status == "paused":
+            return other.stop_at is not None and self.steps >= other.stop_at
+        return self.status == "finished" or (self.status == "pruned" and other.prune)
 
     def write(self, folder: Path) -> None:
         """Write ``job.json`` atomically."""
@@ -70,7 +71,7 @@ class Job:
 
     @classmethod
     def read(cls, folder: Path) -> Job | None:
-        """Return the job of a folder; None without one, or if its file is damaged."""
+        """Return the job of a folder; None if there is none or its file is damaged."""
         try:
             return cls(**json.loads((folder / JOB_FILE).read_text()))
         except (OSError, ValueError, TypeError):
@@ -102,7 +103,7 @@ def jobs_in(folder: Path) -> Iterator[tuple[Path, Job]]:
 
 
 def runs_in(folder: Path) -> dict[str, Runs]:
-    """Return the runs of a sweep by recipe; runs that differ in the seed alone are grouped.
+    """Return the runs of a sweep by recipe; runs that differ only in their seed are grouped.
 
     Args:
         folder: Folder of the sweep.
@@ -118,30 +119,34 @@ def runs_in(folder: Path) -> dict[str, Runs]:
 
 
 def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
-    """Return jobs by recipe and by the overrides that vary among them, except the seed."""
-    values: dict[str, set[str | None]] = {}
-    for key in {key for job in jobs.values() for key in job.overrides} - {"seed", "recipe"}:
-        values[key] = {job.overrides.get(key) for job in jobs.values()}
-    varied = sorted(key for key, seen in values.items() if len(seen) > 1)
-    named: dict[str, dict[Path, Job]] = {}
+    """Return jobs grouped by recipe and by the overrides in which they differ, except the seed."""
+    keys = {key for job in jobs.values() for key in job.overrides} - {"seed", "recipe"}
+    varying = []
+    for key in sorted(keys):
+        values = {job.overrides.get(key) for job in jobs.values()}
+        if len(values) > 1:
+            varying.append(key)
+    groups: dict[str, dict[Path, Job]] = {}
     for folder, job in jobs.items():
-        differing = [f"{key}={job.overrides[key]}" for key in varied if key in job.overrides]
-        named.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
-    return named
+        differing = [f"{key}={job.overrides[key]}" for key in varying if key in job.overrides]
+        groups.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
+    return groups
 
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
-    """Return the runs of some jobs, by their snapshots up to an optimizer step."""
-    results = [results_of(folder, job) for folder, job in jobs.items()]
-    seen = [[result for result in job_results if result.step <= until] for job_results in results]
-    best = [max(job_results, key=lambda result: result.ais) for job_results in seen if job_results]
+    """Return the runs of some jobs, with their best snapshots up to an optimizer step."""
+    best = []
+    for folder, job in jobs.items():
+        results = [result for result in results_of(folder, job) if result.step <= until]
+        if results:
+            best.append(max(results, key=lambda result: result.ais))
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
     return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
 def results_of(folder: Path, job: Job) -> list[Snapshot]:
-    """Return the snapshots of a job that reached the step it was to reach; empty for any other job.
+    """Return the snapshots of a job that ended as planned; empty for any other job.
 
     Args:
         folder: Folder of the job.

@@ -1,7 +1,7 @@
-"""A leaderboard of recipes, with paired differences to the leader and corrected p-values.
+"""A leaderboard of recipes, with paired differences to the leader and Holm-corrected p-values.
 
-Recipes are compared by user, on the test events of one split. With several seeds, a recipe's gain is the mean over them
-and its standard error includes the variance between seeds as well as that between users.
+Recipes are compared on the test events of one split, paired by user. With several seeds, the gain of a recipe is the
+mean over its seeds, and its standard error includes the variance between seeds as well as that between users.
 """
 
 from __future__ import annotations
@@ -27,18 +27,15 @@ class Runs:
     """The runs of one recipe, one per seed.
 
     Attributes:
-        best: The best snapshot of each run. Its gain is biased upwards a little, because it was selected.
-        seconds: Total duration, training included; NaN where unknown.
+        best: The best snapshot of each run. Its gain is biased slightly upwards by that selection.
+        seconds: Total duration, including training; NaN if unknown.
         failed: Number of runs that ended in an error.
-        pruned: Number of runs that were ended early for being behind; their best snapshots are in `best`.
+        pruned: Number of runs that were stopped early because they were behind; their best snapshots are in `best`.
 
     Example:
-        >>> import numpy as np
-        >>> def snapshot(ais: float) -> Snapshot:
-        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
-        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
-        >>> Runs(best=[snapshot(0.010), snapshot(0.012)]).best[1].ais
-        0.012
+        >>> runs = Runs(best=[], seconds=90.0, failed=2)
+        >>> runs.failed, runs.pruned
+        (2, 0)
     """
 
     best: Sequence[Snapshot]
@@ -53,25 +50,21 @@ class Standing:
 
     Attributes:
         recipe: Name of the recipe.
-        ais: Mean best AIS over seeds, with its interval; NaN where every run failed.
-        realised: Mean share of the ceiling that is realised; NaN without a ceiling.
+        ais: Mean best AIS over seeds, with its interval; NaN if every run failed.
+        realised: Mean realised share of the ceiling; NaN without a ceiling.
         step: Optimizer step of the best snapshot of the best run.
         verdict: Verdict of that snapshot.
         seeds: Number of runs with a result.
         failed: Number of failed runs.
-        pruned: How many of `seeds` were ended early for being behind.
+        pruned: Number of the `seeds` runs that were stopped early because they were behind.
         seconds: Total duration of the runs.
-        behind: Paired difference of the leader to this recipe, in AUC units; NaN for the leader.
+        behind: Gain of the leader minus that of this recipe, paired by user, in AUC units; NaN for the leader.
         p: Two-sided p-value of that difference, corrected for all pairs of recipes (Holm 1979); NaN for the leader.
 
     Example:
-        >>> import numpy as np
-        >>> def snapshot(ais: float) -> Snapshot:
-        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
-        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
-        >>> leader, second = rank_recipes({"a": Runs(best=[snapshot(0.010)]), "b": Runs(best=[snapshot(0.012)])})
-        >>> leader.recipe, second.recipe, round(second.behind.value, 4), second.tied
-        ('b', 'a', 0.002, False)
+        >>> standing = rank_recipes({"mine": Runs(best=[], failed=2)})[0]
+        >>> standing.recipe, standing.verdict, standing.failed, standing.tied
+        ('mine', 'failed', 2, False)
     """
 
     recipe: str
@@ -88,7 +81,7 @@ class Standing:
 
     @property
     def tied(self) -> bool:
-        """Whether its difference to the leader is not significant."""
+        """Whether the difference to the leader is not significant."""
         return not self.p < SIGNIFICANCE and bool(self.seeds)
 
 
@@ -132,14 +125,19 @@ def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
 
 
 def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
-    best = max(runs.best, key=lambda result: result.ais, default=None)
+    if not runs.best:
+        ais, step, verdict = _NO_ESTIMATE, None, "failed"
+    else:
+        best = max(runs.best, key=lambda result: result.ais)
+        ais, step, verdict = _combined(_gains(runs), _influence(runs)), best.step, best.verdict
     shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
+    realised = float(np.mean(shares)) if shares else math.nan
     return Standing(
         recipe=name,
-        ais=_combined(_gains(runs), _influence(runs)) if runs.best else _NO_ESTIMATE,
-        realised=float(np.mean(shares)) if shares else math.nan,
-        step=None if best is None else best.step,
-        verdict="failed" if best is None else best.verdict,
+        ais=ais,
+        realised=realised,
+        step=step,
+        verdict=verdict,
         seeds=len(runs.best),
         failed=runs.failed,
         seconds=runs.seconds,
@@ -160,7 +158,10 @@ def _influence(runs: Runs) -> np.ndarray:
 def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> Estimate:
     """Return the mean over seeds, with the variance between users plus the variance between seeds.
 
-    Values that were subtracted from the mean add the variance between their own seeds.
+    Args:
+        values: Gain of each seed.
+        influence: Per-user sums of influence values, averaged over seeds.
+        *subtracted: Gains by seed whose mean was subtracted from `values`; their variance between seeds is added.
     """
     mean, user_se = float(values.mean()), cluster_interval(0.0, influence).se
     seed_variances = [seeds.var(ddof=1) / seeds.size for seeds in (values, *subtracted) if seeds.size > 1]
@@ -175,7 +176,7 @@ def _difference(first: Runs, second: Runs) -> Estimate:
 
 
 def _holm(p_values: Mapping[str, float], num_recipes: int) -> dict[str, float]:
-    """Return Holm-corrected p-values over all pairs of recipes, since the leader was selected among them."""
+    """Return p-values with Holm's correction for all pairs of recipes, because the leader was selected among them."""
     corrected: dict[str, float] = {}
     highest, num_pairs = 0.0, num_recipes * (num_recipes - 1) // 2
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -185,18 +186,17 @@ def _holm(p_values: Mapping[str, float], num_recipes: int) -> dict[str, float]:
 
 
 def conclusion(standings: Sequence[Standing]) -> str:
-    """Return in a sentence which recipe is best, or which recipes tie.
+    """Return a sentence that names the best recipe, or the recipes that tie.
 
     Args:
         standings: The leaderboard, from :func:`rank_recipes`.
 
     Example:
         >>> import numpy as np
-        >>> def snapshot(ais: float) -> Snapshot:
-        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
-        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
-        >>> conclusion(rank_recipes({"a": Runs(best=[snapshot(0.010)]), "b": Runs(best=[snapshot(0.012)])}))
-        'b leads with AIS +0.0120, clearly before all others.'
+        >>> best = Snapshot(ais=0.01, ais_low=0.009, ais_high=0.011, ais_geometry=0.01, auc_base=0.7, auc=0.71,
+        ...                 influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
+        >>> conclusion(rank_recipes({"mine": Runs(best=[best]), "theirs": Runs(best=[], failed=1)}))
+        'mine leads with AIS +0.0100, clearly before all others. It is the only one.'
     """
     finished = [standing for standing in standings if standing.seeds]
     if not finished:
@@ -243,13 +243,9 @@ def render_standings(standings: Sequence[Standing]) -> str:
         standings: The leaderboard, from :func:`rank_recipes`.
 
     Example:
-        >>> import numpy as np
-        >>> def snapshot(ais: float) -> Snapshot:
-        ...     return Snapshot(ais=ais, ais_low=ais - 0.001, ais_high=ais + 0.001, ais_geometry=ais, auc_base=0.7,
-        ...                     auc=0.7 + ais, influence=np.array([1e-4, -1e-4, 2e-4]), step=100)
-        >>> table = render_standings(rank_recipes({"mine": Runs(best=[snapshot(0.010)])}))
-        >>> table.splitlines()[-1].split()[:5]
-        ['1', 'mine', '+0.0100', '[+0.0094,', '+0.0106]']
+        >>> table = render_standings(rank_recipes({"mine": Runs(best=[], failed=2)}))
+        >>> table.splitlines()[-1].split()
+        ['1', 'mine', '-', '-', '-', '-', '0,', '2', 'failed', '-', 'failed']
     """
     from rich import box
     from rich.table import Table
@@ -259,19 +255,33 @@ def render_standings(standings: Sequence[Standing]) -> str:
         table.add_column(heading, justify="left" if heading in {"", "recipe"} else "right", no_wrap=True)
     table.add_column("verdict")
     for number, standing in enumerate(standings, start=1):
-        known, lost = bool(standing.seeds), ((standing.pruned, "pruned"), (standing.failed, "failed"))
-        table.add_row(
-            f"{number}{' =' if number > 1 and standing.tied else ''}",
-            standing.recipe,
-            format_gain(standing.ais.value),
-            format_bounds(standing.ais.low, standing.ais.high) if known else "-",
-            format_share(standing.realised),
-            "-" if standing.step is None else str(standing.step),
-            ", ".join([str(standing.seeds), *(f"{n} {what}" for n, what in lost if n)]),
-            "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}",
-            "" if math.isnan(standing.p) else format_gain(standing.behind.value),
-            "" if math.isnan(standing.p) else f"{standing.p:.2g}",
-            standing.verdict,
-        )
-    names = max((len(standing.recipe) for standing in standings), default=0)
-    return render_plain(table, width=130 + names)
+        table.add_row(*_cells(number, standing))
+    longest_name = max((len(standing.recipe) for standing in standings), default=0)
+    return render_plain(table, width=130 + longest_name)
+
+
+def _cells(number: int, standing: Standing) -> list[str]:
+    """Return the cells of a row of the table, from the rank to the verdict."""
+    tie = " =" if number > 1 and standing.tied else ""
+    interval = format_bounds(standing.ais.low, standing.ais.high) if standing.seeds else "-"
+    step = "-" if standing.step is None else str(standing.step)
+    seeds = str(standing.seeds)
+    for count, fate in ((standing.pruned, "pruned"), (standing.failed, "failed")):
+        seeds += f", {count} {fate}" if count else ""
+    minutes = "-" if math.isnan(standing.seconds) else f"{standing.seconds / 60:.1f}"
+    behind, p = format_gain(standing.behind.value), f"{standing.p:.2g}"
+    if math.isnan(standing.p):  # the leader, and recipes without a finished run
+        behind = p = ""
+    return [
+        f"{number}{tie}",
+        standing.recipe,
+        format_gain(standing.ais.value),
+        interval,
+        format_share(standing.realised),
+        step,
+        seeds,
+        minutes,
+        behind,
+        p,
+        standing.verdict,
+    ]

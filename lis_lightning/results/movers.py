@@ -1,4 +1,4 @@
-"""Which items gained most by training, and which lost: the gain of each item, followed from snapshot to snapshot."""
+"""Movers: the items whose contribution to AIS rose or fell most between two snapshots, with titles and images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lis_lightning.results.result import LISResult
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """How items are shown to people, in the order of R's rows.
+    """Titles and images of the items, in the order of R's rows.
 
     Attributes:
         ids: Item ids, [num_items].
-        titles: A name each; the id where none is known.
-        images: File of a picture each, None where there is none.
+        titles: Title of each item; its id if it has no title.
+        images: Image file of each item; None if it has none.
 
     Example:
         >>> table = pl.DataFrame({"item_id": [9, 7], "title": ["mug", "cup"]})
@@ -43,9 +43,9 @@ class Catalogue:
 
         Args:
             ids: Item ids in the order of R's rows, ``split.item_ids``.
-            table: One row an item, with the columns `item` and, where known, ``title`` and ``image`` (a path). Items
-                that it lacks go by their id; None: all of them do.
-            item: Its column of ids.
+            table: One row per item, with the columns `item` and optionally ``title`` and ``image`` (a path). Items
+                that are not in the table are shown by their id; with None, all items are.
+            item: Column of `table` that holds the ids.
 
         Raises:
             ItemError: If an id occurs twice, or ``image`` is no column of paths.
@@ -55,30 +55,28 @@ class Catalogue:
             return cls(ids, tuple(map(str, ids.tolist())), (None,) * len(ids))
         rows = read_table(table, what="catalogue")
         require_columns(rows, [item], "catalogue")
-        known, codes = id_codes(rows, item)
-        if known.size < rows.height:
-            twice = known[np.bincount(codes) > 1]
-            raise ItemError(f"The catalogue has {twice.size} ids more than once: {twice[:5].tolist()}. Keep one each.")
+        distinct, codes = id_codes(rows, item)
+        if distinct.size < rows.height:
+            repeated = distinct[np.bincount(codes) > 1]
+            raise ItemError(
+                f"The catalogue has {repeated.size} ids more than once: {repeated[:5].tolist()}. Keep one row each."
+            )
         if "image" in rows.columns and rows["image"].dtype not in (pl.String, pl.Null):
             raise ItemError(f"Column 'image' of the catalogue must hold paths, got {rows['image'].dtype}.")
-        row_of = dict(zip(known[codes].tolist(), range(rows.height), strict=True))
-        place = [row_of.get(one) for one in ids.tolist()]
-
-        def column(name: str) -> list[Any]:
-            values = rows[name].to_list() if name in rows.columns else [None] * rows.height
-            return [None if row is None else values[row] for row in place]
-
-        titles = (str(title or one) for title, one in zip(column("title"), ids.tolist(), strict=True))
-        return cls(ids, tuple(titles), tuple(path and Path(path) for path in column("image")))
+        row_of = dict(zip(distinct[codes].tolist(), rows.iter_rows(named=True), strict=True))
+        item_rows = [row_of.get(item_id, {}) for item_id in ids.tolist()]
+        titles = tuple(str(row.get("title") or item_id) for row, item_id in zip(item_rows, ids.tolist(), strict=True))
+        paths = [row.get("image") for row in item_rows]
+        return cls(ids, titles, tuple(path and Path(path) for path in paths))
 
     @staticmethod
     def beside(record: Path) -> Path:
-        """Return where the catalogue of a run lies: beside its record, named like it."""
+        """Return the path of a run's catalogue: in the folder of its record, with a matching name."""
         return record.with_name(record.stem.replace("record", "items", 1) + ".parquet")
 
     def write(self, path: Path) -> None:
-        """Write a parquet file that :meth:`read` takes."""
-        images = [None if image is None else str(image.absolute()) for image in self.images]
+        """Write a parquet file for :meth:`read`."""
+        images = [image and str(image.absolute()) for image in self.images]
         columns = {"item_id": self.ids, "title": self.titles, "image": pl.Series(images, dtype=pl.String)}
         pl.DataFrame(columns).write_parquet(path)
 
@@ -90,15 +88,16 @@ class Catalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class Mover:
-    """An item whose gain rose or fell.
+    """An item whose gain rose or fell between two snapshots.
 
     Attributes:
         item_id: Its id.
-        title: Its name.
-        image: File of its picture; None where there is none.
-        gain: What its test events add to AIS now, in AUC units.
-        change: By how much that rose since the first snapshot. The interval takes the two as independent, which they
-            are not: it is too wide rather than too narrow. It does not know that this item was picked among many.
+        title: Its title.
+        image: Its image file; None if it has none.
+        gain: Contribution of its test events to AIS in the later snapshot, in AUC units.
+        change: Change of that contribution since the earlier snapshot. The interval treats the two as independent; they
+            are positively correlated, so it is too wide rather than too narrow. It is not corrected for the selection
+            of this item among many.
     """
 
     item_id: Any
@@ -115,10 +114,10 @@ def movers(first: LISResult, last: LISResult, catalogue: Catalogue, *, num: int 
         first: The earlier snapshot.
         last: The later one, on the same split.
         catalogue: The items of the split.
-        num: How many of each at most.
+        num: Largest number of items that rose, and of items that fell.
 
     Returns:
-        Movers, those that rose first, each by how much; none where a result has no gains of items.
+        Items that rose, by falling change, then items that fell, by rising change; empty if a result has no item gains.
 
     Raises:
         ShapeError: If the results or the catalogue do not fit together.
@@ -139,14 +138,14 @@ def movers(first: LISResult, last: LISResult, catalogue: Catalogue, *, num: int 
 
 
 def _mover(row: int, first: LISResult, last: LISResult, catalogue: Catalogue) -> Mover:
-    error, before = float(last.item_errors[row]), float(first.item_errors[row])
-    gain = float(last.item_gains[row])
+    gain, gain_before = float(last.item_gains[row]), float(first.item_gains[row])
+    error, error_before = float(last.item_errors[row]), float(first.item_errors[row])
     return Mover(
-        item_id=catalogue.ids[row].item() if isinstance(catalogue.ids[row], np.generic) else catalogue.ids[row],
+        item_id=catalogue.ids[row : row + 1].tolist()[0],
         title=catalogue.titles[row],
         image=catalogue.images[row],
         gain=_estimate(gain, error),
-        change=_estimate(gain - float(first.item_gains[row]), math.hypot(error, before)),
+        change=_estimate(gain - gain_before, math.hypot(error, error_before)),
     )
 
 
@@ -155,13 +154,13 @@ def _estimate(value: float, se: float) -> Estimate:
 
 
 def concentration(gains: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return the smallest share of the items that make half of what is gained; 0.5 where all gain alike.
+    """Return the smallest share of the items that together make half of the total gain; 0.5 if all gain the same.
 
     Args:
-        gains: Of each item; those that lose count nothing.
+        gains: Gain of each item; losses count as 0.
 
     Returns:
-        A share in (0, 0.5]; NaN where nothing is gained.
+        A share in (0, 0.5]; NaN if no item gains.
 
     Example:
         >>> concentration([4.0, 1.0, 1.0, 1.0, 1.0])

@@ -20,29 +20,35 @@ from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstim
 from lis_lightning.results.snapshot import Snapshot
 
 
-def pack_one(result: Snapshot, known: set[str]) -> tuple[list[str], set[str]]:
-    """Return the payloads of one result and the ids of the ceilings written among them."""
+def pack_snapshot(result: Snapshot, written: set[str]) -> tuple[list[str], set[str]]:
+    """Return the payloads of a snapshot, and the ids of all ceilings that it refers to.
+
+    Args:
+        result: The snapshot.
+        written: Ids of the ceilings that earlier payloads hold; they are not repeated.
+    """
     ceilings: dict[str, dict[str, Any]] = {}
     payload = dumps({"kind": "result", "result": _packed(result, ceilings)})
     new = [
-        dumps({"kind": "ceilings", "id": key, "ceilings": limits})
-        for key, limits in ceilings.items()
-        if key not in known
+        dumps({"kind": "ceilings", "id": key, "ceilings": fields})
+        for key, fields in ceilings.items()
+        if key not in written
     ]
     return [*new, payload], set(ceilings)
 
 
 def _packed(result: LISResult, ceilings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a result and of those within it, with ids in place of ceilings, which are collected."""
-    limits = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
-    key = f"{zlib.crc32(json.dumps(limits).encode()):08x}"
-    ceilings[key] = limits
-    return {
-        **_shallow(result),
-        "ceilings": key,
-        "tasks": {name: _packed(other, ceilings) for name, other in result.tasks.items()},
-        "periods": [_packed(other, ceilings) for other in result.periods],
-    }
+    """Return the fields of a result and of those nested in it, with ids in place of ceilings.
+
+    The ceilings themselves are added to `ceilings`, by id. The id is a checksum of the contents, so that equal ceilings
+    are written once.
+    """
+    encoded = {name: _encode(ceiling) for name, ceiling in result.ceilings.items()}
+    key = f"{zlib.crc32(json.dumps(encoded).encode()):08x}"
+    ceilings[key] = encoded
+    tasks = {name: _packed(task, ceilings) for name, task in result.tasks.items()}
+    periods = [_packed(period, ceilings) for period in result.periods]
+    return {**_shallow(result), "ceilings": key, "tasks": tasks, "periods": periods}
 
 
 def snapshot_of(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) -> Snapshot:
@@ -72,12 +78,12 @@ def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) 
 
 
 def _shallow(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance, unlike `asdict` without copying what is in them."""
+    """Return the fields of a dataclass instance without copying their values, unlike `asdict`."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _encode(value: Any) -> Any:
-    """Turn results and what they hold into strict JSON: no NaN, no infinity, arrays as base64."""
+    """Return a value as strict JSON: NaN as null, infinities as text, arrays as base64."""
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.astype("<f4").tobytes()).decode()
     if isinstance(value, np.generic):

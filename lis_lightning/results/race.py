@@ -16,13 +16,13 @@ from lis_lightning.results.leaderboard import SIGNIFICANCE, Runs, Standing, rank
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Who goes on from a rung.
+    """The decision at one rung of a race.
 
     Attributes:
-        leader: The best so far; None where every run failed.
+        leader: The best recipe so far; None if every run failed.
         survivors: Recipes that continue, the best first.
-        dropped: Those that are behind the leader.
-        failed: Those without a single run that can go on.
+        dropped: Standings of the recipes that are significantly worse than the leader.
+        failed: Recipes all of whose runs failed.
     """
 
     leader: str | None
@@ -32,15 +32,16 @@ class Cut:
 
 
 def rung_steps(max_steps: int, every_n_steps: int, shares: Sequence[float]) -> list[int]:
-    """Return the optimizer steps after which recipes are compared, those at which there is a snapshot.
+    """Return the optimizer steps at which recipes are compared, each rounded to a step with a snapshot.
 
     Args:
-        max_steps: Of a whole run.
-        every_n_steps: Between snapshots.
-        shares: Of a whole run, each above 0 and below 1.
+        max_steps: Optimizer steps of a whole run.
+        every_n_steps: Optimizer steps between snapshots.
+        shares: The rungs as shares of a whole run, each above 0 and below 1.
 
     Raises:
-        ConfigError: If a share is out of range, runs have no last step, or there is no snapshot on the way.
+        ConfigError: If a share is out of range, `max_steps` or `every_n_steps` is below 1, or no rung comes before the
+            last step.
 
     Example:
         >>> rung_steps(200, 25, [0.1, 0.25, 0.5])
@@ -63,30 +64,32 @@ def rung_steps(max_steps: int, every_n_steps: int, shares: Sequence[float]) -> l
 
 
 def cut(runs: Mapping[str, Runs], num_rungs: int) -> Cut:
-    """Decide which recipes go on.
+    """Decide which recipes continue after a rung.
 
-    The chance that any recipe as good as the leader is dropped anywhere in a race is at most 5 %: each rung has its
-    share of that (Bonferroni), and in a rung all pairs are counted (Holm). What is told apart are the runs as they
-    stand: a recipe that starts slowly and would overtake later is lost.
+    The probability that a recipe as good as the leader is dropped anywhere in a race is at most 5 %: the level is
+    divided among the rungs (Bonferroni), and p-values are corrected for all pairs in a rung (Holm). The test compares
+    the runs at this step only, so a recipe that starts slowly and would overtake later may be dropped.
 
     Args:
-        runs: Of the recipes still in the race, with their snapshots up to the rung.
-        num_rungs: How often the race decides in all.
+        runs: Runs of the recipes still in the race, with their snapshots up to the rung.
+        num_rungs: Number of rungs of the race.
     """
     standings = rank_recipes(runs)
-    finished = [standing for standing in standings if standing.seeds]
-    dropped = [standing for standing in finished if standing.p < SIGNIFICANCE / num_rungs]
-    behind = {standing.recipe for standing in dropped}
-    return Cut(
-        leader=finished[0].recipe if finished else None,
-        survivors=[standing.recipe for standing in finished if standing.recipe not in behind],
-        dropped=dropped,
-        failed=[standing.recipe for standing in standings if not standing.seeds],
-    )
+    survivors: list[str] = []
+    dropped: list[Standing] = []
+    failed: list[str] = []
+    for standing in standings:
+        if not standing.seeds:
+            failed.append(standing.recipe)
+        elif standing.p < SIGNIFICANCE / num_rungs:
+            dropped.append(standing)
+        else:
+            survivors.append(standing.recipe)  # the leader always: its p is NaN
+    return Cut(leader=survivors[0] if survivors else None, survivors=survivors, dropped=dropped, failed=failed)
 
 
-def described(decision: Cut, step: int) -> str:
-    """Say in lines who goes on from a rung, and why others do not."""
+def describe_cut(decision: Cut, step: int) -> str:
+    """Return one line with the recipes that continue, and one for each that does not with the reason."""
     lines = [f"race, step {step}: {len(decision.survivors)} go on, {', '.join(decision.survivors) or 'none'}"]
     lines += [
         f"  dropped {standing.recipe}: AIS {standing.behind.value:.4f} behind {decision.leader} (p {standing.p:.1g})"

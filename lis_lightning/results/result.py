@@ -1,4 +1,4 @@
-"""What one scoring of a representation says: numbers, intervals, and what pairs it with other scorings."""
+"""The result of scoring a representation: estimates, intervals, and influence values for paired comparisons."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ NAN = math.nan
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """The Leakage Impact Score of one kind of preference data: the AUC gain its own future would bring.
+    """The Leakage Impact Score (LIS): the AUC gain that leaked preference data of one kind would bring.
 
     Attributes:
         value: LIS in AUC points (0.01 is one point of AUC), cross-fitted by user.
-        low: Lower end of the user-clustered 95 % interval. It takes the leaked vectors as given: the sampling of the
-            events that they are built from is not in it.
-        high: Upper end of it.
-        past: The same estimate less what the events of w2 add to the gain in w2; NaN where the data has no time.
+        low: Lower end of the user-clustered 95 % interval. The interval treats the leaked vectors as given: it does not
+            include the sampling of the events that they are built from.
+        high: Upper end of the interval.
+        past: The same estimate less what the events of w2 add to the gain in w2; NaN if the data has no timestamps.
         missing_positive: Share of the positive test events whose target has no out-of-fold vector.
-        missing_negative: The same share of the negative ones. Far apart, the two mean that absence itself is a label;
-            the estimate is corrected for it by a flag in both arms.
-        cross_fitted: Whether each user's events saw vectors built without that user; False where the owner of the data
-            says that it holds none of the scored events.
-        influence: Per-user sums of influence values, [num_users]; pairs the ceiling with an AIS.
-        past_influence: The same of `past`; empty where there is none.
+        missing_negative: The same share of the negative test events. If the two differ much, absence itself reveals the
+            label; a flag for absence in both arms corrects the estimate for that.
+        cross_fitted: Whether the vectors for each user's events were built without that user; False if the owner of the
+            data declares that it contains none of the scored events.
+        influence: Per-user sums of influence values, [num_users]; for paired comparisons with an AIS.
+        past_influence: The same for `past`; empty if there is no `past`.
 
     Example:
         >>> Ceiling(value=0.02, low=0.015, high=0.025).cross_fitted
@@ -53,7 +53,7 @@ class Ceiling:
 
     @property
     def future(self) -> Estimate:
-        """What the future adds: the ceiling less `past`, paired by user; NaN where there is no `past`."""
+        """The gain from future events: the ceiling minus `past`, paired by user; NaN if there is no `past`."""
         if self.influence.size != self.past_influence.size or not self.influence.size:
             return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
         return paired_difference(self.value, self.influence, self.past, self.past_influence)
@@ -61,7 +61,7 @@ class Ceiling:
 
 @dataclass(frozen=True, kw_only=True)
 class SliceEstimate(Estimate):
-    """The gain among some of the test events; NaN where they are too few, or of one class.
+    """AIS on a slice of the test events; NaN if they are too few, or of one class.
 
     Attributes:
         num_events: Test events in the slice.
@@ -102,37 +102,38 @@ class LISResult:
     """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
 
     All AUC gains are in AUC units (0.001 is a tenth of a point) on the events of w1, out of fold, and w2; on w2 alone
-    where windows roll. Intervals are 95 %, clustered by user: they hold the sampling of the users of both windows, not
-    that of the items.
+    where windows roll. Intervals are 95 %, clustered by user: they include the sampling of the users of both windows, but
+    not that of the items.
 
     Attributes:
         task: Name of the label that is scored.
-        ais: AUC gain of a ranker that gets this representation, over the same ranker without it.
-        ais_geometry: The gain of a ranker that only uses cosines between the target and the history.
+        ais: AUC gain of a ranker with this representation over the same ranker without it.
+        ais_geometry: AUC gain of a ranker that only uses cosines between the target and the history.
         auc_base: AUC of the ranker without the representation.
-        auc: AUC with it.
-        ais_weighted: The gain of the AUC in which a pair of events counts by the product of their weights (dwell time,
-            bid value); NaN where the split has no ``weight``. The ranker itself is fitted without weights.
+        auc: AUC of the ranker with the representation.
+        ais_weighted: Gain of the weighted AUC, in which a pair of events counts with the product of their weights
+            (dwell time, bid value); NaN if the split has no ``weight``. The ranker itself is fitted without weights.
         gauc_gain: Gain of the impression-weighted per-user AUC.
-        realised: ``ais`` as a share of the ceiling aligned to; NaN where the ceiling is below 4 standard errors, or
-            where it does not bind.
-        headroom: What leaking the preference data aligned to would still add to a ranker that has this representation.
-            Unlike the ceiling it binds: ``ais`` exceeds ``ais + headroom`` by noise at most.
+        realised: ``ais`` as a share of the ceiling of `aligned_to`; NaN if that ceiling is below 4 standard errors, or
+            does not bind.
+        headroom: AUC gain that leaking the preference data of `aligned_to` adds to a ranker that already has this
+            representation. Unlike the ceiling, ``ais + headroom`` bounds ``ais`` up to noise.
+        aligned_to: Name of the preference data that `realised` and `headroom` refer to.
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
-        slices: AIS among some of the test events, by the names of ``split.slices``; the ranker is one for all.
-        companions: Conventional curves of the same vectors.
+        slices: AIS on each slice of the test events, by the names of ``split.slices``; one ranker serves all slices.
+        companions: Conventional metrics of the same vectors.
         verdict: One word of :data:`lis_lightning.results.stopping.VERDICTS`.
-        message: The verdict in a sentence to act on.
-        placebo: Scores of representations that know nothing, where they were taken.
-        tasks: The results of the other labels, by name, where the split has several.
-        periods: The same representation on the later pairs of windows, oldest first, where windows are rolling; this
-            result is that of the first pair.
-        num_events: Test events that all of this rests on.
-        detectable: Smallest gain that so many events show, where ``ais`` or a ceiling is exactly 0: the ranker found no
-            use for the vectors. NaN elsewhere.
+        message: The verdict explained in a sentence, with what to do.
+        placebo: AIS of uninformative representations, if it was computed.
+        tasks: Results of the other labels by name, if the split has several.
+        periods: Results of the same representation on the later pairs of rolling windows, oldest first; this result
+            belongs to the first pair.
+        num_events: Number of test events.
+        detectable: Smallest gain that this number of events can detect, if ``ais`` or a ceiling is exactly 0 (the
+            ranker did not use the vectors); NaN otherwise.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
-            [num_users + NUM_GROUPS]; what pairs this result with others.
-        item_gains: What the test events of each item add to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
+            [num_users + NUM_GROUPS]; for paired comparisons with other results.
+        item_gains: Contribution of each item's test events to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
             in the results of `periods`.
         item_errors: Their standard errors over test users, [num_items].
 
@@ -186,14 +187,14 @@ class LISResult:
 
     @property
     def ceiling(self) -> Ceiling | None:
-        """The ceiling of the preference data that is aligned to, if it was computed."""
+        """The ceiling of the preference data named by `aligned_to`, if it was computed."""
         return self.ceilings.get(self.aligned_to)
 
     @property
     def aging(self) -> Estimate:
-        """AIS on the newest pair of windows less that on the oldest, paired by user; NaN unless windows are rolling.
+        """AIS on the newest pair of windows minus AIS on the oldest, paired by user; NaN unless windows are rolling.
 
-        Below 0, what the representation brings is wearing off.
+        A value below 0 means that the gain of the representation declines over time.
         """
         if not self.periods:
             return Estimate(value=NAN, se=NAN, low=NAN, high=NAN)
@@ -221,9 +222,9 @@ class LISResult:
         return paired_difference(self.ais, self.influence, other.ais, other.influence)
 
     def scalars(self) -> dict[str, float]:
-        """Return every number that is logged, by its key without the ``lis/`` in front.
+        """Return all logged numbers by key, without the prefix ``lis/``.
 
-        Slices that say something are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
+        Slices with an estimate are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
         other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0.
         """
         return self._own_scalars() | self._nested_scalars()
@@ -262,7 +263,7 @@ class LISResult:
 
 
 def _plain(value: Any) -> Any:
-    """Turn arrays and NumPy scalars into lists and Python numbers, all the way down."""
+    """Return a value with all arrays and NumPy scalars in it replaced by lists and Python numbers."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -292,37 +293,44 @@ def _table(result: LISResult) -> str:
 
 def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     """Return the rows of the table: name, value, interval, events."""
-
-    def row(name: str, value: float, low: float = NAN, high: float = NAN, events: str = "") -> tuple[str, ...]:
-        interval = "" if math.isnan(low) else format_bounds(low, high)
-        return name, format_gain(value), interval, events
-
-    def limit_row(name: str, limit: Ceiling) -> tuple[str, ...]:
-        return row(name if limit.cross_fitted else f"{name} (not cross-fitted)", limit.value, limit.low, limit.high)
-
-    rows: list[Any] = [
-        ("AUC of the base", f"{result.auc_base:.4f}", "", f"{result.num_events:,}" if result.num_events else ""),
+    num_events = f"{result.num_events:,}" if result.num_events else ""
+    rows = [
+        ("AUC of the base", f"{result.auc_base:.4f}", "", num_events),
         ("AUC with the representation", f"{result.auc:.4f}", "", ""),
-        row("AIS", result.ais, result.ais_low, result.ais_high),
-        row("AIS, geometry only", result.ais_geometry),
+        _row("AIS", result.ais, result.ais_low, result.ais_high),
+        _row("AIS, geometry only", result.ais_geometry),
     ]
     if not math.isnan(result.ais_weighted):
-        rows.append(row("AIS, weighted", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
-    rows.append(row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
+        rows.append(_row("AIS, weighted", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high))
+    rows.append(_row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
     for name, part in result.slices.items():
-        rows.append(row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
-    rows += [limit_row(f"ceiling, {name}", limit) for name, limit in result.ceilings.items()]
+        rows.append(_row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
+    rows += [_ceiling_row(f"ceiling, {name}", ceiling) for name, ceiling in result.ceilings.items()]
     unbounded = math.isnan(result.realised_low)
     bounds = "" if unbounded else format_bounds(result.realised_low, result.realised_high, percent=True)
     rows.append((f"realised of {result.aligned_to}", format_share(result.realised), bounds, ""))
-    rows.append(row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
-    for name, one in result.tasks.items():
-        rows.append(row(f"[{name}] AIS", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
-        rows += [limit_row(f"[{name}] ceiling, {kind}", limit) for kind, limit in one.ceilings.items()]
-    for number, one in enumerate(result.periods, start=1):
-        rows.append(row(f"AIS, {number} later", one.ais, one.ais_low, one.ais_high, f"{one.num_events:,}"))
-        if one.ceiling is not None:
-            rows.append(limit_row(f"ceiling of {one.aligned_to}, {number} later", one.ceiling))
+    rows.append(_row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
+    for name, task in result.tasks.items():
+        rows.append(_ais_row(f"[{name}] AIS", task))
+        rows += [_ceiling_row(f"[{name}] ceiling, {kind}", ceiling) for kind, ceiling in task.ceilings.items()]
+    for number, period in enumerate(result.periods, start=1):
+        rows.append(_ais_row(f"AIS, {number} later", period))
+        if period.ceiling is not None:
+            rows.append(_ceiling_row(f"ceiling of {period.aligned_to}, {number} later", period.ceiling))
     if result.periods:
-        rows.append(row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
+        rows.append(_row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
     return rows
+
+
+def _row(name: str, value: float, low: float = NAN, high: float = NAN, events: str = "") -> tuple[str, str, str, str]:
+    interval = "" if math.isnan(low) else format_bounds(low, high)
+    return name, format_gain(value), interval, events
+
+
+def _ais_row(name: str, result: LISResult) -> tuple[str, str, str, str]:
+    return _row(name, result.ais, result.ais_low, result.ais_high, f"{result.num_events:,}")
+
+
+def _ceiling_row(name: str, ceiling: Ceiling) -> tuple[str, str, str, str]:
+    suffix = "" if ceiling.cross_fitted else " (not cross-fitted)"
+    return _row(name + suffix, ceiling.value, ceiling.low, ceiling.high)

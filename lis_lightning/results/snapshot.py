@@ -1,4 +1,4 @@
-"""A snapshot of a run: the result of one evaluation during training, and its place in the run."""
+"""A snapshot of a run: the result of one evaluation during training, with its step and its gain over earlier ones."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot(LISResult):
-    """One evaluation of a model in training. Field names are the logged keys without ``lis/``.
+    """The result of one evaluation during training. Field names are the logged keys without ``lis/``.
 
-    A result says what one representation scores; a snapshot adds what only the run knows. Its `verdict` and `message`
-    are those of the run up to this step.
+    It adds to a :class:`LISResult` what depends on the run; `verdict` and `message` are those of the run up to this
+    step.
 
     Attributes:
         step: Optimizer step.
-        gain_z: Paired z of this snapshot against the best one before it; NaN for the first.
-        encode_seconds: Seconds spent encoding the items; NaN where unknown.
-        score_seconds: Seconds spent scoring them; NaN where unknown.
+        gain_z: Paired z statistic of this snapshot against the best one before it; NaN for the first.
+        encode_seconds: Seconds spent on encoding the items; NaN if unknown.
+        score_seconds: Seconds spent on scoring them; NaN if unknown.
         tasks: Snapshots of the other labels, by name.
 
     Example:
@@ -44,24 +44,24 @@ class Snapshot(LISResult):
 
     @classmethod
     def of(cls, result: LISResult, *, step: int, encode_seconds: float = NAN, score_seconds: float = NAN) -> Self:
-        """Return a result as a snapshot of a run, not yet judged beside the others.
+        """Return a result as a snapshot of a run, without the verdict of the run.
 
         Args:
             result: The score of the representation.
-            step: Optimizer step it was taken at.
-            encode_seconds: Seconds spent encoding.
-            score_seconds: Seconds spent scoring.
+            step: Optimizer step of the evaluation.
+            encode_seconds: Seconds spent on encoding.
+            score_seconds: Seconds spent on scoring.
         """
         fields = {spec.name: getattr(result, spec.name) for spec in dataclasses.fields(LISResult)}
         fields["tasks"] = {name: cls.of(task, step=step) for name, task in result.tasks.items()}
         return cls(**fields, step=step, encode_seconds=encode_seconds, score_seconds=score_seconds)
 
     def judged(self, judgement: Judgement, tasks: Mapping[str, Snapshot]) -> Self:
-        """Return the snapshot with what the run says up to it.
+        """Return the snapshot with the verdict of the run up to it.
 
         Args:
-            judgement: Of the run up to this snapshot.
-            tasks: The snapshots of the other labels, judged.
+            judgement: Judgement of the run up to this snapshot.
+            tasks: Judged snapshots of the other labels, by name.
         """
         return dataclasses.replace(
             self, verdict=judgement.verdict, message=judgement.message, gain_z=judgement.gain_z, tasks=tasks

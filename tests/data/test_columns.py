@@ -59,10 +59,10 @@ def of(values, log):
 
 
 WEIGHTS = {
-    "negative": ([3.0, -2.5], r"'w' must hold non-negative numbers, got 1 .*first in row 1 \(-2.5\)"),
-    "nan": ([float("nan")], r"got 1 that are missing, negative or not finite, the first in row 0 \(nan\)"),
+    "negative": ([3.0, -2.5], r"'w' must hold finite non-negative numbers, got 1 .*first in row 1 \(-2.5\)"),
+    "nan": ([float("nan")], r"got 1 values that are not, the first in row 0 \(nan\)"),
     "infinite": ([1.0, 1.0, float("inf")], r"first in row 2 \(inf\)"),
-    "missing": ([None, None], r"got 2 that are missing.*row 0 \(None\).*fill_null\(1.0\)"),
+    "missing": ([None, None], r"got 2 values that are not.*row 0 \(None\).*fill_null\(1.0\)"),
 }
 
 

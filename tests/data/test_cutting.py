@@ -74,13 +74,13 @@ def test_tasks_differ_in_hash_and_prior(several):
 
 def test_alignment_has_the_label_of_each_task(several, rich):
     assert several.alignment.columns == ["user", "item", "time", "label", "like", "buy"]
-    told = several.alignment.join(
+    labelled = several.alignment.join(
         rich, left_on=["user", "item", "time"], right_on=["user_id", "item_id", "timestamp"], suffix="_log"
     )
-    assert told.height >= several.alignment.height
-    assert (told["like"] == (told["stars"] >= 4)).all()
-    assert (told["buy"] == told["buy_log"]).all()
-    assert (told["label"] == told["label_log"]).all()
+    assert labelled.height >= several.alignment.height
+    assert (labelled["like"] == (labelled["stars"] >= 4)).all()
+    assert (labelled["buy"] == labelled["buy_log"]).all()
+    assert (labelled["label"] == labelled["label_log"]).all()
 
 
 def test_one_column_twice_needs_names(rich):
@@ -99,8 +99,8 @@ def test_each_task_may_have_its_own_base_logit(rich):
 def test_weights_follow_their_events(rich):
     split = PreferenceSplit.from_log(rich, weight="dwell", max_events=1500)
     rows = {"user_id": split.user_ids[split.events.user], "item_id": split.item_ids[split.events.item]}
-    told = pl.DataFrame(rows | {"dwell": split.events.weight})
-    assert told.join(rich, on=["user_id", "item_id", "dwell"], how="semi").height == told.height
+    weighted = pl.DataFrame(rows | {"dwell": split.events.weight})
+    assert weighted.join(rich, on=["user_id", "item_id", "dwell"], how="semi").height == weighted.height
     assert PreferenceSplit.from_log(rich).events.weight is None
 
 
@@ -206,13 +206,13 @@ def test_a_period_is_scored_without_what_comes_after_it(rolling, rich):
     assert other.periods[1].hash != rolling.periods[1].hash
     assert (other.history_label != rolling.history_label).any()
     latents = np.random.default_rng(0).standard_normal((rolling.num_items, 4))
-    told, later = [], []
+    scores, later = [], []
     for split in (rolling, other):
         _cache._alive.clear()  # one base would serve both, since their content is the same
         result = split.score(latents, ceilings=["pairs"], placebo=False, cache_dir="off")
-        told.append((result.ais, result.auc_base, result.ceilings["pairs"].value))
+        scores.append((result.ais, result.auc_base, result.ceilings["pairs"].value))
         later.append(result.periods[0].auc_base)
-    assert told[0] == told[1]
+    assert scores[0] == scores[1]
     assert later[0] != later[1]
 
 

@@ -61,7 +61,7 @@ def test_the_head_is_the_fewest_items_that_make_four_fifths_of_the_past(sliced):
     np.testing.assert_array_equal(sliced.slices["head items"], counts[events.item] >= threshold)
 
 
-def told(split, table, column):
+def column_values(split, table, column):
     """The column's value for each scored event, found by user, item and time."""
     rows = np.flatnonzero((split.log.user < split.num_users) & (split.log.window > 0))
     keys = pl.DataFrame(
@@ -75,14 +75,14 @@ def told(split, table, column):
 
 
 def test_columns_are_sliced_by_value(sliced, skewed):
-    values = told(sliced, skewed, "surface")
+    values = column_values(sliced, skewed, "surface")
     np.testing.assert_array_equal(sliced.slices["surface=home"], values == "home")
     np.testing.assert_array_equal(sliced.slices["surface=search"], values == "search")
     assert "surface=(other)" not in sliced.slices
 
 
 def test_twelve_most_frequent_values_of_the_test_window_and_the_others(sliced, skewed):
-    values = told(sliced, skewed, "many")
+    values = column_values(sliced, skewed, "many")
     names = [name for name in sliced.slices if name.startswith("many=")]
     assert len(names) == 13
     assert names[-1] == "many=(other)"

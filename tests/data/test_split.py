@@ -183,7 +183,12 @@ BAD = {
     "only positives": ({"label": [1] * 6000}, {}, LogError, "All 6000 labels are positive.*Set `negatives`"),
     "null user": ({"user_id": [None] + [1] * 5999}, {}, LogError, "'user_id' has 1 missing ids, the first in row 0"),
     "float item": ({"item_id": [1.5] * 6000}, {}, LogError, "'item_id' must hold integer or string ids, got Float64"),
-    "logit": ({"b": [float("inf")] + [0.0] * 5999}, {"base_logit": "b"}, LogError, "1 missing or non-finite logits"),
+    "logit": (
+        {"b": [float("inf")] + [0.0] * 5999},
+        {"base_logit": "b"},
+        LogError,
+        "must hold finite numbers, got 1 values",
+    ),
     "negatives": ({}, {"negatives": 2}, ConfigError, "this log has .* real negatives"),
     "windows": ({}, {"windows": (0.5, 0.6, 0.1)}, ConfigError, r"sum to 1 in `windows`, got \(0.5, 0.6, 0.1\)"),
     "history": ({}, {"history": 0}, ConfigError, "`history` to be an integer of at least 1, got 0"),

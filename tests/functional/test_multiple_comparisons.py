@@ -1,21 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from scipy.stats import ttest_rel
 
-from lis_lightning.functional.intervals import Estimate
-from lis_lightning.functional.multiple_comparisons import Comparison, compare_all_pairs, ranking_in_words
-
-NOTHING = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
-
-
-def comparisons(order, significant):
-    return [
-        Comparison(better=better, worse=worse, difference=NOTHING, significant=better + worse in significant)
-        for better, worse in itertools.combinations(order, 2)
-    ]
+from lis_lightning.functional.multiple_comparisons import compare_all_pairs
 
 
 def test_two_gains_are_compared_as_a_paired_t_test_does():
@@ -52,19 +40,5 @@ def test_the_order_of_the_names_changes_nothing(names):
     assert [pair.better for pair in compare_all_pairs(gains)] == ["d", "d", "d", "c", "c", "b"]
 
 
-@pytest.mark.parametrize(
-    ("significant", "expected"),
-    [
-        ({"ab", "ac", "bc"}, "a > b > c"),
-        (set(), "a ~ b ~ c: these cannot be told apart"),
-        ({"ac", "bc"}, "a ~ b > c; ~: cannot be told apart"),
-        ({"ac"}, "a ~ b ~ c; a is above c; ~: cannot be told apart"),
-    ],
-)
-def test_the_ranking_in_words(significant, expected):
-    assert ranking_in_words(comparisons("abc", significant)) == expected
-
-
-def test_nothing_to_rank_has_no_words():
+def test_a_single_gain_has_nothing_to_compare():
     assert compare_all_pairs({"a": (0.1, np.zeros(3))}) == ()
-    assert ranking_in_words(()) == ""

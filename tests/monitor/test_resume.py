@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import Callback
 from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
-from lis_lightning.results.record import Record, unpack
+from lis_lightning.results.record import Record
+from lis_lightning.results.record_contents import unpack
 from lis_lightning.results.stopping import StopRule, gains_over_best, judge
 from tests._helpers import small_run
 

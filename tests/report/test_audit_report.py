@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.errors import ConfigError
+from lis_lightning.functional.intervals import Estimate
+from lis_lightning.functional.multiple_comparisons import Comparison
 from lis_lightning.report.audit_page import write_audit
-from lis_lightning.report.audit_report import render, write_numbers
+from lis_lightning.report.audit_report import ranking_in_words, render, write_numbers
 from lis_lightning.scoring.auditing import audit
 
 
@@ -64,3 +67,28 @@ def test_without_plotly_the_page_says_what_to_install(found, tmp_path, monkeypat
     with pytest.raises(ConfigError, match=r"needs plotly: pip install 'lis-lightning\[report\]'"):
         write_audit(found, tmp_path / "audit.html", title="")
     assert not list(tmp_path.iterdir())
+
+
+def comparisons(order, significant):
+    no_difference = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
+    return [
+        Comparison(better=better, worse=worse, difference=no_difference, significant=better + worse in significant)
+        for better, worse in itertools.combinations(order, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("significant", "expected"),
+    [
+        ({"ab", "ac", "bc"}, "a > b > c"),
+        (set(), "a ~ b ~ c: these cannot be told apart"),
+        ({"ac", "bc"}, "a ~ b > c; ~: cannot be told apart"),
+        ({"ac"}, "a ~ b ~ c; a is above c; ~: cannot be told apart"),
+    ],
+)
+def test_the_ranking_in_words(significant, expected):
+    assert ranking_in_words(comparisons("abc", significant)) == expected
+
+
+def test_no_comparisons_have_no_ranking():
+    assert ranking_in_words(()) == ""

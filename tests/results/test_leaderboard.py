@@ -26,16 +26,16 @@ def test_places_are_ranked_and_paired():
         "a": Runs(best=[result(0.020)], seconds=3.0),
         "broken": Runs(best=[], failed=2),
     }
-    places = rank_recipes(runs)
-    assert [place.recipe for place in places] == ["a", "b", "broken"]
-    assert math.isnan(places[0].p)
-    assert math.isnan(places[0].behind.value)
+    standings = rank_recipes(runs)
+    assert [standing.recipe for standing in standings] == ["a", "b", "broken"]
+    assert math.isnan(standings[0].p)
+    assert math.isnan(standings[0].behind.value)
     paired = runs["a"].best[0].compare(runs["b"].best[0])
-    assert places[1].behind.value == pytest.approx(paired.value)
-    assert places[1].behind.se == pytest.approx(paired.se)
-    assert places[1].p == pytest.approx(2 * norm.sf(paired.z))
-    assert (places[2].verdict, places[2].failed, places[2].tied) == ("failed", 2, False)
-    assert conclusion(places) == "a leads with AIS +0.0200, clearly before all others."
+    assert standings[1].behind.value == pytest.approx(paired.value)
+    assert standings[1].behind.se == pytest.approx(paired.se)
+    assert standings[1].p == pytest.approx(2 * norm.sf(paired.z))
+    assert (standings[2].verdict, standings[2].failed, standings[2].tied) == ("failed", 2, False)
+    assert conclusion(standings) == "a leads with AIS +0.0200, clearly before all others."
 
 
 def test_equals_cannot_be_told_apart_and_seeds_widen():
@@ -45,21 +45,21 @@ def test_equals_cannot_be_told_apart_and_seeds_widen():
         for name in ("a", "b", "c")
     }
     runs["far"] = Runs(best=[result(0.001), result(0.0012)])
-    places = rank_recipes(runs)
-    assert [place.tied for place in places[1:]] == [True, True, False]
-    assert conclusion(places).endswith("cannot be told apart; the others are behind.")
-    assert conclusion(places[:3]).endswith("cannot be told apart.")
-    gains = [one.ais for one in runs["a"].best]
-    mean_influence = np.mean([one.influence for one in runs["a"].best], axis=0)
+    standings = rank_recipes(runs)
+    assert [standing.tied for standing in standings[1:]] == [True, True, False]
+    assert conclusion(standings).endswith("cannot be told apart; the others are behind.")
+    assert conclusion(standings[:3]).endswith("cannot be told apart.")
+    gains = [snapshot.ais for snapshot in runs["a"].best]
+    mean_influence = np.mean([snapshot.influence for snapshot in runs["a"].best], axis=0)
     expected = np.sqrt(200 / 199 * mean_influence @ mean_influence + np.var(gains, ddof=1) / 3)
-    assert next(place for place in places if place.recipe == "a").ais.se == pytest.approx(expected)
+    assert next(standing for standing in standings if standing.recipe == "a").ais.se == pytest.approx(expected)
 
 
 def test_correction_counts_every_pair():
     runs = {str(i): Runs(best=[result(0.02 - 0.0001 * i, noise=1.0, seed=i)]) for i in range(5)}
-    places = rank_recipes(runs)
-    raw = sorted(2 * norm.sf(abs(place.behind.z)) for place in places[1:])
-    assert min(place.p for place in places[1:]) == pytest.approx(min(1.0, 10 * raw[0]))
+    standings = rank_recipes(runs)
+    raw = sorted(2 * norm.sf(abs(standing.behind.z)) for standing in standings[1:])
+    assert min(standing.p for standing in standings[1:]) == pytest.approx(min(1.0, 10 * raw[0]))
 
 
 def test_false_alarms_are_rare_among_equals():
@@ -69,10 +69,10 @@ def test_false_alarms_are_rare_among_equals():
         runs = {}
         for name in "abcde":
             influence = rng.standard_normal(100) * 1e-3
-            one = result(0.0)
+            template = result(0.0)
             shown = influence.sum()  # what such users would show
-            runs[name] = Runs(best=[Snapshot(**{**vars(one), "ais": shown, "influence": influence})])
-        alarms += any(place.p < 0.05 for place in rank_recipes(runs)[1:])
+            runs[name] = Runs(best=[Snapshot(**{**vars(template), "ais": shown, "influence": influence})])
+        alarms += any(standing.p < 0.05 for standing in rank_recipes(runs)[1:])
     assert alarms <= 0.08 * 300
 
 

@@ -39,13 +39,13 @@ def test_an_item_without_test_events_gains_nothing(split, latents):
 
 
 def test_movers_rose_most_first_then_fell_most():
-    found = movers(result([1, 1, 1, 1]), result([1, 3, 0, 2]), CATALOGUE)
-    assert [one.item_id for one in found] == [11, 13, 12]
-    assert [one.title for one in found] == ["11", "13", "c"]
-    assert [one.change.value for one in found] == [2, 1, -1]
-    assert [one.gain.value for one in found] == [3, 2, 0]
-    assert found[0].change.se == pytest.approx(0.3 * np.sqrt(2))
-    assert found[0].gain.low == pytest.approx(3 - 1.96 * 0.3, abs=1e-4)
+    changed = movers(result([1, 1, 1, 1]), result([1, 3, 0, 2]), CATALOGUE)
+    assert [mover.item_id for mover in changed] == [11, 13, 12]
+    assert [mover.title for mover in changed] == ["11", "13", "c"]
+    assert [mover.change.value for mover in changed] == [2, 1, -1]
+    assert [mover.gain.value for mover in changed] == [3, 2, 0]
+    assert changed[0].change.se == pytest.approx(0.3 * np.sqrt(2))
+    assert changed[0].gain.low == pytest.approx(3 - 1.96 * 0.3, abs=1e-4)
 
 
 def test_no_more_movers_than_asked_for():

@@ -9,7 +9,7 @@ from lis_lightning.cli.race_sweeper import RaceConf
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.jobs import Job, jobs_in
 from lis_lightning.results.leaderboard import Runs
-from lis_lightning.results.race import cut, described, rung_steps
+from lis_lightning.results.race import cut, describe_cut, rung_steps
 from lis_lightning.results.record import Record
 from lis_lightning.results.snapshot import Snapshot
 
@@ -37,7 +37,7 @@ def race(truths, rng):
         reached = 1 - 0.5 ** (step / 25)
         runs = {name: Runs(best=[draw(truths[name] * reached, users, rng)]) for name in going}
         decision = cut(runs, len(RUNGS))
-        going, dropped = list(decision.survivors), [*dropped, *(place.recipe for place in decision.dropped)]
+        going, dropped = list(decision.survivors), [*dropped, *(standing.recipe for standing in decision.dropped)]
     spent += (MAX_STEPS - before) * len(going)
     return dropped, spent, max(going, key=lambda name: whole[name].ais), max(truths, key=lambda name: whole[name].ais)
 
@@ -61,11 +61,11 @@ def test_the_decision_names_who_goes_on_and_why_others_do_not():
     decision = cut({**runs, "broken": Runs(best=[], failed=1)}, 3)
     assert set(decision.survivors) == {"a", "b"}
     assert decision.leader == decision.survivors[0]
-    assert [place.recipe for place in decision.dropped] == ["c"]
+    assert [standing.recipe for standing in decision.dropped] == ["c"]
     assert decision.failed == ["broken"]
-    told = described(decision, 50)
-    assert told.startswith(f"race, step 50: 2 go on, {', '.join(decision.survivors)}\n  dropped c: AIS 0.03")
-    assert told.endswith("dropped broken: failed")
+    lines = describe_cut(decision, 50)
+    assert lines.startswith(f"race, step 50: 2 go on, {', '.join(decision.survivors)}\n  dropped c: AIS 0.03")
+    assert lines.endswith("dropped broken: failed")
 
 
 def test_more_rungs_ask_for_more_evidence():
@@ -82,7 +82,7 @@ def test_more_rungs_ask_for_more_evidence():
 def test_where_all_fail_nobody_goes_on():
     decision = cut({"a": Runs(best=[], failed=1)}, 1)
     assert (decision.leader, decision.survivors) == (None, [])
-    assert described(decision, 4) == "race, step 4: 0 go on, none\n  dropped a: failed"
+    assert describe_cut(decision, 4) == "race, step 4: 0 go on, none\n  dropped a: failed"
 
 
 def test_rungs_fall_on_snapshots():
@@ -109,7 +109,9 @@ STEPS = ["trainer.max_steps=12", "logger=csv", "data.num_users=300", "data.num_e
 
 
 def curves(folder):
-    return {job.recipe: [one.ais for one in Record.read(place / job.record)[1]] for place, job in jobs_in(folder)}
+    return {
+        job.recipe: [snapshot.ais for snapshot in Record.read(path / job.record)[1]] for path, job in jobs_in(folder)
+    }
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from hypothesis import given, strategies as st
 
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate
-from lis_lightning.results.record import Record, as_recorded, pack, unpack
+from lis_lightning.results.record import Record
+from lis_lightning.results.record_contents import as_recorded, pack, unpack
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
 
@@ -52,19 +53,19 @@ def lines_of(path):
     return path.read_bytes().decode().splitlines()
 
 
-def same(one, other):
+def same(first, second):
     """Whether two results hold the same bits; NaN equals NaN, -0.0 does not equal 0.0."""
-    if dataclasses.is_dataclass(one):
-        return type(one) is type(other) and all(
-            same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one)
+    if dataclasses.is_dataclass(first):
+        return type(first) is type(second) and all(
+            same(getattr(first, field.name), getattr(second, field.name)) for field in dataclasses.fields(first)
         )
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    if isinstance(one, tuple):
-        return len(one) == len(other) and all(same(*both) for both in zip(one, other, strict=True))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return repr(one) == repr(other)
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and first.tobytes() == second.tobytes()
+    if isinstance(first, tuple):
+        return len(first) == len(second) and all(same(*both) for both in zip(first, second, strict=True))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    return repr(first) == repr(second)
 
 
 def test_round_trip_is_exact(record, path):
@@ -282,7 +283,7 @@ def test_what_is_no_record_is_refused(tmp_path, content):
 
 
 def test_a_later_format_is_refused(record, path, monkeypatch):
-    monkeypatch.setattr("lis_lightning.results.record.FORMAT", 3)
+    monkeypatch.setattr("lis_lightning.results.record_contents.FORMAT", 3)
     with pytest.raises(RecordError, match="has record format 2, this version reads 3"):
         Record.read(path)
 

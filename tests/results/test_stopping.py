@@ -10,7 +10,7 @@ import pytest
 
 from lis_lightning.errors import ConfigError, ShapeError
 from lis_lightning.functional.intervals import cluster_interval
-from lis_lightning.results.record import unpack
+from lis_lightning.results.record_contents import unpack
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import VERDICTS, StopRule, gains_over_best, judge

@@ -19,7 +19,7 @@ import torch
 
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
-from lis_lightning.results.record import pack
+from lis_lightning.results.record_contents import pack
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import judge
 

@@ -56,7 +56,7 @@ BAD_TABLES = {
     "null item": ({"item_a": [1, None, 2]}, LogError, "'item_a' has 1 missing ids, the first in row 1"),
     "float item": ({"item_b": [0.5, 1.5, 2.0]}, LogError, "'item_b' must hold integer or string ids, got Float64"),
     "null user": ({"user": ["x", None, "y"]}, LogError, "'user' has 1 missing ids"),
-    "negative": ({"w": [1.0, -2.0, 1.0]}, LogError, r"'w' must hold non-negative.*1 that are.*row 1 \(-2.0\)"),
+    "negative": ({"w": [1.0, -2.0, 1.0]}, LogError, r"'w' must hold finite non-negative.*1 values.*row 1 \(-2.0\)"),
     "no weight": ({"w": [0.0, 0.0, 0.0]}, LogError, "All 3 weights in column 'w' of the pair table are 0"),
     "text weight": ({"w": ["a", "b", "c"]}, LogError, "'w' must hold numbers, got String"),
     "null time": ({"t": [None, 1.0, 2.0]}, LogError, "'t' has 1 missing or non-finite timestamps"),
