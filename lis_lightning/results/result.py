@@ -102,8 +102,8 @@ class LISResult:
     """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
 
     All AUC gains are in AUC units (0.001 is a tenth of a point) on the events of w1, out of fold, and w2; on w2 alone
-    where windows roll. Intervals are 95 %, clustered by user: they include the sampling of the users of both windows, but
-    not that of the items.
+    where windows roll. Intervals are 95 %, clustered by user: they include the sampling of the users of both windows,
+    but not that of the items.
 
     Attributes:
         task: Name of the label that is scored.
