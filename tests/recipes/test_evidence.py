@@ -23,6 +23,8 @@ SCRIPTS = (
     "curves",
     "training",
     "readers",
+    "constructed",
+    "trees",
     "gold",
     "worlds",
     "arithmetic",
@@ -77,11 +79,11 @@ def test_a_study_goes_on_where_it_was_killed_and_repeats_itself(scripts, tmp_pat
 def test_gold_pays_for_content_and_not_for_the_same_rows_traded(scripts):
     world = scripts["worlds"].study("strong content", 0, {"num_users": 400, "num_items": 60, "num_events": 16_000})
     assert not set(world.scored.user_ids) & set(world.gold.user_ids)
-    gold = scripts["curves"].Gold(world)
-    content, placebo = (np.array(gold([world.content], placebo=traded))[0, :, 0] for traded in (False, True))
+    gold, content_latents = scripts["curves"].Gold(world), world.truth.content_latents
+    content, placebo = (np.array(gold([content_latents], placebo=traded))[0, :, 0] for traded in (False, True))
     assert (content > placebo + 0.01).all()
     known = dict(gold.known)
-    assert gold([world.content.copy()]) == gold([world.content])
+    assert gold([content_latents.copy()]) == gold([content_latents])
     assert gold.known.keys() == known.keys()
 
 
@@ -89,7 +91,7 @@ def test_a_choice_of_worlds_and_recipes_measures_each_run_once(scripts):
     evidence = scripts["evidence"]
     small = evidence.plan("small")
     runs = [(job.kind, job.seed, recipe) for job in small for recipe in job.recipes]
-    assert len(set(runs)) == len(runs) == 30
+    assert len(set(runs)) == len(runs) == 33
     assert evidence.chosen(small, ["default"], ["infonce", "bpr"]) == [evidence.Job("default", 0, ("infonce", "bpr"))]
     assert {job.kind for job in evidence.chosen(small, ["drift", "default"], None)} == {"drift", "default"}
 
@@ -152,14 +154,12 @@ def test_regret_is_a_share_of_the_range(arithmetic):
 
 def test_fair_regret_forgives_luck_and_no_more(arithmetic):
     rng = np.random.default_rng(0)
-    fits = 0.1 * np.array([0.0, 1, 1, 1, 1, 1, 1, 1]) + 0.01 * rng.standard_normal((6, 8))
-    plain, fair = (
-        np.mean([f(x, at) for at in range(1, 8)])
-        for f, x in ((arithmetic.regret, fits.mean(0)), (arithmetic.fair_regret, fits))
-    )
+    worlds = 0.1 * np.array([0.0, 1, 1, 1, 1, 1, 1, 1]) + 0.01 * rng.standard_normal((20, 6, 8))
+    plain = np.mean([arithmetic.regret(fits.mean(0), at) for fits in worlds for at in range(1, 8)])
+    fair = np.mean([arithmetic.fair_regret(fits, at) for fits in worlds for at in range(1, 8)])
     assert abs(fair) < plain / 2
-    assert arithmetic.fair_regret(fits, 0) == pytest.approx(1, abs=0.1)
-    assert np.isnan(arithmetic.fair_regret(fits, None))
+    assert arithmetic.fair_regret(worlds[0], 0) == pytest.approx(1, abs=0.1)
+    assert np.isnan(arithmetic.fair_regret(worlds[0], None))
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
@@ -337,9 +337,72 @@ def test_what_sensitivity_has_measured_stays(scripts, tmp_path, monkeypatch):
     assert mean["AIS"] == pytest.approx(np.mean(curves, axis=0)[-1])
 
 
-def test_kinds_of_ranker_are_compared_with_each_other_and_one_with_the_rest(arithmetic):
-    din, dcn = np.array([[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.5]]), np.array([[0.4, 0.3, 0.2, 0.1]] * 2)
-    fits = np.stack([din[0], dcn[0], din[1], dcn[1]])
-    assert arithmetic.halves_agree(fits) == pytest.approx(stats.spearmanr(din.mean(0), dcn.mean(0))[0])
-    rest = (dcn[0] + din[1] + dcn[1]) / 3
-    assert arithmetic.one_agrees(fits) == pytest.approx(stats.spearmanr(din[0], rest)[0])
+def test_a_curve_agrees_with_gold_where_gold_can_tell_snapshots_apart(arithmetic):
+    rng = np.random.default_rng(0)
+    truth = np.linspace(0, 0.02, 8)
+    fits = truth + 0.0005 * rng.standard_normal((50, 8))
+    assert arithmetic.fit_noise(fits) == pytest.approx(0.0005 / np.sqrt(50), rel=0.15)
+    assert arithmetic.decidable(truth, fits) == (1.0, 28)
+    assert arithmetic.decidable(-truth, fits) == (0.0, 28)
+    flat = 0.0005 * rng.standard_normal((50, 8))
+    assert arithmetic.decidable(truth, flat)[1] < 3
+    assert arithmetic.one_agrees(fits) == pytest.approx(stats.spearmanr(fits[0], fits[1:].mean(0))[0])
+
+
+def test_a_perfect_curve_agrees_as_far_as_gold_is_exact(arithmetic):
+    truth = np.linspace(0, 0.02, 10)
+    assert arithmetic.perfect_agrees(truth, 1e-6) == pytest.approx(1)
+    assert 0.5 < arithmetic.perfect_agrees(truth, 0.005) < 0.95
+    assert abs(arithmetic.perfect_agrees(np.zeros(10), 0.005)) < 0.1
+
+
+def test_gold_takes_the_expected_auc_where_the_chance_of_a_click_is_known(scripts):
+    world = scripts["worlds"].study("default", 0, TINY)
+    ranker = scripts["trees"].BoostedTrees(world)
+    chance = world.chance[~world.gold.events.train]
+    labels = (np.random.default_rng(0).random((400, chance.size)) < chance).astype(int)
+    logits = np.random.default_rng(1).standard_normal(chance.size) + 2 * chance
+    drawn = [ranker_auc(logits, one) for one in labels]
+    assert ranker.auc(logits) == pytest.approx(np.mean(drawn), abs=3 * np.std(drawn) / 20)
+
+
+def ranker_auc(logits, labels):
+    from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score(labels, logits)
+
+
+def test_trees_know_what_alignment_saw_and_find_content_under_louder_directions(scripts):
+    world = scripts["worlds"].study("strong content", 0, {"num_users": 800, "num_items": 150, "num_events": 40_000})
+    ranker = scripts["trees"].BoostedTrees(world)
+    latents = world.truth.content_latents[world.items.rows(world.gold.item_ids)]
+    rng = np.random.default_rng(0)
+    loud = np.concatenate([latents, latents.std() * rng.standard_normal((len(latents), 20))], axis=1)
+    buried, noise = (ranker.auc(ranker.logits(rows, 0)) for rows in (loud, loud[:, 6:]))
+    assert ranker.auc(ranker.logits(latents, 0)) > buried > noise + 0.002
+
+
+def test_clicks_alone_are_cut_with_drawn_negatives(scripts):
+    world = scripts["worlds"].study(scripts["worlds"].CLICKS, 0, TINY)
+    assert world.scored.settings["negatives"] == scripts["worlds"].NEGATIVES
+    assert world.chance is None
+    assert 0.1 < world.gold.events.label.mean() < 0.4
+
+
+def test_representations_made_by_hand_hold_what_their_names_say(scripts):
+    world = scripts["worlds"].study("default", 0, TINY)
+    cases = scripts["constructed"].constructed(world.truth, world.items.features, 0)
+    assert {rows.shape for rows in cases.values()} == {(60, 96)}
+    content = world.truth.content_latents - world.truth.content_latents.mean(0)
+
+    def explained(name):
+        fitted = np.linalg.lstsq(cases[name], content, rcond=1e-4)[0]
+        return 1 - ((cases[name] @ fitted - content) ** 2).sum() / (content**2).sum()
+
+    assert explained("content") == pytest.approx(1, abs=1e-3)
+    strength = np.linalg.svd(cases["8 axes of the features"] - cases["8 axes of the features"].mean(0))[1]
+    assert (strength > 1e-3 * strength[0]).sum() == 8
+    flat = np.linalg.svd(cases["features, spectrum to the 0.0"])[1]
+    assert flat[50] > 0.5 * flat[0]
+    length = np.log(np.linalg.norm(cases["quality 0.6 in the length"], axis=1))
+    assert np.corrcoef(length, world.truth.quality)[0, 1] > 0.99
