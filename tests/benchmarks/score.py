@@ -17,6 +17,7 @@ from tests.benchmarks.row import Row, best_times
 
 SIZES = ((50_000, 20_000), (1_000_000, 100_000))
 DIM = 1024
+AXES = 64
 EVENTS_OF_A_USER = 200  # half of them in w1 and w2, so that histories are full
 
 
@@ -26,7 +27,7 @@ def rows() -> Iterator[Row]:
         what = f"score, {num_events // 1000} K events x {num_items // 1000} K items x {DIM}"
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # a process of its own, for its peak of memory
             seconds, floor, extra = pool.apply(measured, (num_events, num_items, torch.get_num_threads()))
-        yield Row(what=what, ours=seconds, other=floor, against="range finder over R + Gram of F", bar=3)
+        yield Row(what=what, ours=seconds, other=floor, against="range finder over R + bilinear form", bar=3)
         limit = num_items * DIM * 4 / 2**30 + 1
         yield Row(what=f"{what}: memory beyond R", ours=extra, kind="limit", bar=limit, unit="GiB")
 
@@ -40,11 +41,11 @@ def measured(num_events: int, num_items: int, threads: int) -> tuple[float, floa
     score(split, vectors, ceilings=(), placebo=False)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20  # kilobytes, on Linux
     generator = torch.Generator().manual_seed(1)
-    sketch = torch.randn(DIM, 64, generator=generator)
-    features = torch.randn(num_events, 16 * 16 + 4, generator=generator)
+    sketch = torch.randn(DIM, 2 * AXES, generator=generator)
+    profile, target = torch.randn(2, num_events, AXES, generator=generator)
     seconds, floor = best_times(
         lambda: score(split, vectors, ceilings=(), placebo=False),
-        lambda: (vectors.T @ (vectors @ sketch), features.T @ features),
+        lambda: (vectors.T @ (vectors @ sketch), profile @ (profile.T @ target)),
         repeats=5 if num_events < 100_000 else 3,
     )
     return seconds, floor, extra

@@ -122,7 +122,7 @@ def test_what_is_kept_is_what_the_rule_reads(whole):
     [
         pytest.param({"ceilings": ["ids"], "aligned_to": "ids"}, "ceilings .* became", id="ceilings"),
         pytest.param({"every_n_steps": 4}, "schedule .*n=2.* became .*n=4", id="schedule"),
-        pytest.param({"k": 2}, "k 16 became 2", id="k"),
+        pytest.param({"k": 2}, "k 64 became 2", id="k"),
         pytest.param({"split": 1}, "split '[0-9a-f]+' became '[0-9a-f]+'", id="split"),
     ],
 )  # fmt: skip

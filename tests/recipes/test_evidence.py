@@ -324,7 +324,7 @@ def test_what_sensitivity_has_measured_stays(scripts, tmp_path, monkeypatch):
     halves = scripts["worlds"].Halves.read("default", 0, TINY)
     monkeypatch.setattr(sensitivity.Halves, "read", lambda kind, seed: halves)
     some = dict(list(sensitivity.settings(halves, real=False).items())[:2])
-    some |= {f"k {k}": (halves.to_score, {"k": k}) for k in (4, 8, 32)}
+    some |= {f"k {k}": (halves.to_score, {"k": k}) for k in (8, 16, 32)}
     monkeypatch.setattr(sensitivity, "settings", lambda *_, **__: some)
     rows = np.random.default_rng(0).standard_normal((5, 60, 4))
     run = {"embeddings": rows, "gold": np.arange(5.0), "moves": True, "recipe": "infonce", "seed": 0}
