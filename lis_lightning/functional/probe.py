@@ -122,8 +122,8 @@ def fit_probe(
     folds of users.
 
     Moments are summed per group of users. Folds are sums of groups, so that cross-validation and the fits of the
-    delete-a-group jackknife only solve, without another pass over the events. Each jackknife fit chooses its own
-    penalties, by the errors on the remaining groups; the slope is shared, since the AUC hardly depends on it.
+    delete-a-group jackknife only solve, without another pass over the events. The jackknife fits share the penalty
+    of the bilinear form and the slope.
 
     Args:
         inputs: Features of all events.
@@ -187,16 +187,16 @@ def _fit_bilinear(
         return _BilinearFit(score, held_out, float(penalties[-1]))
     moments = bilinear_moments(*factors, residual, members)
     fitted_on = _groups_outside(num_groups, residual)
-    best = _bilinear_penalties(moments, factors, residual, members, fitted_on, penalties)
+    penalty = _bilinear_penalty(moments, factors, residual, members, penalties)
     remaining = 1.0 - torch.eye(num_groups, dtype=residual.dtype, device=residual.device)
     part = _fold(groups)
     for number, used in enumerate(fitted_on):
         events, rows = (part == number).nonzero()[:, 0], (part[sample] == number).nonzero()[:, 0]
-        weights = bilinear_weights(moments, used[None], best[:1])
+        weights = bilinear_weights(moments, used[None], penalty)
         score[events] = bilinear_predictions(moments, *factors, events, weights)[:, 0]
-        weights = bilinear_weights(moments, used * remaining, best[1:])
+        weights = bilinear_weights(moments, used * remaining, penalty.expand(num_groups))
         held_out[rows] = bilinear_predictions(moments, *factors, sample[rows], weights)
-    return _BilinearFit(score, held_out, float(best[0]))
+    return _BilinearFit(score, held_out, float(penalty))
 
 
 def _fold(groups: Tensor) -> Tensor:
@@ -211,33 +211,31 @@ def _groups_outside(num_groups: int, like: Tensor) -> Float[Tensor, "folds G"]:
     return (folds[:, None] != numbers % NUM_FOLDS).to(like.dtype)
 
 
-def _bilinear_penalties(
+def _bilinear_penalty(
     moments: BilinearMoments,
     factors: tuple[Tensor, Tensor],
     residual: Tensor,
     members: list[Tensor],
-    fitted_on: Tensor,
     penalties: tuple[float, ...],
-) -> Float[Tensor, " n"]:
-    """Return the cross-validated penalty of the fit on all groups, then of those without one group each."""
-    grid = residual.new_tensor(penalties)
-    agreement, power = residual.new_zeros(2, len(penalties), len(members))
+) -> Float[Tensor, " 1"]:
+    """Return the cross-validated penalty.
+
+    The jackknife fits share it: the scale of a prediction depends on the penalty, and the second regression is fitted
+    to the scale of this one.
+    """
+    grid, fitted_on = residual.new_tensor(penalties), _groups_outside(len(members), residual)
+    agreement, power = residual.new_zeros(2, len(penalties))
     step = max(1, sum(events.numel() for events in members) // _PENALTY_EVENTS)
     for group, events in enumerate(members):
         chosen = events[::step]
         weights = bilinear_weights(moments, fitted_on[group % NUM_FOLDS].expand(len(penalties), -1), grid)
         predictions = bilinear_predictions(moments, *factors, chosen, weights)
-        agreement[:, group] = predictions.T @ residual[chosen]
-        power[:, group] = predictions.square().sum(0)
+        agreement += predictions.T @ residual[chosen]
+        power += predictions.square().sum(0)
     # The squared error of each penalty at the scale that suits it best, less a constant. The factored Gram matrix may
     # misjudge the scale, which the second regression corrects.
-    agreement, power = (torch.cat([sums.sum(1, keepdim=True), _without_each(sums)], 1) for sums in (agreement, power))
-    return best_penalty(-agreement.clamp_min(0.0).square() / power.clamp_min(1e-300), penalties)
-
-
-def _without_each(sums: Tensor) -> Tensor:
-    """Return the total over the last axis less each of its entries."""
-    return sums.sum(-1, keepdim=True) - sums
+    errors = -agreement.clamp_min(0.0).square() / power.clamp_min(1e-300)
+    return best_penalty(errors[:, None], penalties)
 
 
 def best_penalty(errors: Float[Tensor, "P n"], penalties: tuple[float, ...]) -> Float[Tensor, " n"]:
@@ -284,8 +282,9 @@ def _fit_columns(
     mean, gain = _standardisation(moments.sum(0), gains)
     grams, crosses = _standardise(moments, mean, gain)
     out_of_fold, errors = _cross_validate(grams, crosses, penalties)
+    total = errors.sum(1, keepdim=True)
     # The first penalty is that of all groups, the others are those without one group each.
-    chosen = best_penalty(torch.cat([errors.sum(1, keepdim=True), _without_each(errors)], dim=1), penalties)
+    chosen = best_penalty(torch.cat([total, total - errors], dim=1), penalties)
     full = _ridge(grams.sum(0, keepdim=True), crosses.sum(0, keepdim=True), chosen[:1])
     weights = torch.cat([_ridge(*out_of_fold, chosen[:1]), full]) * gain
     jackknife = _ridge(grams.sum(0) - grams, crosses.sum(0) - crosses, chosen[1:]) * gain
