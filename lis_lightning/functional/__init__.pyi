@@ -11,8 +11,10 @@ from .grouped_auc import grouped_auroc_influence as grouped_auroc_influence
 from .intervals import (
     Estimate as Estimate,
     cluster_interval as cluster_interval,
+    critical_value as critical_value,
     effective_users as effective_users,
     fieller_ratio as fieller_ratio,
+    p_value as p_value,
     paired_difference as paired_difference,
     user_sums as user_sums,
 )

@@ -16,4 +16,5 @@ from .leaderboard import (
 from .record import Record as Record
 from .result import Ceiling as Ceiling, LISResult as LISResult, Placebo as Placebo, SliceEstimate as SliceEstimate
 from .snapshot import Snapshot as Snapshot
-from .stopping import VERDICTS as VERDICTS, Judgement as Judgement, StopRule as StopRule, judge as judge
+from .stopping import StopRule as StopRule
+from .verdict import VERDICTS as VERDICTS, Judgement as Judgement, judge as judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.functional.intervals import POWER_80, Z95, Estimate
 from lis_lightning.results.format import format_estimate, format_gain
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
@@ -14,18 +14,6 @@ def _round_up(events: float) -> int:
     """Round up to two significant digits: the estimate is no more precise than that."""
     unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
     return round(math.ceil(events / unit) * unit)
-
-
-def gap_error(last: LISResult, best: LISResult) -> float:
-    """Return the standard error of how much the gap between seen and unseen items changed between two snapshots.
-
-    Slices carry no influence to be paired by. The errors of two snapshots overlap as much in a slice as in all events,
-    so that the error of the change is that of the gap, times what pairing leaves of the error of AIS.
-    """
-    sides = [result.slices.get(name) for result in (last, best) for name in ("seen items", "unseen items")]
-    gap = math.hypot(*(math.inf if side is None else side.se for side in sides))
-    alone = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
-    return gap * last.compare(best).se / alone if alone > 0 else 0.0
 
 
 def gain_over(best: LISResult, result: LISResult) -> Estimate:
@@ -43,10 +31,10 @@ def gain_over(best: LISResult, result: LISResult) -> Estimate:
 def underpowered(
     what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
 ) -> str | None:
-    """Return what to say of an interval that holds both 0 and the gain that matters; None of any other.
+    """Return why an estimate cannot tell 0 from the gain that matters, and how many events could; None if it can.
 
-    An exact 0 says that the ranker found no use for the vectors. It is nothing only where the events are enough to have
-    shown the gain that matters.
+    It cannot if its interval holds both, or if it holds 0 and so few events would have missed the gain that matters.
+    An exact 0 says that the ranker found no use for the vectors; its power is that of the events, `detectable`.
 
     Args:
         what: What was estimated, in words.
@@ -68,10 +56,20 @@ def underpowered(
             f"{format_gain(detectable)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more "
             "users or a longer log."
         )
-    if estimate.low > 0 or estimate.high < relevant_gain:
+    if estimate.low > 0:
         return None
     if not math.isfinite(estimate.se):
         return f"{what} rests on one user; nothing can be said. Score more users."
+    shown = POWER_80 * estimate.se
+    if estimate.high < relevant_gain:
+        # A value below 0 by chance excludes a gain that so few events would have missed: that is no evidence against it.
+        if shown <= relevant_gain:
+            return None
+        needed = num_events * (shown / relevant_gain) ** 2
+        return (
+            f"{what} is {format_estimate(estimate)}. But {num_events:,} test events show gains from {format_gain(shown)} "
+            f"only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users or a longer log."
+        )
     # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
     return (

@@ -11,7 +11,7 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.storage import read_manifest
-from lis_lightning.results.stopping import Judgement
+from lis_lightning.results.verdict import Judgement
 from tests._helpers import small_run
 from tests._helpers.wandb_files import Run, quiet_home
 

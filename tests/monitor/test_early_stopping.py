@@ -17,7 +17,8 @@ from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Budget, EveryEpochs, EveryValidation, LogSpaced
 from lis_lightning.results.record import Record
-from lis_lightning.results.stopping import VERDICTS, Judgement, StopRule
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import VERDICTS, Judgement
 from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 from tests._helpers.training import Items, Tower, fit, make_log, monitor_of

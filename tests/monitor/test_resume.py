@@ -16,7 +16,8 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record, unpack
-from lis_lightning.results.stopping import StopRule, gains_over_best, judge
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import gains_over_best, judge
 from tests._helpers import small_run
 
 NEVER = {"plateau_delta": 0.0, "plateau_share": 0.0, "plateau_patience": 3}
