@@ -59,8 +59,9 @@ def cross_fitted_maximum(
     """Return the value of the largest of several estimates, corrected for having been picked.
 
     The largest of noisy estimates is too high on average. Here the users are dealt into folds, the largest estimate is
-    picked on all folds but one, and its value is taken from the remaining fold, which did not take part in the choice;
-    the mean over folds, and over several partitions, is returned. Estimates of folds are linear in the influence values.
+    picked on all folds but one, and its value is taken from the remaining fold, which did not take part in the choice.
+    The mean over folds, and over several partitions, is returned. The estimates of a fold are linear in the influence
+    values.
 
     Args:
         values: The estimates.

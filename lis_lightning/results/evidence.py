@@ -62,13 +62,13 @@ def underpowered(
         return f"{what} rests on one user; nothing can be said. Score more users."
     shown = POWER_80 * estimate.se
     if estimate.high < relevant_gain:
-        # A value below 0 by chance excludes a gain that so few events would have missed: that is no evidence against it.
+        # A value that is low by chance excludes even a gain that so few events would have missed.
         if shown <= relevant_gain:
             return None
         needed = num_events * (shown / relevant_gain) ** 2
         return (
-            f"{what} is {format_estimate(estimate)}. But {num_events:,} test events show gains from {format_gain(shown)} "
-            f"only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users or a longer log."
+            f"{what} is {format_estimate(estimate)}. But {num_events:,} test events show gains from "
+            f"{format_gain(shown)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users or a longer log."
         )
     # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2

@@ -24,6 +24,7 @@ from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 
 MIN_SNAPSHOTS = 3  # after the raw one: a slope with an error needs three points
+PRIOR_DEGREES = 4  # snapshots' worth of belief that users explain the jitter of a curve
 
 
 def _between(low: float, high: float = math.inf) -> Any:
@@ -59,7 +60,7 @@ class StopRule:
     min_gain: float = field(default=0.0005, metadata=_between(0))
     min_gain_share: float = field(default=0.05, metadata=_between(0, 1))
     min_gain_per_1000_steps: float | None = field(default=None, metadata=_between(0))
-    confidence: float = field(default=0.9, metadata=_between(0.5, 0.9999))
+    confidence: float = field(default=0.85, metadata=_between(0.5, 0.9999))
     window: float = field(default=1 / 3, metadata=_between(0.05, 1))
     min_progress: float = field(default=0.3, metadata=_between(0, 1))
     significance: float = field(default=0.05, metadata=_between(1e-6, 0.5))
@@ -167,16 +168,14 @@ def recent_trend(results: Sequence[LISResult], rule: StopRule) -> Trend | None:
 def _regression(
     centred: np.ndarray, window: Sequence[LISResult], rule: StopRule, first_step: int, last_step: int
 ) -> Trend:
-    """Fit a line by least squares; its standard error is clustered by user, or that of the residuals if larger."""
+    """Fit a line by least squares; its standard error is clustered by user, and larger where training jitters."""
     values = np.array([result.ais for result in window])
-    spread = centred @ centred
-    weights = centred / spread  # of the snapshots in the slope: they sum to 0, so that common noise cancels
-    influence = weights @ np.array([result.influence for result in window])
-    slope = float(weights @ values)
+    vectors = np.array([result.influence for result in window])
+    weights = centred / (centred @ centred)  # of the snapshots in the slope: they sum to 0, so common noise cancels
+    slope, influence = float(weights @ values), weights @ vectors
     residuals = values - values.mean() - slope * centred
-    # Users explain the sampling noise. Training itself jitters too: the weights of one step are not those of the next.
-    jitter = math.sqrt(float(residuals @ residuals) / (len(window) - 2) / spread)
-    se = max(cluster_interval(slope, influence).se, jitter)
+    expected = vectors - vectors.mean(axis=0) - np.outer(centred, influence)
+    se = cluster_interval(slope, influence).se * _jitter(residuals, expected)
     margin = critical_value(influence, 0.975) * se
     estimate = Estimate(value=slope, se=se, low=slope - margin, high=slope + margin)
     return Trend(
@@ -187,6 +186,20 @@ def _regression(
         last_step=last_step,
         num_snapshots=len(window),
     )
+
+
+def _jitter(residuals: np.ndarray, expected: np.ndarray) -> float:
+    """Return how much larger a standard error is than that of the users alone, as training itself jitters; at least 1.
+
+    The ratio of the observed sum of squared residuals to the one that the users explain, shrunk towards 1: with three
+    snapshots it rests on one degree of freedom.
+    """
+    explained = float(np.square(expected).sum())
+    if explained == 0.0:
+        return 1.0
+    degrees = len(residuals) - 2
+    ratio = float(residuals @ residuals) / explained
+    return math.sqrt(max((PRIOR_DEGREES + degrees * ratio) / (PRIOR_DEGREES + degrees), 1.0))
 
 
 def remaining_steps(step: int, max_steps: int | None) -> float:
@@ -230,8 +243,8 @@ def pace_too_slow(trend: Trend, rule: StopRule, best_ais: float, max_steps: int 
     gain, negligible = num_steps * trend.slope_high, rule.negligible_gain(best_ais)
     if gain >= negligible:
         return ""
-    planned = max_steps is not None and max_steps > trend.last_step
+    which = "remaining" if max_steps is not None and max_steps > trend.last_step else "next"
     return (
-        f"at the pace since step {trend.first_step}, the {'remaining' if planned else 'next'} {num_steps:.0f} steps add "
-        f"at most {max(gain, 0.0):.4f} AUC, less than the {negligible:.4f} worth training for"
+        f"at the pace since step {trend.first_step}, the {which} {num_steps:.0f} steps add at "
+        f"most {max(gain, 0.0):.4f} AUC, less than the {negligible:.4f} worth training for"
     )

@@ -229,7 +229,10 @@ class _Run:
         return _Finding("past-its-best", f"{text}. {self._keep()}".rstrip())
 
     def _falls(self) -> bool:
-        """Return whether the newest result is relevantly below the best, by more than noise and the choice of the best explain."""
+        """Return whether the newest result is below the best by a relevant amount.
+
+        The critical value is simultaneous over all earlier snapshots, since the best was picked among them.
+        """
         rivals = [result.influence for result in self.results[:-1] if result.influence.size]
         if not self.best.influence.size or not self.last.influence.size:
             return False

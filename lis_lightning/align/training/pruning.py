@@ -21,6 +21,7 @@ from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement
 
+WARM_UP = 2  # snapshots after the raw one that are not compared: fine-tuning often dips first
 SIGNIFICANCE = 0.05  # highest probability that a job as good as all others is ended
 
 
@@ -43,8 +44,8 @@ def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | N
     """Return why a job should be ended after a snapshot; None if the evidence is not sufficient.
 
     A sequential one-sided paired t test. A job that is never worse than the finished jobs by more than a negligible
-    gain (`StopRule.negligible_gain`) is ended with a probability of at most 5 %, however often it is compared and however many
-    jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of it, divided
+    gain (`StopRule.negligible_gain`) is ended with a probability of at most 5 %, however often it is compared and
+    however many jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of it, divided
     by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
 
     Args:
@@ -106,7 +107,7 @@ class Pruning(pl.Callback):
 
     def _compare(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
         """End the fit on all processes; the first process decides, since it reads the files of the sweep."""
-        if len(self.monitor.results) - 1 <= self.monitor.rule.warmup:
+        if len(self.monitor.results) - 1 <= WARM_UP:
             return False
         reason = self._look() if trainer.is_global_zero else ""
         self.reason = trainer.strategy.broadcast(reason)

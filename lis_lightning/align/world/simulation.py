@@ -166,7 +166,9 @@ def draw_events(
     for _ in range(_REDRAWS):
         repeated = np.ones(time.size, dtype=bool)
         repeated[np.unique(user * params.num_items + item, return_index=True)[1]] = False
-        item[repeated] = _draw_exposures(params, time[repeated], mood[repeated], aisle[repeated], truth, exposure)
+        item[repeated] = _draw_exposures(
+            params, time[repeated], mood[repeated], aisle[repeated], truth, exposure
+        )
     personal = (taste * truth["item_latents"][item]).sum(axis=1)
     logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
     probability = _sigmoid(logit + _bias(logit, params.click_rate))
