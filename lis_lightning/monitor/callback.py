@@ -400,9 +400,10 @@ class LISMonitor(pl.Callback):
         best = self.best
         if best is None:
             return
-        with self._failures.tolerate("verdict"):
-            *past, last = self._results
-            self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
+        if cut_short_by is None:  # a run that an exception ended may be resumed
+            with self._failures.tolerate("verdict"):
+                *past, last = self._results
+                self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
         with on_first(trainer, strict=self._failures.strict):
             self._announcer.log_end(trainer, self._history, self.artifact)
             with self._failures.tolerate("record"):

@@ -68,7 +68,8 @@ def underpowered(
         needed = num_events * (shown / relevant_gain) ** 2
         return (
             f"{what} is {format_estimate(estimate)}. But {num_events:,} test events show gains from "
-            f"{format_gain(shown)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users or a longer log."
+            f"{format_gain(shown)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users "
+            "or a longer log."
         )
     # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2

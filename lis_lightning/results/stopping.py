@@ -24,6 +24,7 @@ from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 
 MIN_SNAPSHOTS = 3  # after the raw one: a slope with an error needs three points
+UNPLANNED_SNAPSHOTS = 5  # after the raw one, before which a run without a plan is not stopped
 PRIOR_DEGREES = 4  # snapshots' worth of belief that users explain the jitter of a curve
 
 
@@ -202,6 +203,19 @@ def _jitter(residuals: np.ndarray, expected: np.ndarray) -> float:
     return math.sqrt(max((PRIOR_DEGREES + degrees * ratio) / (PRIOR_DEGREES + degrees), 1.0))
 
 
+def too_early(results: Sequence[LISResult], rule: StopRule, max_steps: int | None) -> bool:
+    """Return whether a run is in its first part, in which a fall or a pause is not held against it.
+
+    Args:
+        results: Results in the order of their steps, the raw one first.
+        rule: The share of the planned steps that counts as the first part.
+        max_steps: Planned optimizer steps of the run; None if unknown: then the first five snapshots are.
+    """
+    if max_steps is None:
+        return len(results) - 1 < UNPLANNED_SNAPSHOTS
+    return step_of(results[-1], len(results) - 1) < rule.min_progress * max_steps
+
+
 def remaining_steps(step: int, max_steps: int | None) -> float:
     """Return the steps that a run has left; half as many as it has made if the plan is unknown or fulfilled."""
     return max_steps - step if max_steps is not None and max_steps > step else step / 2
@@ -227,7 +241,7 @@ def stop_reason(results: Sequence[LISResult], rule: StopRule | None = None, max_
     """
     rule = rule or StopRule()
     trend = recent_trend(results, rule)
-    if trend is None or (max_steps is not None and trend.last_step < rule.min_progress * max_steps):
+    if trend is None or too_early(results, rule, max_steps):
         return ""
     return pace_too_slow(trend, rule, max(result.ais for result in results), max_steps)
 

@@ -29,6 +29,7 @@ from lis_lightning.results.stopping import (
     remaining_steps,
     step_of,
     stop_reason,
+    too_early,
 )
 
 MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
@@ -162,6 +163,7 @@ class _Run:
         self.gains = gains_over_best(results)
         self.negligible = rule.negligible_gain(self.best.ais)
         self.trend = recent_trend(results, rule)
+        self.too_early = too_early(results, rule, max_steps) and not self.ended
 
     def finding(self) -> _Finding:
         """Return the first verdict that applies."""
@@ -213,8 +215,7 @@ class _Run:
 
     def _fallen(self) -> _Finding | None:
         """Return the verdict of a run whose newest snapshot is significantly below its best."""
-        too_early = self.max_steps is not None and self.step < self.rule.min_progress * self.max_steps
-        if self.trend is None or too_early or self._rising(self.trend) or not self._falls():
+        if self.trend is None or self.too_early or self._rising(self.trend) or not self._falls():
             return None
         drop = self.last.compare(self.best)
         text = f"AIS fell from {self.best.ais:+.4f} to {self.last.ais:+.4f}, by {format_estimate(drop)}"
@@ -285,6 +286,8 @@ class _Run:
         if self._rising(trend):
             advice = "It was still rising when it ended; train longer." if self.ended else "Go on."
             return _Finding("improving", f"AIS {self.best.ais:+.4f}: {measured}. {advice}")
+        if self.too_early:
+            return None
         reachable = self._reachable_share(remaining)
         if reachable < self.rule.model_bound_below:
             return _Finding(
@@ -292,6 +295,8 @@ class _Run:
                 f"at most {reachable:.0%} of the ceiling of {self.best.aligned_to} can be realised at this pace, and "
                 f"{measured}: the model or its training is the bottleneck, not the data.",
             )
+        if finding := self._underpowered(f"the gain of steps {trend.first_step} to {trend.last_step}", trend.gain):
+            return finding
         if flat := pace_too_slow(trend, self.rule, self.best.ais, self.max_steps):
             return _Finding("plateau", f"{flat}. {self._keep()}".rstrip())
         return _Finding(
@@ -332,7 +337,7 @@ class _Run:
             )
         return _Finding(
             "warming-up",
-            f"snapshot {len(self.results)} of at least {needed}: too early to tell a plateau from a slow start.",
+            f"snapshot {len(self.results)}, step {self.step}: too early to tell a plateau from a slow start.",
         )
 
     def _underpowered(self, what: str, estimate: Estimate) -> _Finding | None:

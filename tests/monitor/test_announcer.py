@@ -19,7 +19,7 @@ real = pytest.mark.slow  # a training with a W&B run of its own
 SAID = ["warming-up", "improving", "plateau", "plateau", "improving", "overfitting", "overfitting"]
 
 
-def judge(results, rule=None):
+def judge(results, rule=None, **options):
     """Say one word of SAID after another, and stop at the last."""
     verdict = SAID[len(results) - 1]
     stop = len(results) == len(SAID)

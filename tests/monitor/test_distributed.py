@@ -32,7 +32,7 @@ def test_both_see_one_curve_survive_a_failure_of_one_and_stop_together(ranks):
     assert (first["record"], second["record"]) == ("record.jsonl", None)
     header, results = Record.read(folder / "curve" / "record.jsonl")
     assert [result.step for result in results] == [0, 4, 6]
-    assert header["config"]["rule"]["plateau_patience"] == 2
+    assert header["config"]["rule"]["min_gain"] == 1.0
 
 
 @pytest.mark.parametrize("source", ["uneven", "one batch", "padded"])

@@ -45,8 +45,8 @@ def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | N
 
     A sequential one-sided paired t test. A job that is never worse than the finished jobs by more than a negligible
     gain (`StopRule.negligible_gain`) is ended with a probability of at most 5 %, however often it is compared and
-    however many jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of it, divided
-    by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
+    however many jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of
+    it, divided by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
 
     Args:
         result: The snapshot.
