@@ -26,6 +26,7 @@ from lis_lightning.results import record
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.result import LISResult
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import MIN_SNAPSHOTS, StopRule
 from lis_lightning.results.verdict import Judgement, judge
@@ -186,8 +187,12 @@ class RunHistory:
             RecordError: If the record cannot be written.
         """
         if self.record is not None:
-            verdict = self.results[-1].verdict
-            self.record.status("end", best_step=self.best_step, verdict=verdict, cut_short_by=cut_short_by)
+            best = corrected_best(self.results)
+            corrected = {"value": best.value, "low": best.low, "high": best.high}
+            self.record.status(
+                "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=self.results[-1].verdict,
+                cut_short_by=cut_short_by,
+            )  # fmt: skip
 
     def record_failure(self, **failure: Any) -> None:
         """Write a failure to the record, if there is one.
