@@ -24,7 +24,8 @@ def simultaneous_critical_value(
     """Return the sup-t critical value: the quantile of the largest of several studentised estimates.
 
     It lies between the critical value of one estimate, if all are the same, and about that of Bonferroni, if they are
-    independent. With few users the normal draws are divided by a chi, as in a multivariate t distribution.
+    independent. With few users the normal draws are divided by a chi, as in a multivariate t distribution; its degrees of
+    freedom are the median effective number of users.
 
     Args:
         influence: Per-user influence values of each estimate. Estimates without any influence are passed over.
@@ -47,7 +48,7 @@ def simultaneous_critical_value(
     values, vectors = np.linalg.eigh(scaled @ scaled.T)
     rng = np.random.default_rng(0)
     draws = rng.standard_normal((NUM_DRAWS, len(scaled))) @ (vectors * np.sqrt(values.clip(0))).T
-    degrees = min(effective_users(row) for row in scaled)
+    degrees = np.median([effective_users(row) for row in scaled])
     draws /= np.sqrt(rng.chisquare(degrees, (NUM_DRAWS, 1)) / degrees)
     largest = (np.abs(draws) if two_sided else draws).max(axis=1)
     return float(np.quantile(largest, probability))

@@ -44,7 +44,7 @@ def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hi
 def _corrected(results: Sequence[Snapshot]) -> str:
     """Return the AIS of the best snapshot corrected for having been picked, in words; empty where it is unknown."""
     best = corrected_best(results)
-    if not best.se > 0 or len(results) == 1:
+    if math.isnan(best.value) or len(results) == 1:
         return ""
     return f", AIS {format_estimate(best)} corrected for being the best of {len(results)}"
 

@@ -81,8 +81,8 @@ def corrected_best(results: Sequence[LISResult]) -> Estimate:
 
 
 def _usable(results: Sequence[LISResult]) -> list[int]:
-    """Return the positions of the results that have an AIS and per-user values, which must be of one split."""
-    usable = [index for index, result in enumerate(results) if math.isfinite(result.ais) and result.influence.size]
+    """Return the positions of the results that have an AIS and per-user influence, which must be of one split."""
+    usable = [index for index, result in enumerate(results) if math.isfinite(result.ais) and result.influence.any()]
     for index in usable:
         results[usable[0]].check_pairable(results[index])
     return usable

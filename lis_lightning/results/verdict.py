@@ -35,6 +35,7 @@ from lis_lightning.results.stopping import (
 MIN_CEILING_Z = 4.0  # below this a share of the ceiling is noise over noise: its error exceeds a quarter of it
 NOT_BINDING_Z = 2.0
 MIN_USERS = 10  # with fewer, a clustered standard error says next to nothing
+SPENT_SHARE = 0.1  # of AIS: headroom that is not clearly above it does not speak against a ceiling that is reached
 COLLAPSED_SHARE = 0.25  # of the raw effective rank, left in a representation that is no better than the raw one
 
 VERDICTS = (
@@ -267,8 +268,9 @@ class _Run:
                 f"preference data. No share is printed; watch AIS itself.{self._left()}",
             )
         # AIS may meet a ceiling that is too low while the data has more to teach: headroom tells.
-        reached = room.value <= room.se and not best.headroom_low > self.negligible
-        if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < self.negligible):
+        spent = max(self.negligible, SPENT_SHARE * best.ais)
+        reached = room.value <= room.se and not best.headroom_low > spent
+        if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < spent):
             return _Finding(
                 "at-ceiling",
                 f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {interval}."
