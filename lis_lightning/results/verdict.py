@@ -291,7 +291,7 @@ class _Run:
         if self.too_early:
             return None
         reachable = self._reachable_share(remaining)
-        if reachable < self.rule.model_bound_below:
+        if reachable < self.rule.model_bound_below and trend.slope.low <= 0:
             return _Finding(
                 "model-bound",
                 f"at most {reachable:.0%} of the ceiling of {self.best.aligned_to} can be realised at this pace, and "
@@ -308,9 +308,9 @@ class _Run:
         )
 
     def _rising(self, trend: Trend) -> bool:
-        """Return whether the trend is a significant rise, corrected for one look per snapshot (Bonferroni)."""
-        num_looks = len(self.results) - MIN_SNAPSHOTS
-        return trend.slope.value > 0 and trend.p / 2 < self.rule.significance / num_looks
+        """Return whether the trend is a significant rise; look k spends 1 / (k (k + 1)) of the error probability."""
+        look = len(self.results) - MIN_SNAPSHOTS
+        return trend.slope.value > 0 and trend.p / 2 < self.rule.significance / (look * (look + 1))
 
     def _reachable_share(self, remaining: Estimate) -> float:
         """Return the upper bound of realised after the remaining steps; NaN where realised is undefined."""
