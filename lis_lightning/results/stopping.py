@@ -44,8 +44,8 @@ class StopRule:
         confidence: One-sided confidence of the upper bound of what the remaining steps add. A higher value stops later.
         window: Share of the steps so far over which the pace is measured, at the end of the run.
         min_progress: Share of the planned steps before which no run is stopped: fine-tuning often dips first.
-        significance: Probability that a flat run is ever called improving, and that its last snapshot is called past its
-            best.
+        significance: Probability that a flat run is ever called improving, and that its last snapshot is called past
+            its best.
         model_bound_below: Upper bound of realised below which a run that no longer improves is bound by the model.
         collapsed_below: Effective rank below which any representation counts as collapsed.
         relevant_gain: Smallest gain of preference data, in AUC, that matters. An interval that holds both 0 and this

@@ -31,7 +31,7 @@ def test_both_see_one_curve_survive_a_failure_of_one_and_stop_together(ranks):
     assert (len(first["warnings"]), second["warnings"]) == (1, [])
     assert (first["record"], second["record"]) == ("record.jsonl", None)
     header, results = Record.read(folder / "curve" / "record.jsonl")
-    assert [result.step for result in results] == [0, 4, 6]
+    assert [result.step for result in results] == [0, 4, 6, 8]
     assert header["config"]["rule"]["min_gain"] == 1.0
 
 

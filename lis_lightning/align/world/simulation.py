@@ -166,9 +166,7 @@ def draw_events(
     for _ in range(_REDRAWS):
         repeated = np.ones(time.size, dtype=bool)
         repeated[np.unique(user * params.num_items + item, return_index=True)[1]] = False
-        item[repeated] = _draw_exposures(
-            params, time[repeated], mood[repeated], aisle[repeated], truth, exposure
-        )
+        item[repeated] = _draw_exposures(params, time[repeated], mood[repeated], aisle[repeated], truth, exposure)
     personal = (taste * truth["item_latents"][item]).sum(axis=1)
     logit = truth["quality"][item] + truth["generosity"][user] + params.taste * personal
     probability = _sigmoid(logit + _bias(logit, params.click_rate))
@@ -211,7 +209,7 @@ def _draw_exposures(
     truth: dict[str, NDArray[Any]],
     rng: Generator,
 ) -> NDArray[np.int64]:
-    """Draw the item of each event: from a list of its aisle, drawn by popularity and newness, one that suits the mood."""
+    """Draw the item of each event: one that suits the mood, from a list of its aisle by popularity and newness."""
     item = np.empty(time.size, dtype=np.int64)
     day = (time - _START) // _DAY
     edges = np.searchsorted(day, np.arange(day.max(initial=0) + 2))
