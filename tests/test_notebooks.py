@@ -151,7 +151,7 @@ def test_3_the_six_shapes_get_their_verdicts():
         "plateau": "plateau",
         "ceiling": "at-ceiling",
         "data-bound": "data-bound",
-        "overfit": "overfitting-items",
+        "overfit": "past-its-best",
         "collapse": "collapsed",
     }
 

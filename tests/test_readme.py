@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lis_lightning.cli import resource_dir
 from lis_lightning.cli.report import _parser, _workspace_parser
-from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.results.verdict import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)

@@ -11,8 +11,10 @@ from .grouped_auc import grouped_auroc_influence as grouped_auroc_influence
 from .intervals import (
     Estimate as Estimate,
     cluster_interval as cluster_interval,
+    critical_value as critical_value,
     effective_users as effective_users,
     fieller_ratio as fieller_ratio,
+    p_value as p_value,
     paired_difference as paired_difference,
     user_sums as user_sums,
 )
@@ -31,3 +33,7 @@ from .pooling import pool as pool, pool_history as pool_history
 from .probe import ProbeFit as ProbeFit, ProbeInputs as ProbeInputs, fit_probe as fit_probe
 from .regularizers import uniformity as uniformity, variance_covariance as variance_covariance
 from .representation_metrics import linear_cka as linear_cka, pair_auc as pair_auc, rankme as rankme
+from .simultaneous import (
+    cross_fitted_maximum as cross_fitted_maximum,
+    simultaneous_critical_value as simultaneous_critical_value,
+)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 from numpy import ndarray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 from scipy.stats import norm
 
 from lis_lightning.errors import ShapeError
@@ -77,6 +77,36 @@ def effective_users(influence: Float[ndarray, " users"]) -> float:
     return float(squares.sum() ** 2 / (squares @ squares))
 
 
+def critical_value(influence: Float[ndarray, " users"], probability: float) -> float:
+    """Return the quantile of the t distribution with :func:`effective_users` degrees of freedom.
+
+    Args:
+        influence: One sum of influence values per user.
+        probability: Of a value below the quantile; .975 gives the half-width of a 95 % interval in standard errors.
+
+    Example:
+        >>> import numpy as np
+        >>> round(critical_value(np.ones(10), 0.975), 3)
+        2.228
+    """
+    return float(stdtrit(effective_users(influence), probability))
+
+
+def p_value(z: float, influence: Float[ndarray, " users"]) -> float:
+    """Return the two-sided p value of an estimate in standard errors, by the same t distribution.
+
+    Args:
+        z: The estimate in standard errors.
+        influence: One sum of influence values per user.
+
+    Example:
+        >>> import numpy as np
+        >>> round(p_value(2.228, np.ones(10)), 3)
+        0.05
+    """
+    return 2 * float(stdtr(effective_users(influence), -abs(z)))
+
+
 def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estimate:
     """Return the user-clustered interval of an AUC or an AUC gain.
 
@@ -100,7 +130,7 @@ def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estim
     if num_users < 2:
         return Estimate(value=value, se=math.inf, low=-math.inf, high=math.inf)
     se = math.sqrt(num_users / (num_users - 1) * float(influence @ influence))
-    margin = _quantile(influence) * se
+    margin = critical_value(influence, 0.975) * se
     return Estimate(value=value, se=se, low=value - margin, high=value + margin)
 
 
@@ -170,7 +200,7 @@ def fieller_ratio(
     residual = influence - ratio * other_influence
     scale = num_users / (num_users - 1)
     se = math.sqrt(scale * float(residual @ residual)) / abs(other)
-    q2 = scale * _quantile(residual) ** 2
+    q2 = scale * critical_value(residual, 0.975) ** 2
     # The ends solve (value - r other)^2 = q^2 Var(value - r other), a quadratic in r.
     a = other**2 - q2 * float(other_influence @ other_influence)
     b = value * other - q2 * float(influence @ other_influence)
@@ -200,11 +230,6 @@ def user_sums(influence: Float[ndarray, " events"], users: Integer[ndarray, " ev
     if users.size and not 0 <= users.min() <= users.max() < num_users:
         raise ShapeError(f"Expected `users` in [0, {num_users}), got {users.min()} to {users.max()}.")
     return np.bincount(users, weights=influence, minlength=num_users)
-
-
-def _quantile(influence: ndarray) -> float:
-    """Return the half-width of a 95 % interval in standard errors."""
-    return float(stdtrit(effective_users(influence), 0.975))
 
 
 def _check_paired(influence: ndarray, other_influence: ndarray) -> None:

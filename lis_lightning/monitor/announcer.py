@@ -15,7 +15,7 @@ from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.report import snapshot_text as terminal
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement
+from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import loggers as tracking
 
 

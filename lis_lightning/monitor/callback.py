@@ -22,6 +22,7 @@ from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.isolation import undisturbed
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
+from lis_lightning.monitor.progress import MeanLoss, planned_steps
 from lis_lightning.monitor.run_history import RunHistory, judge_result
 from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule, make_scheduler
@@ -37,7 +38,8 @@ from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement, StopRule
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import Judgement
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
 from lis_lightning.tracking import loggers as tracking
@@ -209,6 +211,8 @@ class LISMonitor(pl.Callback):
         self._results = self._history.results
         self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
         self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
+        self._train_loss = MeanLoss()
+        self._max_steps: int | None = None
         self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
@@ -248,9 +252,10 @@ class LISMonitor(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = self._history.state(self.rule.plateau_patience)
+        state = self._history.state(self.rule.window)
         return state | {
             "last_step": self._last_step,
+            "train_loss": self._train_loss.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "evaluator": self._evaluator(),
             "background": background_state(self._background),
@@ -260,6 +265,7 @@ class LISMonitor(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._history.load(state_dict, self._evaluator()):
             self._last_step = state_dict["last_step"]
+            self._train_loss.load_state_dict(state_dict["train_loss"])
             self._scheduler.load_state_dict(state_dict["scheduler"])
             restore_background(self._background, state_dict["background"])
 
@@ -303,6 +309,7 @@ class LISMonitor(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._concluded = False
+        self._max_steps = planned_steps(trainer)
         if not self._dry_run:
             self._open_run(trainer)
         warn_of_stale_counting(trainer, self._prefix, self._scheduler.schedules)
@@ -329,7 +336,8 @@ class LISMonitor(pl.Callback):
         )
 
     @override
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._train_loss.add(outputs)
         self._take_if_due(trainer, pl_module)
 
     @override
@@ -392,6 +400,10 @@ class LISMonitor(pl.Callback):
         best = self.best
         if best is None:
             return
+        if cut_short_by is None:  # a run that an exception ended may be resumed
+            with self._failures.tolerate("verdict"):
+                *past, last = self._results
+                self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
         with on_first(trainer, strict=self._failures.strict):
             self._announcer.log_end(trainer, self._history, self.artifact)
             with self._failures.tolerate("record"):
@@ -409,7 +421,8 @@ class LISMonitor(pl.Callback):
             with self._failures.tolerate("snapshot"):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
-                    first=first, placebo=self.placebo and first, background=background,
+                    first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
+                    background=background,
                 )  # fmt: skip
             if score is None:
                 return None
@@ -444,7 +457,7 @@ class LISMonitor(pl.Callback):
             return None
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
-            judgement, result = judge_result(self._results, result, self.rule)
+            judgement, result = judge_result(self._results, result, self.rule, self._max_steps)
         self._results.append(result)
         self._announcer.publish(trainer, result)
         if not self._dry_run:
@@ -457,5 +470,6 @@ class LISMonitor(pl.Callback):
         """Write the results so far to the record, on the process that has one."""
         if self._folder is not None:
             config = {"schedule": self._scheduler.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
+            config["max_steps"] = self._max_steps
             with self._failures.tolerate("record"):
                 self._history.write(self._folder, self._snapshot_scorer.scorer, config)

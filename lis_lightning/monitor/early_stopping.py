@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
-from lis_lightning.results.stopping import Judgement
+from lis_lightning.results.verdict import Judgement
 
 _STATE = ("num_judged", "verdict", "message", "stopped_step", "reason")
 
@@ -19,9 +19,10 @@ _STATE = ("num_judged", "verdict", "message", "stopped_step", "reason")
 class LISEarlyStopping(pl.Callback):
     """Stop the training when the stop rule of the :class:`LISMonitor` in the same Trainer says so.
 
-    The monitor's `rule` decides by paired comparisons of snapshots: after a warm-up, on a significant fall, on a
-    plateau, or at the ceiling. Each successful snapshot counts once, whatever the order of the two callbacks. A change
-    of verdict is printed. A run that is resumed after a stop trains until the next snapshot, and stops there if the
+    The monitor's `rule` decides by a paired regression of AIS on the optimizer step: training stops once the remaining
+    planned steps cannot add a relevant gain at the present pace. How often snapshots are taken changes the decision by
+    noise only. Each successful snapshot is judged once, whatever the order of the two callbacks. A change of verdict is
+    printed. A run that is resumed after a stop trains until the next snapshot, and stops there if the
     rule still says so.
 
     Args:
@@ -29,7 +30,7 @@ class LISEarlyStopping(pl.Callback):
 
     Attributes:
         num_judged: Number of snapshots judged, including those before a resume.
-        verdict: The last verdict, one of :data:`lis_lightning.results.stopping.VERDICTS`; empty before the first.
+        verdict: The last verdict, one of :data:`lis_lightning.results.verdict.VERDICTS`; empty before the first.
         message: The last verdict explained in a sentence.
         stopped_step: Optimizer step at which training was stopped, or None.
         reason: Why training was stopped, in a sentence; empty if it was not.
@@ -44,7 +45,7 @@ class LISEarlyStopping(pl.Callback):
         >>> from lis_lightning.results.stopping import StopRule
         >>> log = polars.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
         ...                         "timestamp": range(40), "label": [0, 1, 1, 0, 1] * 8})
-        >>> rule = StopRule(plateau_patience=5)
+        >>> rule = StopRule(min_gain_share=0.02)
         >>> monitor = LISMonitor(PreferenceSplit.from_log(log), [], rule=rule, ceilings=(), cache_dir="off")
         >>> callbacks = [monitor, LISEarlyStopping()]  # for Trainer(callbacks=...)
         >>> callbacks[1].num_judged, callbacks[1].stopped_step

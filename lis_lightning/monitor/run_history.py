@@ -26,11 +26,14 @@ from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.result import LISResult
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement, StopRule, judge
+from lis_lightning.results.stopping import MIN_SNAPSHOTS, StopRule
+from lis_lightning.results.verdict import Judgement, judge
 from lis_lightning.scoring.scorer import Scorer
 
 NO_USERS = NO_ITEMS = np.zeros(0)
+MAX_COMPLETE = 16  # results with per-user numbers in a checkpoint, but for the first and the best
 AnyResult = TypeVar("AnyResult", bound=LISResult)
 
 
@@ -62,10 +65,10 @@ class RunHistory:
         self._checkpointed: set[int] = set()
         self._checkpoint_record: Path | None = None
 
-    def state(self, patience: int) -> dict[str, Any]:
+    def state(self, window: float) -> dict[str, Any]:
         """Return the state for a checkpoint, in plain values; see :func:`packed`."""
         path = None if self.record is None else str(self.record.path.absolute())
-        return {"run_id": self.run_id, "record": path, "results": packed(self.results, patience)}
+        return {"run_id": self.run_id, "record": path, "results": packed(self.results, window)}
 
     def load(self, state: Mapping[str, Any], evaluator: Mapping[str, Any]) -> bool:
         """Restore a saved state; if its results are not comparable with those of this run, warn and restore nothing.
@@ -184,8 +187,12 @@ class RunHistory:
             RecordError: If the record cannot be written.
         """
         if self.record is not None:
-            verdict = self.results[-1].verdict
-            self.record.status("end", best_step=self.best_step, verdict=verdict, cut_short_by=cut_short_by)
+            best = corrected_best(self.results)
+            corrected = {"value": best.value, "low": best.low, "high": best.high}
+            self.record.status(
+                "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=self.results[-1].verdict,
+                cut_short_by=cut_short_by,
+            )  # fmt: skip
 
     def record_failure(self, **failure: Any) -> None:
         """Write a failure to the record, if there is one.
@@ -217,17 +224,21 @@ class RunHistory:
         return continued
 
 
-def packed(results: Sequence[Snapshot], patience: int) -> list[str]:
-    """Return results for a checkpoint, without per-user numbers where no later judgement needs them.
+def packed(results: Sequence[Snapshot], window: float) -> list[str]:
+    """Return results for a checkpoint, without per-user numbers where later judgements hardly need them.
 
-    For each task, the last `patience` results, and the first and the best result before them, stay complete.
+    For each task, the results in the window of the stop rule, and the first and the best result before them, stay
+    complete. Of a window with more than :data:`MAX_COMPLETE` results, as many are taken, evenly spaced.
 
     Args:
         results: The results of a run, by step.
-        patience: How many of the last results the stop rule compares with the newest.
+        window: Share of the steps so far that the stop rule looks at.
     """
-    before = results[: max(len(results) - patience, 0)]
-    whole = set(range(len(before), len(results)))
+    start = (1 - window) * results[-1].step if results else 0.0
+    num_recent = max(MIN_SNAPSHOTS, sum(result.step >= start for result in results))
+    before = results[: max(len(results) - num_recent, 0)]
+    recent = np.linspace(len(before), len(results) - 1, min(MAX_COMPLETE, len(results) - len(before)))
+    whole = {round(index) for index in recent}
     for task in [None, *(results[-1].tasks if results else ())]:
         gains = _gains(before, task)
         if gains and not np.isnan(gains).all():
@@ -274,13 +285,15 @@ def recovered(results: Sequence[Snapshot], path: Path | None) -> list[Snapshot]:
     return [_if_same(recorded.get(result.step), result) for result in results]
 
 
-def judge_result(past: Sequence[Snapshot], result: Snapshot, rule: StopRule) -> tuple[Judgement, Snapshot]:
+def judge_result(
+    past: Sequence[Snapshot], result: Snapshot, rule: StopRule, max_steps: int | None, *, ended: bool = False
+) -> tuple[Judgement, Snapshot]:
     """Return the judgement on a run, and its newest result with the verdicts of all its tasks filled in."""
     tasks = {}
     for name, task in result.tasks.items():
         before = [earlier.tasks[name] for earlier in past if name in earlier.tasks]
-        tasks[name] = task.judged(judge([*before, task], rule), {})
-    judgement = judge([*past, result], rule)
+        tasks[name] = task.judged(judge([*before, task], rule, max_steps=max_steps, ended=ended), {})
+    judgement = judge([*past, result], rule, max_steps=max_steps, ended=ended)
     return judgement, result.judged(judgement, tasks)
 
 

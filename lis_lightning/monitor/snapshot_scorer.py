@@ -79,7 +79,7 @@ class SnapshotScorer:
 
     def encode_to_score(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str,
-        *, first: bool, placebo: bool, background: bool,
+        *, first: bool, train_loss: float, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
         """Encode all items and return a function that scores them; call it within :func:`undisturbed`.
 
@@ -90,6 +90,7 @@ class SnapshotScorer:
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
             first: Whether to report items outside the split.
+            train_loss: Mean training loss since the snapshot before.
             placebo: Whether to score a placebo representation too.
             background: Whether the score is computed while training goes on; it is then computed on the CPU.
         """
@@ -101,18 +102,15 @@ class SnapshotScorer:
                 "`items` saves encoding them."
             )
         embeddings = embeddings.cpu() if background else embeddings
-        return partial(
-            self._score, embeddings, type(module), trainer.global_step, time.perf_counter() - started, placebo
-        )
+        seconds = time.perf_counter() - started
+        about = {"step": trainer.global_step, "train_loss": train_loss, "encode_seconds": seconds}
+        return partial(self._score, embeddings, type(module), about, placebo)
 
-    def _score(
-        self, embeddings: Tensor, model: type, step: int, encode_seconds: float, placebo: bool
-    ) -> ScoredSnapshot:
+    def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:
         began = time.perf_counter()
         result = self.scorer.score(embeddings, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
-        snapshot = Snapshot.of(result, step=step, encode_seconds=encode_seconds, score_seconds=seconds)
-        return ScoredSnapshot(snapshot, embeddings, model)
+        return ScoredSnapshot(Snapshot.of(result, **about, score_seconds=seconds), embeddings, model)
 
 
 def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] | None:

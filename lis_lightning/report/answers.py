@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from lis_lightning.report.runs import RecordedRun
 from lis_lightning.results.format import format_bounds, format_estimate, format_interval, format_share
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import VERDICTS
 
 # For each verdict: a mark that is readable without colour, whether the run still improves, and the bottleneck.
 _ANSWERS = {
@@ -19,14 +18,17 @@ _ANSWERS = {
     "ceiling-not-binding": ("◆", "See the curve", "Not the preference data: content carries more"),
     "data-bound": ("▼", "No", "The preference data"),
     "model-bound": ("■", "No", "The model or its training"),
-    "overfitting-items": ("▼", "No, it falls", "The model: it memorises items"),
+    "past-its-best": ("▼", "No, it falls", "The training: it went past its best"),
     "overfitting": ("▼", "No, it falls", "The model: it loses what helps new users"),
     "collapsed": ("✕", "No", "The training: all items look alike"),
     "placebo-failed": ("✕", "Cannot be read", "The base ranker of the score"),
     "underpowered": ("?", "Cannot be told", "The split: too few events"),
+    "undecided": ("?", "Not clear yet", "Not known yet"),
+    "too-few-snapshots": ("?", "Cannot be told", "Too few snapshots to say"),
 }
+_UNFINISHED = {"warming-up", "improving", "undecided"}
 _GOOD = {"improving", "at-ceiling", "ceiling-not-binding"}
-_BAD = {"overfitting-items", "overfitting", "collapsed", "placebo-failed", "data-bound"}
+_BAD = {"past-its-best", "overfitting", "collapsed", "placebo-failed", "data-bound"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,4 +96,4 @@ def _action(run: RecordedRun) -> str:
         return f"The run has ended; best at step {run.best.step}"
     if run.judgement.stop:
         return "Stop"
-    return "Go on" if run.judgement.verdict in VERDICTS[:2] else "Nothing forces a stop"
+    return "Go on" if run.judgement.verdict in _UNFINISHED else "Nothing forces a stop"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.errors import ConfigError
+from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | 
     geometry = [result.ais_geometry for result in results]
     gains = [result.ais for result in results]
     verdicts = [result.verdict for result in results]
+    band = [estimate for estimate in simultaneous_band(results) if math.isfinite(estimate.se)]
+    if len(band) == len(results) > 1:
+        low_all, high_all = [estimate.low for estimate in band], [estimate.high for estimate in band]
+        _band(figure, steps, low_all, high_all, BLUE, "AIS, 95 % for all snapshots at once")
     _band(figure, steps, low, high, BLUE, "AIS, 95 %")
     figure.add_scatter(x=steps, y=geometry, name="AIS, geometry only", line={"color": GREEN, "width": 1})
     figure.add_scatter(

@@ -18,7 +18,8 @@ from lis_lightning.results.jobs import JOB_FILE, Job
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import Record
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement, StopRule, judge
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import Judgement, judge
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +78,9 @@ class RecordedRun:
                 verdict=last.verdict, message=last.message, stop=False, reason="", best=best, gain_z=last.gain_z
             )
         rule = self.settings.get("rule")
-        return judge(self.results, StopRule(**rule) if rule else None)
+        return judge(
+            self.results, StopRule(**rule) if rule else None, max_steps=self.settings.get("max_steps"), ended=self.ended
+        )
 
     @property
     def best(self) -> Snapshot:

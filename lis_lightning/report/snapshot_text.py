@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lis_lightning.results.format import format_bounds, format_gain, format_interval, format_share, render_plain
+from lis_lightning.results.format import (
+    format_bounds,
+    format_estimate,
+    format_gain,
+    format_interval,
+    format_share,
+    render_plain,
+)
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
 
@@ -21,12 +29,24 @@ def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hi
     """
     last = results[-1]
     verdict = ", ".join(filter(None, [last.verdict, last.message]))
-    lines = ["", snapshot_table(results, best), f"Best snapshot: step {best.step}. Verdict: {verdict}"]
+    lines = [
+        "",
+        snapshot_table(results, best),
+        f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
+    ]
     if record is not None:
         lines.append(f"Record: {record}")
     if hint:
         lines.append(hint)
     return "\n".join(lines)
+
+
+def _corrected(results: Sequence[Snapshot]) -> str:
+    """Return the AIS of the best snapshot corrected for having been picked, in words; empty where it is unknown."""
+    best = corrected_best(results)
+    if math.isnan(best.value) or len(results) == 1:
+        return ""
+    return f", AIS {format_estimate(best)} corrected for being the best of {len(results)}"
 
 
 def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) -> str:

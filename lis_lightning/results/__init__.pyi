@@ -15,5 +15,7 @@ from .leaderboard import (
 )
 from .record import Record as Record
 from .result import Ceiling as Ceiling, LISResult as LISResult, Placebo as Placebo, SliceEstimate as SliceEstimate
+from .selection import corrected_best as corrected_best, simultaneous_band as simultaneous_band
 from .snapshot import Snapshot as Snapshot
-from .stopping import VERDICTS as VERDICTS, Judgement as Judgement, StopRule as StopRule, judge as judge
+from .stopping import StopRule as StopRule, stop_reason as stop_reason
+from .verdict import VERDICTS as VERDICTS, Judgement as Judgement, judge as judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.functional.intervals import POWER_80, Z95, Estimate
 from lis_lightning.results.format import format_estimate, format_gain
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
@@ -14,22 +14,6 @@ def _round_up(events: float) -> int:
     """Round up to two significant digits: the estimate is no more precise than that."""
     unit = 10.0 ** max(0, math.floor(math.log10(max(events, 1))) - 1)
     return round(math.ceil(events / unit) * unit)
-
-
-def gap_error(last: LISResult, best: LISResult) -> float:
-    """Return the standard error of the change of the gap between seen and unseen items from `best` to `last`.
-
-    Slices have no influence values, so the errors of two snapshots cannot be paired within a slice. Pairing is assumed
-    to reduce the standard error of the change of the gap by the same factor as that of the change of AIS.
-    """
-    slice_errors = []
-    for result in (last, best):
-        for name in ("seen items", "unseen items"):
-            estimate = result.slices.get(name)
-            slice_errors.append(math.inf if estimate is None else estimate.se)
-    unpaired_gap = math.hypot(*slice_errors)
-    unpaired_ais = math.hypot(*(cluster_interval(result.ais, result.influence).se for result in (last, best)))
-    return unpaired_gap * last.compare(best).se / unpaired_ais if unpaired_ais > 0 else 0.0
 
 
 def gain_over(best: LISResult, result: LISResult) -> Estimate:
@@ -48,10 +32,10 @@ def gain_over(best: LISResult, result: LISResult) -> Estimate:
 def underpowered(
     what: str, estimate: Estimate, num_events: int, relevant_gain: float, detectable: float = 0.0
 ) -> str | None:
-    """Return a message for an interval that contains both 0 and the smallest relevant gain; None for any other.
+    """Return why an estimate cannot tell 0 from the gain that matters, and how many events could; None if it can.
 
-    An estimate of exactly 0 means that the ranker did not use the vectors. It counts as no gain only if the events are
-    enough to detect the smallest relevant gain.
+    It cannot if its interval holds both, or if it holds 0 and so few events would have missed the gain that matters.
+    An exact 0 says that the ranker found no use for the vectors; its power is that of the events, `detectable`.
 
     Args:
         what: Name of the estimated quantity, for the message.
@@ -73,12 +57,22 @@ def underpowered(
             f"{format_gain(detectable)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more "
             "users or a longer log."
         )
-    if estimate.low > 0 or estimate.high < relevant_gain:
+    if estimate.low > 0:
         return None
     if not math.isfinite(estimate.se):
         return f"{what} rests on one user; nothing can be said. Score more users."
-    # The width of the interval falls with the root of the number of events: at this number it equals the relevant gain,
-    # so that it cannot contain both 0 and that gain.
+    shown = POWER_80 * estimate.se
+    if estimate.high < relevant_gain:
+        # A value that is low by chance excludes even a gain that so few events would have missed.
+        if shown <= relevant_gain:
+            return None
+        needed = num_events * (shown / relevant_gain) ** 2
+        return (
+            f"{what} is {format_estimate(estimate)}. But {num_events:,} test events show gains from "
+            f"{format_gain(shown)} only, about {_round_up(needed):,} the {relevant_gain:+g} that matters: more users "
+            "or a longer log."
+        )
+    # With so many events the interval is shorter than the gain that matters: it cannot hold both ends of it.
     needed = num_events * ((estimate.high - estimate.low) / relevant_gain) ** 2
     return (
         f"{what} is {format_estimate(estimate)}: it may be nothing, and it may be the {relevant_gain:+g} that matters. "

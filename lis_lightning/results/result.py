@@ -122,7 +122,7 @@ class LISResult:
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
         slices: AIS on each slice of the test events, by the names of ``split.slices``; one ranker serves all slices.
         companions: Conventional metrics of the same vectors.
-        verdict: One word of :data:`lis_lightning.results.stopping.VERDICTS`.
+        verdict: One word of :data:`lis_lightning.results.verdict.VERDICTS`.
         message: The verdict explained in a sentence, with what to do.
         placebo: AIS of uninformative representations, if it was computed.
         tasks: Results of the other labels by name, if the split has several.
@@ -213,13 +213,24 @@ class LISResult:
         Raises:
             ShapeError: If the two results come from different splits.
         """
+        self.check_pairable(other)
+        return paired_difference(self.ais, self.influence, other.ais, other.influence)
+
+    def check_pairable(self, other: LISResult) -> None:
+        """Raise unless two results can be paired by user.
+
+        Args:
+            other: A result on the same split.
+
+        Raises:
+            ShapeError: If the two results come from different splits.
+        """
         if self.split_hash != other.split_hash or self.influence.shape != other.influence.shape:
             raise ShapeError(
                 f"Results can be paired on one split only: this one is on split {self.split_hash!r} with "
                 f"{self.influence.size} users, the other on {other.split_hash!r} with {other.influence.size}. "
                 "Score both representations on the same split."
             )
-        return paired_difference(self.ais, self.influence, other.ais, other.influence)
 
     def scalars(self) -> dict[str, float]:
         """Return all logged numbers by key, without the prefix ``lis/``.

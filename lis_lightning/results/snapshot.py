@@ -12,7 +12,7 @@ from typing_extensions import override
 from lis_lightning.results.result import NAN, LISResult
 
 if TYPE_CHECKING:
-    from lis_lightning.results.stopping import Judgement
+    from lis_lightning.results.verdict import Judgement
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +25,7 @@ class Snapshot(LISResult):
     Attributes:
         step: Optimizer step.
         gain_z: Paired z statistic of this snapshot against the best one before it; NaN for the first.
+        train_loss: Mean training loss since the snapshot before, on the first process; NaN if unknown.
         encode_seconds: Seconds spent on encoding the items; NaN if unknown.
         score_seconds: Seconds spent on scoring them; NaN if unknown.
         tasks: Snapshots of the other labels, by name.
@@ -38,23 +39,30 @@ class Snapshot(LISResult):
 
     step: int
     gain_z: float = NAN
+    train_loss: float = NAN
     encode_seconds: float = NAN
     score_seconds: float = NAN
     tasks: Mapping[str, Snapshot] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: LISResult, *, step: int, encode_seconds: float = NAN, score_seconds: float = NAN) -> Self:
+    def of(
+        cls, result: LISResult, *, step: int, train_loss: float = NAN, encode_seconds: float = NAN,
+        score_seconds: float = NAN,
+    ) -> Self:  # fmt: skip
         """Return a result as a snapshot of a run, without the verdict of the run.
 
         Args:
             result: The score of the representation.
             step: Optimizer step of the evaluation.
+            train_loss: Mean training loss since the snapshot before.
             encode_seconds: Seconds spent on encoding.
             score_seconds: Seconds spent on scoring.
         """
         fields = {spec.name: getattr(result, spec.name) for spec in dataclasses.fields(LISResult)}
         fields["tasks"] = {name: cls.of(task, step=step) for name, task in result.tasks.items()}
-        return cls(**fields, step=step, encode_seconds=encode_seconds, score_seconds=score_seconds)
+        return cls(
+            **fields, step=step, train_loss=train_loss, encode_seconds=encode_seconds, score_seconds=score_seconds
+        )
 
     def judged(self, judgement: Judgement, tasks: Mapping[str, Snapshot]) -> Self:
         """Return the snapshot with the verdict of the run up to it.

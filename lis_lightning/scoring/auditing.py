@@ -19,7 +19,8 @@ from lis_lightning.results.audit import Audit, Finding, Part
 from lis_lightning.results.evidence import underpowered
 from lis_lightning.results.format import format_estimate, format_interval
 from lis_lightning.results.result import Ceiling, LISResult
-from lis_lightning.results.stopping import MIN_CEILING_Z, StopRule
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import MIN_CEILING_Z
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences.naming import Preference, by_name
 from lis_lightning.scoring.scorer import Scorer
@@ -185,7 +186,7 @@ def judge_ceiling(
     too_few_events = underpowered(subject, estimate, num_events, rule.relevant_gain, detectable)
     if too_few_events is not None:
         verdict, message = "underpowered", too_few_events
-    elif ceiling.low <= 0 or ceiling.high < rule.plateau_delta:
+    elif ceiling.low <= 0 or ceiling.high < rule.min_gain:
         verdict = "data-bound"
         message = f"{size}: more or better preference data is needed; no training on it will help."
     else:

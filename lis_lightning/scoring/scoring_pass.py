@@ -25,7 +25,7 @@ from lis_lightning.functional.item_coordinates import (
     principal_coordinates,
 )
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
-from lis_lightning.results.stopping import MIN_CEILING_Z, NOT_BINDING_Z, judge
+from lis_lightning.results.verdict import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import ItemLookup, look_up_items, prepare, probe_inputs
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import ceiling_of, reference_vectors

@@ -26,7 +26,7 @@ import torch
 
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import VERDICTS, Judgement
+from lis_lightning.results.verdict import VERDICTS, Judgement
 from lis_lightning.tracking import wandb_run
 from lis_lightning.tracking.wandb_tables import movers_table
 

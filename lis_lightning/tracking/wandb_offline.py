@@ -17,7 +17,7 @@ from lis_lightning.functional.intervals import Z95
 from lis_lightning.report.runs import RecordedRun
 from lis_lightning.results.result import Ceiling, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.results.verdict import VERDICTS
 
 _PREFIX = "lis/"
 _STEP = "trainer/global_step"

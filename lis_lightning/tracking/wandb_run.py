@@ -21,11 +21,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement
+from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import wandb_tables as tables
 
 STEP = "trainer/global_step"  # Lightning's own x-axis in W&B
-QUIET = frozenset({"", "warming-up", "improving"})  # verdicts that call for no action
+QUIET = frozenset({"", "warming-up", "improving", "undecided"})  # verdicts that call for no action
 GOOD = frozenset({"plateau", "at-ceiling", "ceiling-not-binding"})  # good outcomes of a run
 TITLE = 63  # characters that W&B accepts
 

@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
 from lis_lightning.functional import Estimate, cluster_interval, fieller_ratio, paired_difference
-from lis_lightning.results import LISResult, judge
+from lis_lightning.results import LISResult, corrected_best, judge
 
 NUM_USERS = 200  # of each draw
 POPULATION = 20  # times as many users to draw from
@@ -81,6 +81,10 @@ def quantities(results: dict[str, LISResult], num_users: int) -> Iterator[tuple[
         yield f"{first} {sign} {second}", *_bounds(of(a, influence_a, b, influence_b), test)
     plateau = [result for name, result in results.items() if name.startswith("equal")]
     change = plateau[1].compare(plateau[0])
+    equals = [cluster_interval(result.ais, result.influence) for result in plateau]
+    picked = max(equals, key=lambda estimate: estimate.value), corrected_best(plateau)
+    for name, estimate in zip(("", ", best", ", best, corrected"), (equals[0], *picked), strict=True):
+        yield f"AIS equal{name}", *_bounds(estimate, estimate)
     yield "null: one equal - another", change.value, change.low, change.high, np.nan, np.nan
     yield "null: verdict improving", float(judge(plateau).verdict == "improving"), *[np.nan] * 4
 
@@ -91,11 +95,12 @@ def _bounds(whole: Estimate, test: Estimate) -> tuple[float, float, float, float
 
 def table(rows: pl.DataFrame) -> pl.DataFrame:
     """Return for each world and quantity how often the intervals hold the mean over draws; of nulls, 0."""
-    rows = rows.with_columns(truth=pl.col("value").mean().over("world", "what"))
+    kind, unpicked = pl.col("what").str.replace(", best.*", ""), ~pl.col("what").str.contains(", best")
+    rows = rows.with_columns(truth=pl.when(unpicked).then("value").mean().over("world", kind))
     center = pl.when(pl.col("what").str.starts_with("null")).then(0.0).otherwise(pl.col("truth"))
     inside = pl.col("low").le(center) & pl.col("high").ge(center)
     inside_test = pl.col("low_test").le(center) & pl.col("high_test").ge(center)
-    verdict = pl.col("what").str.contains("verdict")
+    verdict, share = pl.col("what").str.contains("verdict"), pl.struct("coverage", "draws")
     return (
         rows.with_columns(hit=pl.when(verdict).then(1.0 - pl.col("value")).otherwise(inside.cast(pl.Float64)))
         .group_by("world", "what", maintain_order=True)
@@ -108,9 +113,7 @@ def table(rows: pl.DataFrame) -> pl.DataFrame:
             coverage=pl.col("hit").mean(),
             test_users_only=inside_test.filter(pl.col("low_test").is_not_nan()).mean(),
         )
-        .with_columns(
-            pl.struct("coverage", "draws").map_elements(_binomial, return_dtype=pl.String).alias("95 % of it")
-        )
+        .with_columns(share.map_elements(_binomial, return_dtype=pl.String).alias("95 % of it"))
     )
 
 
@@ -127,10 +130,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS), help="which worlds")
     parser.add_argument("--out", type=Path, default=Path("coverage.csv"), help="rows; what is there is not done again")
-    args = parser.parse_args()
+    args, world, draw = parser.parse_args(), pl.col("world"), pl.col("draw")
     rows = pl.read_csv(args.out).rows() if args.out.exists() else []
-    done = {row[:2] for row in rows}
-    todo = [job for job in itertools.product(args.worlds, range(args.draws)) if job not in done]
+    todo = sorted({*itertools.product(args.worlds, range(args.draws))} - {row[:2] for row in rows})
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(args.jobs) as pool:
         for count, future in enumerate(as_completed([pool.submit(one_draw, *job) for job in todo]), 1):
@@ -138,8 +140,7 @@ def main() -> None:
             if count % 10 == 0 or count == len(todo):
                 pl.DataFrame(rows, COLUMNS, orient="row").write_csv(args.out)
                 print(f"{count} of {len(todo)} draws", file=sys.stderr, flush=True)
-    chosen = pl.col("world").is_in(args.worlds), pl.col("draw") < args.draws
-    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(*chosen)
+    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(world.is_in(args.worlds), draw < args.draws)
     plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=4, fmt_str_lengths=40, **plain):
         print(table(found))

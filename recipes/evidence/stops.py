@@ -17,17 +17,17 @@ from lis_lightning.results import Snapshot, StopRule, judge
 Run = dict[str, Any]
 Rule = Callable[[Run], tuple[int, int]]  # where it stops, and the snapshot that it keeps
 CHOICES = {
-    "plateau_z": (1.96, 1.0, 0.5, 0.0),
-    "plateau_share": (0.05, 0.1),
-    "plateau_patience": (2, 3),
+    "confidence": (0.975, 0.85, 0.7),
+    "min_gain_share": (0.05, 0.1),
+    "window": (1 / 3, 0.5),
 }
-FIRST_GUESSES = StopRule(plateau_z=1.96, plateau_share=0.05, plateau_patience=3)
+FIRST_GUESSES = StopRule(confidence=0.975)
 PATIENCE = (1, 2, 3, 5)
 LOST = 0.05  # share of the gain that a rule may lose
 BROKEN = {"data-bound", "collapsed", "placebo-failed"}
 RIGHT = {  # other truths are met by their own name alone
     "done": {"at-ceiling", "ceiling-not-binding", "plateau"},
-    "overfitting": {"overfitting", "overfitting-items"},
+    "overfitting": {"overfitting", "past-its-best"},
 }
 
 
@@ -48,7 +48,7 @@ def stock_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
 def judged_stop(results: Sequence[Snapshot], rule: StopRule | None = None) -> tuple[int, int]:
     """Return where the rule of `lis_lightning.results.stopping` stops, and the best snapshot by then."""
     for last in range(len(results)):
-        judgement = judge(results[: last + 1], rule)
+        judgement = judge(results[: last + 1], rule, max_steps=results[-1].step)
         if judgement.stop:
             break
     return last, judgement.best
@@ -133,7 +133,7 @@ def verdicts(runs: list[Run]) -> list[Run]:
     seen: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
         key = truth_of(run["world"], run["truth"]), run["half"]
-        seen.setdefault(key, Counter())[judge(run["results"]).verdict] += 1
+        seen.setdefault(key, Counter())[judge(run["results"], ended=True).verdict] += 1
     table = []
     for (truth, half), said in sorted(seen.items()):
         good = sum(number for name, number in said.items() if right(truth, name) and name != "underpowered")

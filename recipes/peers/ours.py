@@ -97,7 +97,7 @@ def measured(folder: Path, *, devices: int, shards: bool = False) -> dict[str, A
 def stop(folder: Path) -> dict[str, Any]:
     """A gain that nobody can reach: each snapshot but the raw one is flat."""
     pl.seed_everything(0, verbose=False)
-    rule = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=2)
+    rule = StopRule(min_gain=1.0, min_progress=0)
     monitor = monitor_of(folder, rule=rule)
     return {"step": fit(Tower(frozen=True), monitor, LISEarlyStopping(), epochs=9, devices=2).global_step}
 

@@ -138,7 +138,7 @@ def curve(folder):
         return module.encode_items(batch)
 
     module, stop = Tower(), LISEarlyStopping()
-    rule = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=2)  # every snapshot is flat
+    rule = StopRule(min_gain=1.0, min_progress=0)  # every snapshot is flat
     monitor = LISMonitor(SPLIT, Items(), every_n_steps=2, batch_size=4, encode=encode, rule=rule, dirpath=folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -249,7 +249,7 @@ def later(folder):
             raise ArithmeticError("only here")
         return real(*args, **options)
 
-    rule = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=3)  # every snapshot is flat
+    rule = StopRule(min_gain=1.0, min_progress=0)  # every snapshot is flat
     own = str(Path(folder, f"own-{_rank()}", "snapshot"))
     Path(own).parent.mkdir(parents=True)
     schedule = [EverySteps(4), OnFile(own, poll_seconds=0)]

@@ -11,7 +11,7 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.storage import read_manifest
-from lis_lightning.results.stopping import Judgement
+from lis_lightning.results.verdict import Judgement
 from tests._helpers import small_run
 from tests._helpers.wandb_files import Run, quiet_home
 
@@ -19,7 +19,7 @@ real = pytest.mark.slow  # a training with a W&B run of its own
 SAID = ["warming-up", "improving", "plateau", "plateau", "improving", "overfitting", "overfitting"]
 
 
-def judge(results, rule=None):
+def judge(results, rule=None, **options):
     """Say one word of SAID after another, and stop at the last."""
     verdict = SAID[len(results) - 1]
     stop = len(results) == len(SAID)

@@ -192,13 +192,13 @@ def test_loggers_get_the_step_of_the_snapshot(split, tmp_path):
 
 
 def test_a_stop_does_not_depend_on_timing(split, tmp_path, slow_scores):
-    rule = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=2)  # every snapshot is flat
+    rule = StopRule(min_gain=1.0, min_progress=0)  # every snapshot is flat
     for run in range(3):
         slow_scores.extend(["shift"] * run)  # other delays
         stop, monitor = LISEarlyStopping(), background_of(split, rule=rule)
         trainer, _ = fit(tmp_path / str(run), stop, monitor, steps=40)
-        assert (stop.stopped_step, trainer.global_step) == (10, 10), "the second snapshot, of step 8, is read at 10"
-        assert [result.step for result in monitor.results] == [0, 4, 8, 10]
+        assert (stop.stopped_step, trainer.global_step) == (14, 14), "the third snapshot, of step 12, is read at 14"
+        assert [result.step for result in monitor.results] == [0, 4, 8, 12, 14]
 
 
 def test_a_stock_early_stopping_finds_its_metric_from_the_start(split, tmp_path):
@@ -262,7 +262,7 @@ def test_a_training_that_ends_early_keeps_the_snapshot_and_no_thread(split, tmp_
 def test_a_resumed_run_is_the_undisturbed_one(tmp_path, step):
     """A snapshot of every third step is read 2 steps later; checkpoints of every fourth."""
     split = small_run.make_split()
-    rule = StopRule(warmup=1, plateau_patience=3)
+    rule = StopRule(min_progress=0)
     whole = small_run.monitor_of(split, every_n_steps=3, background_steps=2, rule=rule)
     small_run.fit(tmp_path / "whole", whole, small_run.saver(tmp_path / "ckpt", every=4), steps=14)
     resumed = small_run.monitor_of(split, every_n_steps=3, background_steps=2, rule=rule, dirpath=tmp_path / "whole")

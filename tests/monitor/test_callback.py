@@ -20,7 +20,7 @@ from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotE
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
-from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.results.verdict import VERDICTS
 from lis_lightning.scoring.scorer import Scorer
 from tests._helpers.training import (
     DIM,

@@ -22,17 +22,17 @@ def ranks(tmp_path_factory):
 def test_both_see_one_curve_survive_a_failure_of_one_and_stop_together(ranks):
     folder, first, second = ranks
     first, second = first["curve"], second["curve"]
-    assert first["steps"] == second["steps"] == [0, 4, 6]
+    assert first["steps"] == second["steps"] == [0, 4, 6, 8]
     assert (first["ais"], first["seconds"]) == (second["ais"], second["seconds"])
-    assert first["ais"] == pytest.approx([first["expected"]] * 3, abs=1e-9)
-    assert first["global_step"] == second["global_step"] == first["stopped"] == second["stopped"] == 6
+    assert first["ais"] == pytest.approx([first["expected"]] * 4, abs=1e-9)
+    assert first["global_step"] == second["global_step"] == first["stopped"] == second["stopped"] == 8
     assert first["metric"] == second["metric"] == pytest.approx(first["ais"][-1])
     assert first["error"] == second["error"] == "SnapshotError: process 1: OSError: only here"
     assert (len(first["warnings"]), second["warnings"]) == (1, [])
     assert (first["record"], second["record"]) == ("record.jsonl", None)
     header, results = Record.read(folder / "curve" / "record.jsonl")
-    assert [result.step for result in results] == [0, 4, 6]
-    assert header["config"]["rule"]["plateau_patience"] == 2
+    assert [result.step for result in results] == [0, 4, 6, 8]
+    assert header["config"]["rule"]["min_gain"] == 1.0
 
 
 @pytest.mark.parametrize("source", ["uneven", "one batch", "padded"])

@@ -17,7 +17,8 @@ from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Budget, EveryEpochs, EveryValidation, LogSpaced
 from lis_lightning.results.record import Record
-from lis_lightning.results.stopping import VERDICTS, Judgement, StopRule
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import VERDICTS, Judgement
 from lis_lightning.scoring.scorer import Scorer
 from tests._helpers import small_run
 from tests._helpers.training import Items, Tower, fit, make_log, monitor_of
@@ -41,7 +42,7 @@ def split():
 
 
 def _judge_stops_after(number):
-    def judge(results, rule=None):
+    def judge(results, rule=None, **options):
         stop = len(results) > number
         return Judgement(
             verdict="plateau" if stop else "improving", message="as it was.", stop=stop,
@@ -68,17 +69,17 @@ def test_stops_at_the_snapshot_that_says_so(split, tmp_path, monkeypatch, caplog
     assert monitor.listeners == []
 
 
-@pytest.mark.parametrize(("warmup", "patience", "stopped"), [(0, 1, 2), (0, 3, 6), (2, 3, 10), (4, 1, 10)])
-def test_warm_up_and_patience_are_counted_in_snapshots(split, tmp_path, warmup, patience, stopped):
-    """The real rule, for which no gain of less than 1 counts: every snapshot is flat."""
-    rule = StopRule(warmup=warmup, plateau_delta=1.0, plateau_patience=patience)
+@pytest.mark.parametrize(("min_progress", "stopped"), [(0, 6), (0.3, 6), (0.5, 10), (0.8, 16)])
+def test_no_run_stops_before_its_share_of_the_planned_steps(split, tmp_path, min_progress, stopped):
+    """The real rule, for which no gain of less than 1 counts: three snapshots after the raw one are enough."""
+    rule = StopRule(min_gain=1.0, min_progress=min_progress)
     trainer, _ = fit(tmp_path, monitor_of(split, rule=rule, **FAST), stop := LISEarlyStopping(), steps=20)
     assert (trainer.global_step, stop.stopped_step, stop.num_judged) == (stopped, stopped, stopped // 2)
 
 
 def test_looks_between_snapshots_do_not_count(split, tmp_path):
     """Validations and epoch ends, at each of which a stock EarlyStopping would look."""
-    rule = StopRule(warmup=1, plateau_delta=1.0, plateau_patience=2)
+    rule = StopRule(min_gain=1.0, min_progress=0)
     stop, monitor = LISEarlyStopping(), monitor_of(split, rule=rule, every_n_steps=7, **FAST)
     fit(tmp_path, monitor, stop, module=Validated(), steps=40, val_check_interval=1)
     assert (stop.stopped_step, stop.num_judged) == (21, 3)
@@ -99,7 +100,7 @@ def test_failed_snapshots_do_not_count(split, tmp_path, monkeypatch):
 
 def test_it_is_in_the_checkpoint_and_goes_on_from_there(tmp_path):
     split = small_run.make_split()
-    rule = StopRule(warmup=1, plateau_delta=1.0, plateau_patience=4)
+    rule = StopRule(min_gain=1.0, min_progress=0.3)
     whole = LISEarlyStopping()
     small_run.fit(tmp_path, small_run.monitor_of(split, rule=rule), whole, small_run.saver(tmp_path / "ckpt"), steps=30)
     assert (whole.stopped_step, whole.num_judged) == (10, 5)
@@ -123,10 +124,10 @@ def test_its_state_is_plain():
 
 
 def test_one_of_several_monitors_decides(split, tmp_path):
-    flat = StopRule(warmup=0, plateau_delta=1.0, plateau_patience=1)
+    flat = StopRule(min_gain=1.0, min_progress=0)
     one, two = (monitor_of(split, name=name, rule=rule, **FAST) for name, rule in (("one", None), ("two", flat)))
     fit(tmp_path, one, two, stop := LISEarlyStopping(name="two"), steps=6)
-    assert stop.stopped_step == 2
+    assert stop.stopped_step == 6
     assert LISEarlyStopping(name="two").state_key != LISEarlyStopping(name="one").state_key
     with pytest.raises(ConfigError, match=r"\(name=None\) .*the Trainer has 2 with the names \['one', 'two'\]"):
         fit(tmp_path, one, two, LISEarlyStopping())

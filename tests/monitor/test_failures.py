@@ -180,10 +180,10 @@ def score_broken(stage):
 def verdict_broken(stage):
     real = history_module.judge
 
-    def judge(*args):
+    def judge(*args, **options):
         if stage.on:
             raise ZeroDivisionError("of the rule")
-        return real(*args)
+        return real(*args, **options)
 
     stage.patch.setattr(history_module, "judge", judge)
     said = "ZeroDivisionError: of the rule"

@@ -17,10 +17,11 @@ from lis_lightning.monitor import run_history as history
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
 from lis_lightning.results.record_contents import unpack
-from lis_lightning.results.stopping import StopRule, gains_over_best, judge
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import gains_over_best, judge
 from tests._helpers import small_run
 
-NEVER = {"plateau_delta": 0.0, "plateau_share": 0.0, "plateau_patience": 3}
+NEVER = {"min_gain": 0.0, "min_gain_share": 0.0, "min_progress": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +78,10 @@ def test_state_grows_by_kilobytes_however_many_users(split, whole):
     for users in (1_000, 100_000):
         results = [
             dataclasses.replace(result, influence=rng.normal(size=users), step=2 * index)
-            for index, result in enumerate(whole["monitor"].results * 6)
+            for index, result in enumerate(whole["monitor"].results * 16)
         ]
-        sizes[users] = [len(json.dumps(history.packed(results[:number], patience=3))) for number in (20, 30)]
-    growth = {users: (later - earlier) / 10 for users, (earlier, later) in sizes.items()}
+        sizes[users] = [len(json.dumps(history.packed(results[:number], window=1 / 3))) for number in (60, 90)]
+    growth = {users: (later - earlier) / 30 for users, (earlier, later) in sizes.items()}
     assert growth[100_000] == pytest.approx(growth[1_000], rel=0.01)
     assert growth[100_000] < 4_000
 
@@ -89,8 +90,8 @@ def test_a_thin_past_is_judged_like_the_whole_one(whole):
     """What a checkpoint alone brings back, without its record, leads to the same judgements of what follows."""
     results = whole["monitor"].results
     for number in range(2, len(results)):
-        thin = unpack(history.packed(results[:number], patience=3))
-        for rule in (StopRule(**NEVER), StopRule(falling_z=0.0, warmup=0, plateau_patience=3)):
+        thin = unpack(history.packed(results[:number], window=1 / 3))
+        for rule in (StopRule(**NEVER), StopRule(min_progress=0)):
             one, other = judge([*results[:number], results[number]], rule), judge([*thin, results[number]], rule)
             assert repr(one) == repr(other)
         whole_gains, thin_gains = (gains_over_best([*past, results[number]]) for past in (results[:number], thin))
@@ -106,15 +107,15 @@ def test_a_lost_rank_is_a_collapse_after_a_thin_past_too(whole):
         for step, ais in enumerate([0.001, 0.002, 0.001, 0.001, 0.001, 0.001])
     ]
     last = dataclasses.replace(one, ais=0.0, step=6, companions={"rankme": 5.0})
-    assert judge([*unpack(history.packed(past, patience=2)), last]).verdict == "collapsed"
+    assert judge([*unpack(history.packed(past, window=1 / 3)), last]).verdict == "collapsed"
 
 
 def test_what_is_kept_is_what_the_rule_reads(whole):
     results = [dataclasses.replace(whole["monitor"].results[0], ais=ais, step=step)
                for step, ais in enumerate([0.1, 0.5, 0.2, 0.3, 0.4, 0.1])]  # fmt: skip
-    kept = [bool(result.influence.size) for result in unpack(history.packed(results, patience=2))]
-    assert kept == [True, True, False, False, True, True]
-    assert unpack(history.packed([], patience=2)) == []
+    kept = [bool(result.influence.size) for result in unpack(history.packed(results, window=1 / 3))]
+    assert kept == [True, True, False, True, True, True]
+    assert unpack(history.packed([], window=1 / 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_changed_evaluator_starts_a_new_record(split, whole, tmp_path, options
 
 
 def test_another_rule_goes_on_with_the_curve(split, whole, tmp_path):
-    monitor = small_run.monitor_of(split, rule=StopRule(warmup=7), dirpath=tmp_path)
+    monitor = small_run.monitor_of(split, rule=StopRule(window=0.5), dirpath=tmp_path)
     small_run.fit(tmp_path, monitor, steps=10, ckpt_path=whole["folder"] / "ckpt" / "step=9.ckpt")
     assert [result.step for result in monitor.results] == [0, 2, 4, 6, 8, 10]
 

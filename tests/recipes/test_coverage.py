@@ -23,7 +23,7 @@ def test_a_draw_measures_everything_and_two_draws_differ(coverage, monkeypatch):
     rows = pl.DataFrame(
         coverage.one_draw("dense", 0) + coverage.one_draw("dense", 1), coverage.COLUMNS, orient="row", strict=False
     )
-    assert rows.height == 2 * 13
+    assert rows.height == 2 * 16
     content = rows.filter(what="AIS content")
     assert content["value"].n_unique() == 2
     assert (content["low"] < content["value"]).all()
@@ -40,3 +40,10 @@ def test_the_table_counts_hits_of_the_mean_and_misses_of_nulls(coverage):
     assert table["test_users_only"][0] == pytest.approx(0.683, abs=0.03)
     assert table["width"][0] == pytest.approx(1.0, abs=0.05)
     assert table["95 % of it"][1] == "0.973 to 0.986"
+
+
+def test_the_best_of_equals_is_held_against_one_that_was_not_picked(coverage):
+    made = [("w", draw, "AIS equal", 0.0, -1.0, 1.0, -1.0, 1.0) for draw in range(10)]
+    made += [("w", draw, "AIS equal, best", 2.0, 1.0, 3.0, 1.0, 3.0) for draw in range(10)]
+    table = coverage.table(pl.DataFrame(made, coverage.COLUMNS, orient="row", strict=False))
+    assert table["coverage"].to_list() == [1.0, 0.0]

@@ -192,9 +192,9 @@ def result(ais, step):
 def test_our_rule_ends_at_its_first_stop_with_the_best_by_then(stops):
     results = [result(ais, step) for step, ais in enumerate([0.0, 0.01, 0.02, 0.02, 0.02, 0.02, 0.05])]
     last, best = stops.judged_stop(results)
-    assert judge(results[: last + 1]).stop
-    assert not any(judge(results[:end]).stop for end in range(1, last + 1))
-    assert (best, last < 6) == (2, True)
+    assert judge(results[: last + 1], max_steps=6).stop
+    assert not any(judge(results[:end], max_steps=6).stop for end in range(1, last + 1))
+    assert (best, last) == (2, 4)
     assert stops.judged_stop(results[:4]) == (3, 2)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lis_lightning.report import recorded_run
 from lis_lightning.report.answers import answers, mark, tone
-from lis_lightning.results.stopping import VERDICTS, Judgement
+from lis_lightning.results.verdict import VERDICTS, Judgement
 
 
 def told(run, verdict, *, stop=False, reason=""):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
-from lis_lightning.results.stopping import VERDICTS
+from lis_lightning.results.verdict import VERDICTS
 from lis_lightning.tracking import loggers as tracking
 from tests._helpers import wandb_files
 from tests._helpers.small_results import FROZEN_KEYS, RESULTS, make_result

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.movers import Mover
-from lis_lightning.results.stopping import VERDICTS, Judgement
+from lis_lightning.results.verdict import VERDICTS, Judgement
 from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
 from lis_lightning.tracking.wandb_tables import MOVER_COLUMNS, SLICE_COLUMNS, SNAPSHOT_COLUMNS
 from tests._helpers.small_results import FROZEN_KEYS, RESULTS

@@ -18,8 +18,10 @@ from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import effective_users
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import Judgement, StopRule
+from lis_lightning.results.stopping import StopRule
+from lis_lightning.results.verdict import Judgement
 
+WARM_UP = 2  # snapshots after the raw one that are not compared: fine-tuning often dips first
 SIGNIFICANCE = 0.05  # highest probability that a job as good as all others is ended
 
 
@@ -42,21 +44,21 @@ def behind(result: Snapshot, rival: Rival, look: int, rule: StopRule) -> str | N
     """Return why a job should be ended after a snapshot; None if the evidence is not sufficient.
 
     A sequential one-sided paired t test. A job that is never worse than the finished jobs by more than a negligible
-    change (`plateau_delta`) is ended with a probability of at most 5 %, however often it is compared and however many
-    jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of it, divided
-    by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
+    gain (`StopRule.negligible_gain`) is ended with a probability of at most 5 %, however often it is compared and
+    however many jobs the rival was selected from: comparison k spends 1 / (k (k + 1)) of the 5 %, which sums to all of
+    it, divided by the number of finished jobs (Bonferroni). A job that starts slowly and would overtake later is lost.
 
     Args:
         result: The snapshot.
         rival: The best finished job.
         look: Number of this comparison of the job, from 1.
-        rule: Defines the negligible change.
+        rule: Defines the negligible gain.
     """
     theirs = next((snapshot for snapshot in rival.results if snapshot.step == result.step), None)
     if theirs is None or theirs.split_hash != result.split_hash or theirs.influence.shape != result.influence.shape:
         return None
     gap = result.compare(theirs)
-    margin = max(rule.plateau_delta, rule.plateau_share * theirs.ais)
+    margin = rule.negligible_gain(theirs.ais)
     if not gap.value + margin < 0 or not gap.se > 0:
         return None
     # Student's t with the effective number of users: if few users carry the difference, its error is uncertain.
@@ -105,7 +107,7 @@ class Pruning(pl.Callback):
 
     def _compare(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
         """End the fit on all processes; the first process decides, since it reads the files of the sweep."""
-        if len(self.monitor.results) - 1 <= self.monitor.rule.warmup:
+        if len(self.monitor.results) - 1 <= WARM_UP:
             return False
         reason = self._look() if trainer.is_global_zero else ""
         self.reason = trainer.strategy.broadcast(reason)

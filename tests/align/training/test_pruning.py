@@ -14,7 +14,7 @@ from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
 
 NUM_USERS = 300
-EXACT = StopRule(plateau_delta=0.0, plateau_share=0.0)  # no margin: the error is as large as it may be
+EXACT = StopRule(min_gain=0.0, min_gain_share=0.0)  # no margin: the error is as large as it may be
 
 
 def draw(truth, users, rng, step=10):

@@ -21,7 +21,7 @@ from lis_lightning import PreferenceSplit
 from lis_lightning.align.world import simulate_world
 from lis_lightning.results.record_contents import pack
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import judge
+from lis_lightning.results.verdict import judge
 
 WORLD = {"num_users": 300, "num_items": 300, "num_events": 30_000, "content_share": 0.5}
 
