@@ -397,8 +397,7 @@ class LISMonitor(pl.Callback):
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Log and print the outcome of the run and close its record, also after an exception."""
         self._concluded = True
-        best = self.best
-        if best is None:
+        if self.best is None:
             return
         if cut_short_by is None:  # a run that an exception ended may be resumed
             with self._failures.tolerate("verdict"):
@@ -408,7 +407,7 @@ class LISMonitor(pl.Callback):
             self._announcer.log_end(trainer, self._history, self.artifact)
             with self._failures.tolerate("record"):
                 self._history.end(cut_short_by)
-        self._announcer.print_summary(trainer, self._results, best, self.record_path)
+        self._announcer.print_summary(trainer, self._results, self.best, self.record_path)
 
     def _take_snapshot(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False

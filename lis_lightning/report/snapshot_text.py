@@ -70,7 +70,7 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
     for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *tasks, "verdict"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
     for result in results:
-        star = "*" if result is best else " "
+        star = "*" if best is not None and result.step == best.step else " "
         table.add_row(
             f"{result.step}{star}",
             format_gain(result.ais),

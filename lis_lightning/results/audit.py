@@ -82,7 +82,7 @@ class Audit:
         ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
         >>> result = audit(PreferenceSplit.from_log(log), ["pairs"], cache_dir="off")
         >>> [(row["measure"], round(row["value"], 3)) for row in result.rows()[:1]]
-        [('base_auc', 0.667)]
+        [('base_auc', 0.823)]
     """
 
     aligned_to: str

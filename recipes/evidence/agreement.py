@@ -10,14 +10,13 @@ from arithmetic import (
     bootstrap,
     chosen,
     fair_regret,
-    fit_noise,
     one_agrees,
-    perfect_agrees,
     regret,
     share,
     shown,
     spearman,
 )
+from gold_noise import fit_noise, perfect_agrees
 
 Run = dict[str, Any]
 PERFECT, ONE_AGREES = "(a perfect curve)", "(one ranker, refitted, with the others)"

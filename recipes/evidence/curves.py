@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alignments import RECIPES
 from numpy.typing import NDArray
-from training import RECIPES, train
+from training import train
 from trees import BoostedTrees
 from worlds import Study
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from alignments import CONSTRUCTED, RECIPES
 from curves import Gold, measure
 from joblib import Parallel, delayed
 from tables import slug, write_tables
-from training import CONSTRUCTED, RECIPES
 from worlds import ALL, KINDS, PICTURES, REAL, SIZE, TEXTS, study
 
 FEW = ("infonce", "shuffled")  # of encoders that take minutes a run

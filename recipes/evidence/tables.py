@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from agreement import Run, across, by_recipe, by_world, pooled, selection, within
-from arithmetic import decidable, gains, moves, share, shown, spearman
+from alignments import CONSTRUCTED, RECIPES
+from arithmetic import gains, share, shown, spearman
+from gold_noise import decidable, moves
 from stops import stopping, verdicts
-from training import CONSTRUCTED, RECIPES
 from worlds import ALL, KINDS
 
 from lis_lightning.functional import paired_difference

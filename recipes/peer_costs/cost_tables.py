@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
-from arithmetic import moves, shown, spearman
+from arithmetic import shown, spearman
+from gold_noise import moves
 
 NEEDS = {  # what it says of items, where it starts and ends, its interval, and what it reads
     "LIS": ("no", "yes", "yes, clustered by user", "events of w1 and w2, with their histories"),

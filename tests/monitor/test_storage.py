@@ -187,7 +187,7 @@ def test_the_best_of_the_last_checkpoint_stays_until_the_next_one(history, split
     add(history, tmp_path, split, 0, 0.1)
     add(history, tmp_path, split, 2, 0.2)
     history.protect_checkpointed()
-    state = {**history.state(patience=3), "evaluator": {}}
+    state = {**history.state(window=1 / 3), "evaluator": {}}
     add(history, tmp_path, split, 4, 0.3)
     add(history, tmp_path, split, 6, 0.4)
     assert names(tmp_path / "snapshots") == ["step-00000002.safetensors", "step-00000006.safetensors"]

@@ -22,12 +22,14 @@ SCRIPTS = (
     "stops",
     "curves",
     "training",
+    "alignments",
     "readers",
     "constructed",
     "trees",
     "gold",
     "worlds",
     "arithmetic",
+    "gold_noise",
 )
 TINY = {"num_users": 200, "num_items": 60, "num_events": 5000}
 
@@ -45,6 +47,11 @@ def scripts():
 @pytest.fixture
 def arithmetic(scripts):
     return scripts["arithmetic"]
+
+
+@pytest.fixture
+def gold_noise(scripts):
+    return scripts["gold_noise"]
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def test_a_recipe_of_few_pairs_sees_few_users(scripts, monkeypatch):
     world = scripts["worlds"].study("default", 0, TINY)
     for name in ("infonce", "few pairs"):
         with pytest.raises(StopIteration):
-            training.train(world, training.RECIPES[name], 0)
+            training.train(world, scripts["alignments"].RECIPES[name], 0)
     assert seen[1] < 0.1 * seen[0]
 
 
@@ -204,11 +211,11 @@ def made(gold, noise, rng, fits=4):
     return parts.mean(1), parts
 
 
-def test_gold_without_an_effect_is_said_to_move_once_in_twenty(arithmetic):
+def test_gold_without_an_effect_is_said_to_move_once_in_twenty(gold_noise):
     rng = np.random.default_rng(0)
-    hits = [arithmetic.moves(*made(np.zeros(8), 0.01, rng)) for _ in range(1000)]
+    hits = [gold_noise.moves(*made(np.zeros(8), 0.01, rng)) for _ in range(1000)]
     assert np.mean(hits) == pytest.approx(0.05, abs=0.02)
-    assert all(arithmetic.moves(*made(np.linspace(0, 0.1, 8), 0.01, rng)) for _ in range(50))
+    assert all(gold_noise.moves(*made(np.linspace(0, 0.1, 8), 0.01, rng)) for _ in range(50))
 
 
 def test_gains_are_over_the_mean_placebo(arithmetic):
@@ -337,23 +344,23 @@ def test_what_sensitivity_has_measured_stays(scripts, tmp_path, monkeypatch):
     assert mean["AIS"] == pytest.approx(np.mean(curves, axis=0)[-1])
 
 
-def test_a_curve_agrees_with_gold_where_gold_can_tell_snapshots_apart(arithmetic):
+def test_a_curve_agrees_with_gold_where_gold_can_tell_snapshots_apart(arithmetic, gold_noise):
     rng = np.random.default_rng(0)
     truth = np.linspace(0, 0.02, 8)
     fits = truth + 0.0005 * rng.standard_normal((50, 8))
-    assert arithmetic.fit_noise(fits) == pytest.approx(0.0005 / np.sqrt(50), rel=0.15)
-    assert arithmetic.decidable(truth, fits) == (1.0, 28)
-    assert arithmetic.decidable(-truth, fits) == (0.0, 28)
+    assert gold_noise.fit_noise(fits) == pytest.approx(0.0005 / np.sqrt(50), rel=0.15)
+    assert gold_noise.decidable(truth, fits) == (1.0, 28)
+    assert gold_noise.decidable(-truth, fits) == (0.0, 28)
     flat = 0.0005 * rng.standard_normal((50, 8))
-    assert arithmetic.decidable(truth, flat)[1] < 3
+    assert gold_noise.decidable(truth, flat)[1] < 3
     assert arithmetic.one_agrees(fits) == pytest.approx(stats.spearmanr(fits[0], fits[1:].mean(0))[0])
 
 
-def test_a_perfect_curve_agrees_as_far_as_gold_is_exact(arithmetic):
+def test_a_perfect_curve_agrees_as_far_as_gold_is_exact(gold_noise):
     truth = np.linspace(0, 0.02, 10)
-    assert arithmetic.perfect_agrees(truth, 1e-6) == pytest.approx(1)
-    assert 0.5 < arithmetic.perfect_agrees(truth, 0.005) < 0.95
-    assert abs(arithmetic.perfect_agrees(np.zeros(10), 0.005)) < 0.1
+    assert gold_noise.perfect_agrees(truth, 1e-6) == pytest.approx(1)
+    assert 0.5 < gold_noise.perfect_agrees(truth, 0.005) < 0.95
+    assert abs(gold_noise.perfect_agrees(np.zeros(10), 0.005)) < 0.1
 
 
 def test_gold_takes_the_expected_auc_where_the_chance_of_a_click_is_known(scripts):

@@ -207,8 +207,8 @@ def test_a_skip_is_of_the_same_user_and_near():
 def test_the_ceiling_of_an_objective_is_that_of_what_it_trains_on(log):
     split = PreferenceSplit.from_log(log)
     true, shuffled = (Scorer(split).ceiling(CoEngagement(shuffled=traded)) for traded in (False, True))
-    assert true.value > 0.005
-    assert shuffled.value < 0.3 * true.value
+    assert true.value > 0.002
+    assert shuffled.value < 0.5 * true.value
     assert Distillation().preference == ClickRanking().preference == "ids"
     assert Distillation(teacher="vectors.npy").preference is None
     assert CoEngagement().cache_key != CoEngagement(window=3).cache_key
