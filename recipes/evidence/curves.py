@@ -37,6 +37,7 @@ class Gold:
         self.traded = rng.permutation(self.rows.size)
         part = rng.permutation(world.gold.num_users) % len(seeds)
         self.part = part[self.ranker.users]
+        self.base = self.ranker.base_auc
         self.known: dict[str, list[list[float]]] = {}
 
     def __call__(self, snapshots: Sequence[Matrix], *, placebo: bool = False) -> list[list[list[float]]]:
@@ -77,7 +78,8 @@ def measure(
     taken = dict(np.load(folder / "snapshots.npz"))
     if not (folder / "gold.json").exists():
         ends = [taken["embeddings"][at] for at in (0, -1)]
-        found = {"gold": gold()(list(taken["embeddings"])), "placebo": gold()(ends, placebo=True)}
+        found: dict[str, Any] = {"gold": gold()(list(taken["embeddings"])), "placebo": gold()(ends, placebo=True)}
+        found["base"] = gold().base
         draft = folder / "gold.draft"
         draft.write_text(json.dumps(found))
         draft.replace(folder / "gold.json")

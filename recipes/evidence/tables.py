@@ -56,7 +56,7 @@ def _run(place: Path, names: dict[str, str]) -> Run:
         "group": f"{world} {seed}" if made else world, "half": "first" if made and seed == "0" else "second",
         "steps": taken["step"].tolist(), "results": results, "curves": curves, "cost": extra,
         "place": place, "gold": gold, "fits": said["gold"][..., 0].T, "moves": moves(gold, parts),
-        "placebo": float(said["placebo"][..., 0].mean()),
+        "placebo": float(said["placebo"][..., 0].mean()), "base": float(said["base"]),
     }  # fmt: skip
 
 
@@ -94,13 +94,16 @@ def cost(runs: list[Run]) -> list[Run]:
 
 
 def gold_rankers(runs: list[Run]) -> list[Run]:
-    """Compare gold with the score's own ranker: one that ranks worse than the probe could not judge it."""
+    """Compare gold with the score's own ranker on gold's users: one that ranks worse than the probe could not judge it.
+
+    The probe is taken to gain on these users what it gains on those that it is scored on.
+    """
     rows = []
     for kind, group in groupby(sorted(runs, key=lambda run: run["world"]), lambda run: run["world"]):
         some = list(group)
-        best = [max(run["results"], key=lambda result: result.ais) for run in some]
-        numbers = {"base": float(np.mean([result.auc_base for result in best]))}
-        numbers["base + AIS, best snapshots"] = float(np.mean([result.auc for result in best]))
+        best = [max(run["curves"]["AIS"]) for run in some]
+        numbers = {"base": float(np.mean([run["base"] for run in some]))}
+        numbers["base + AIS, best snapshots"] = numbers["base"] + float(np.mean(best))
         numbers["gold, rows traded"] = float(np.mean([run["placebo"] for run in some]))
         numbers["gold, best snapshots"] = float(np.mean([run["placebo"] + run["gold"].max() for run in some]))
         better = numbers["gold, best snapshots"] > numbers["base + AIS, best snapshots"]

@@ -51,6 +51,11 @@ class BoostedTrees:
         )
         self.columns = np.concatenate([self.prepared.design[:, :-1].numpy(), self._similarities(known)], axis=1)
 
+    @property
+    def base_auc(self) -> float:
+        """AUC of the score's base ranker, fitted on these users, on the same test events."""
+        return self.auc(self.prepared.logits.numpy()[~self.train])
+
     def logits(self, rows: Matrix, seed: int) -> NDArray[np.float64]:
         """Return the logits of the test events, of trees fitted with a representation."""
         frames = [np.asarray(rows, np.float32), self._projected(rows)]

@@ -265,7 +265,7 @@ def write_run(folder, recipe, gold, ais=AIS, seed=0):
     place.mkdir(parents=True)
     steps = 10 * np.arange(6)
     np.savez(place / "snapshots.npz", step=steps, val_loss=LOSS, train_loss=LOSS, embeddings=np.zeros((6, 2, 2)))
-    auc = {"gold": [[[0.6 + value] * 2] * 6 for value in gold], "placebo": [[[0.6, 0.6]] * 6]}
+    auc = {"gold": [[[0.6 + value] * 2] * 6 for value in gold], "placebo": [[[0.6, 0.6]] * 6], "base": 0.59}
     (place / "gold.json").write_text(json.dumps(auc))
     extra = {"recall": [{"recall@10": value} for value in ais], "score": 0.5, "scored events": 1000}
     (place / "curves.json").write_text(json.dumps(extra))
