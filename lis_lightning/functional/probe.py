@@ -187,7 +187,7 @@ def _fit_bilinear(
         return _BilinearFit(score, held_out, float(penalties[-1]))
     moments = bilinear_moments(*factors, residual, members)
     fitted_on = _groups_outside(num_groups, residual)
-    penalty = _bilinear_penalty(moments, factors, residual, members, penalties)
+    penalty = _bilinear_penalty(moments, factors, residual, members, fitted_on, penalties)
     remaining = 1.0 - torch.eye(num_groups, dtype=residual.dtype, device=residual.device)
     part = _fold(groups)
     for number, used in enumerate(fitted_on):
@@ -216,6 +216,7 @@ def _bilinear_penalty(
     factors: tuple[Tensor, Tensor],
     residual: Tensor,
     members: list[Tensor],
+    fitted_on: Tensor,
     penalties: tuple[float, ...],
 ) -> Float[Tensor, " 1"]:
     """Return the cross-validated penalty.
@@ -223,7 +224,7 @@ def _bilinear_penalty(
     The jackknife fits share it: the scale of a prediction depends on the penalty, and the second regression is fitted
     to the scale of this one.
     """
-    grid, fitted_on = residual.new_tensor(penalties), _groups_outside(len(members), residual)
+    grid = residual.new_tensor(penalties)
     agreement, power = residual.new_zeros(2, len(penalties))
     step = max(1, sum(events.numel() for events in members) // _PENALTY_EVENTS)
     for group, events in enumerate(members):

@@ -139,9 +139,9 @@ class Arm:
         """Delete-a-group jackknife of the gain over the training users, [NUM_GROUPS].
 
         With ``t_g`` the AUC of the probe fitted without group g, the terms are ``sqrt((G - 1) / G) (t_g - mean t)``,
-        whose squares add up to the variance. Base, penalty and slope are not refitted: over resampled training users
-        they move the gain by less than a tenth of what the probe's weights do. A user of w1 is both trained on and
-        tested; the two effects are added as independent ones, as tested weights never saw the user.
+        whose squares add up to the variance. Base, slope and the penalty of the bilinear form are not refitted. A user
+        of w1 is both trained on and tested; the two effects are added as if they were independent. In a sparse log of
+        200 users the intervals are too narrow (``recipes/coverage``).
         """
         terms = np.zeros(NUM_GROUPS)
         rows = inside[self.sample]

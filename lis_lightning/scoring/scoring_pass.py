@@ -15,6 +15,7 @@ from torch import Tensor
 from lis_lightning.data.random_streams import random_stream
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import NonFiniteError, ShapeError
+from lis_lightning.functional.auc import auroc
 from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from lis_lightning.functional.histories import Histories
 from lis_lightning.functional.intervals import Estimate, cluster_interval, fieller_ratio, paired_difference
@@ -107,7 +108,7 @@ class _ScoringPass:
             ais=gain.value,
             ais_low=gain.low,
             ais_high=gain.high,
-            ais_geometry=geometry.gain.value,
+            ais_geometry=auroc(geometry.score, geometry.labels) - arm.gain.auc_base,
             auc_base=arm.gain.auc_base,
             auc=arm.gain.auc,
             ais_weighted=weighted.value,

@@ -11,7 +11,7 @@ import torch
 from contender import Matrix, arrays, serve
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
-from gold import Data, fit, quality
+from neural_rankers import Data, fit, quality
 
 
 def load(kind: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:

@@ -17,7 +17,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.results import Record
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))  # the study whose runs these are
-from gold import Data
+from neural_rankers import Data
 from worlds import ALL, Halves
 
 BINS = 4

@@ -26,7 +26,6 @@ SCRIPTS = (
     "readers",
     "constructed",
     "trees",
-    "gold",
     "worlds",
     "arithmetic",
     "gold_noise",
@@ -101,17 +100,6 @@ def test_a_choice_of_worlds_and_recipes_measures_each_run_once(scripts):
     assert len(set(runs)) == len(runs) == 33
     assert evidence.chosen(small, ["default"], ["infonce", "bpr"]) == [evidence.Job("default", 0, ("infonce", "bpr"))]
     assert {job.kind for job in evidence.chosen(small, ["drift", "default"], None)} == {"drift", "default"}
-
-
-def test_a_stack_of_rankers_is_each_of_them_alone(scripts):
-    world = scripts["worlds"].study("default", 0, TINY)
-    data = scripts["gold"].Data(world.gold)
-    rows = [np.random.default_rng(seed).standard_normal((world.gold.num_items, 4)) for seed in range(3)]
-    for kind in scripts["gold"].RANKERS:
-        stacked = scripts["gold"].fit(data, rows, kind, 0)
-        alone = scripts["gold"].fit(data, rows[1:2], kind, 0)[0]
-        np.testing.assert_allclose(stacked[1], alone, atol=1e-3)
-        assert np.abs(stacked[1] - stacked[0]).max() > 0.05
 
 
 def test_a_recipe_of_few_pairs_sees_few_users(scripts, monkeypatch):

@@ -14,7 +14,7 @@ from lis_lightning.align.world import simulate_world
 from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ConfigError
 
-SCRIPTS = ("costs", "cost_tables", "contender", "prepare", "gold", "worlds", "arithmetic")
+SCRIPTS = ("costs", "cost_tables", "contender", "prepare", "neural_rankers", "worlds", "arithmetic")
 TINY = {"num_users": 200, "num_items": 60, "num_events": 5000}
 
 
@@ -186,3 +186,14 @@ def test_gold_is_read_of_the_file_that_the_study_writes(tables, tmp_path):
     (tmp_path / "gold.json").write_text(json.dumps({"gold": found, "placebo": []}))
     read = tables.Gold.of(json.loads((tmp_path / "gold.json").read_text())["gold"])
     assert read.fits[3].tolist() == pytest.approx([0.63, 0.61])
+
+
+def test_a_stack_of_rankers_is_each_of_them_alone(scripts):
+    world = scripts["worlds"].study("default", 0, TINY)
+    data = scripts["neural_rankers"].Data(world.gold)
+    rows = [np.random.default_rng(seed).standard_normal((world.gold.num_items, 4)) for seed in range(3)]
+    for kind in scripts["neural_rankers"].RANKERS:
+        stacked = scripts["neural_rankers"].fit(data, rows, kind, 0)
+        alone = scripts["neural_rankers"].fit(data, rows[1:2], kind, 0)[0]
+        np.testing.assert_allclose(stacked[1], alone, atol=1e-3)
+        assert np.abs(stacked[1] - stacked[0]).max() > 0.05

@@ -1,4 +1,4 @@
-"""Gold: what two neural rankers gain from a representation, on users whom neither alignment nor score has seen.
+"""Two neural rankers with a frozen representation, as a team may refit one at every snapshot.
 
 Both have ID embeddings of users and items, as-of counts and the user's last events with their labels, and learn to
 read a frozen representation of the target and of the history: :class:`Din` by target attention (Zhou et al. 2018),
