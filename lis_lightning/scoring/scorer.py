@@ -13,6 +13,7 @@ from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.scoring.base_ranker import Prepared, prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import ceiling_of, leak_arm, reference_vectors
+from lis_lightning.scoring.compute_settings import full_precision
 from lis_lightning.scoring.gain import Arm, Gain
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
@@ -56,7 +57,8 @@ class Scorer:
     @property
     def base_ranker(self) -> Prepared:
         """The split as tensors, with the ranker that gains are measured against."""
-        return prepare(self._cache, self.device)
+        with full_precision(self.device):
+            return prepare(self._cache, self.device)
 
     @property
     def smallest_detectable_gain(self) -> float:
@@ -82,7 +84,8 @@ class Scorer:
             NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
             ConfigError: If preference data does not fit the split.
         """
-        return score_representation(self._cache, embeddings, options or ScoreOptions())
+        with full_precision(getattr(embeddings, "device", "cpu")):
+            return score_representation(self._cache, embeddings, options or ScoreOptions())
 
     def ceiling(self, preference: Preference) -> Ceiling:
         """Return the ceiling of preference data (LIS); see :func:`lis_lightning.scoring.ceiling.ceiling_of`.
@@ -90,7 +93,8 @@ class Scorer:
         Args:
             preference: Preference data.
         """
-        return ceiling_of(self._cache, preference)
+        with full_precision():
+            return ceiling_of(self._cache, preference)
 
     def reference_vectors(self, preference: Preference) -> ItemVectors:
         """Return the vectors of preference data from all users, rows as ``split.item_ids``.
