@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lis_lightning.functional.threads import for_each_block
+
 BLOCK = 8192  # events per block of padded histories
-_GATHER = 2**21  # floats gathered for a batch of products: 8 MB
+_GATHER = {"cpu": 2**21, "cuda": 2**26}  # floats gathered for a batch of products: 8 MB fit into the cache of a core
 _RUN = 48  # history rows whose events share one product of targets and histories
 _PROFILE_PRIOR = 5.0  # history rows at which a profile is shrunk by half
 
@@ -115,7 +117,9 @@ class Histories:
         # Batches hold runs of similar size, so that padding is short, and up to `_GATHER` floats each.
         ranked = (size * (_RUN + self.length + 1) + width).argsort()
         cost = ((size + width) * max(dim, self.length))[ranked].cumsum(0)
-        batch_sizes = torch.unique_consecutive(cost // _GATHER, return_counts=True)[1].tolist()
+        batch_sizes = torch.unique_consecutive(
+            cost // _GATHER.get(cost.device.type, _GATHER["cpu"]), return_counts=True
+        )[1].tolist()
         for batch in torch.split(ranked, batch_sizes):
             most, widest = int(size[batch].max()), int(width[batch].max())
             within = torch.minimum(index[:most], size[batch, None] - 1)
@@ -137,7 +141,8 @@ def user_profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[
     """
     profiles = vectors.new_empty(histories.start.numel(), vectors.shape[1])
     label, rate = histories.label.to(vectors.dtype), histories.user_rate.to(vectors.dtype)
-    for run in histories.runs(vectors.shape[1]):
+
+    def fill(run: Runs) -> None:
         start, stop = histories.start[run.events], histories.stop[run.events]
         own = (run.rows[:, None] >= start[:, :, None]) & (run.rows[:, None] < stop[:, :, None])
         # Padding repeats the last rows of a run: the first of each row is the one that counts.
@@ -145,6 +150,8 @@ def user_profiles(vectors: Float[Tensor, "N k"], histories: Histories) -> Float[
         residual = (label[run.rows][:, None] - rate[run.events][:, :, None]).mul_(own)
         rows = vectors.index_select(0, histories.item[run.rows].flatten()).view(*run.rows.shape, -1)
         profiles[run.events] = torch.bmm(residual, rows).div_((_PROFILE_PRIOR + stop - start)[:, :, None])
+
+    for_each_block(fill, histories.runs(vectors.shape[1]), profiles.device)
     return profiles
 
 

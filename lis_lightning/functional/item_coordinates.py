@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lis_lightning.functional.threads import for_each_block, map_blocks
+
 _CHUNK = 2**20  # floats of item vectors per block: 4 MB, which fits in the cache
 _AXES_ITEMS = 4096  # at most this many items are used to fit principal axes
 _ROUNDS = 4  # of subspace iteration
@@ -188,7 +190,8 @@ def _center(vectors: Tensor, present: Tensor) -> Tensor:
     dtype = compute_dtype(vectors.dtype)
     if present.all():
         blocks = torch.split(vectors, _chunk_rows(vectors))
-        total = torch.stack([rows.sum(0, dtype=dtype).double() for rows in blocks]).sum(0)
+        sums = map_blocks(lambda rows: rows.sum(0, dtype=dtype).double(), blocks, vectors.device)
+        total = torch.stack(list(sums)).sum(0)
     else:
         total = vectors[present].sum(0, dtype=torch.float64)
     return (total / present.sum().clamp_min(1)).to(dtype)
@@ -231,8 +234,14 @@ def _leading_eigenvectors(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     columns = min(2 * k, rows.shape[1])
     span = rows.T @ torch.randn(rows.shape[0], columns, generator=generator, dtype=torch.float64).to(rows)
+    blocks = torch.split(rows, _AXES_ITEMS // 8)
+
+    def power_step(basis: Tensor) -> Tensor:
+        products = map_blocks(lambda block: block.T @ (block @ basis), blocks, rows.device)
+        return torch.stack(list(products)).sum(0)
+
     for _ in range(_ROUNDS):
-        span = rows.T @ (rows @ torch.linalg.qr(span).Q)
+        span = power_step(torch.linalg.qr(span).Q)
     span = torch.linalg.qr(span).Q
     # Rayleigh-Ritz: the eigenvectors within the span, from its small Gram matrix.
     projected = rows @ span
@@ -246,8 +255,12 @@ def _project(vectors: Tensor, center: Tensor, basis: Tensor) -> tuple[Tensor, Te
     products = center.new_empty(vectors.shape[0], basis.shape[1])
     size = _chunk_rows(vectors)
     blocks = zip(*(torch.split(matrix, size) for matrix in (vectors, lengths, products)), strict=True)
-    for rows, length, product in blocks:
+
+    def fill(block: tuple[Tensor, ...]) -> None:
+        rows, length, product = block
         centered = rows.to(center.dtype) - center
         torch.linalg.vector_norm(centered, dim=1, out=length)
         torch.mm(centered, basis, out=product)
+
+    for_each_block(fill, blocks, vectors.device)
     return lengths, products

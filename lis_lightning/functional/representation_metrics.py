@@ -14,6 +14,7 @@ from torch.linalg import vecdot
 
 from lis_lightning.functional.auc import auroc
 from lis_lightning.functional.item_coordinates import ItemCoordinates
+from lis_lightning.functional.threads import map_blocks
 
 _CHUNK = 2**20  # floats of item vectors per block
 
@@ -97,7 +98,8 @@ def pair_auc(items: ItemCoordinates, pairs: Int[np.ndarray, "p 2"], rng: np.rand
 def _cosines(items: ItemCoordinates, pairs: Tensor) -> Float[np.ndarray, " p"]:
     """Return the cosine of the items of each pair, in blocks."""
     blocks = torch.split(pairs, max(1, _CHUNK // items.vectors.shape[1]))
-    return torch.cat([vecdot(items.unit(rows[:, 0]), items.unit(rows[:, 1])) for rows in blocks]).cpu().numpy()
+    cosines = map_blocks(lambda rows: vecdot(items.unit(rows[:, 0]), items.unit(rows[:, 1])), blocks, pairs.device)
+    return torch.cat(list(cosines)).cpu().numpy()
 
 
 def _small_gram(rows: Tensor) -> Tensor:

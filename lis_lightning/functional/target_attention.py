@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.linalg import vecdot
 
-from lis_lightning.functional.histories import BLOCK, Histories
+from lis_lightning.functional.histories import BLOCK, Histories, Runs
 from lis_lightning.functional.item_coordinates import ItemCoordinates, take
+from lis_lightning.functional.threads import for_each_block, map_blocks
 
 TEMPERATURES = (0.5, 1.0, 2.0)
 _MAX_LOGIT = 8.0  # of attention
@@ -36,10 +37,12 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
     inverse_norm = torch.where(coordinates.present, coordinates.inverse_norm, torch.nan)
     cosines = center.new_full((histories.start.numel(), histories.length), torch.nan)
     offsets = torch.arange(histories.length, device=cosines.device)
-    for run in histories.runs(vectors.shape[1]):
+
+    def fill(run: Runs) -> None:
         items, targets = histories.item[run.rows], histories.target[run.events]
-        # (t - c) . (h - c) = (t - c) . h - (t - c) . c: it is enough to centre the targets.
-        products = torch.bmm(take(vectors, targets).sub_(center), take(vectors, items).mT)
+        # (t - c) . (h - c) = (t - c) . h - (t - c) . c: it is enough to centre the targets. There are more rows than
+        # events: as the left factor they make the product half as fast again.
+        products = torch.bmm(take(vectors, items), take(vectors, targets).sub_(center).mT).mT
         products.sub_(coordinates.center_product[targets][:, :, None])
         products.mul_(inverse_norm[targets][:, :, None]).mul_(inverse_norm[items][:, None, :])
         # Each event takes the columns of its own history.
@@ -47,6 +50,8 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
         columns = start - run.rows[:, :1, None] + offsets
         own = products.gather(2, columns.clamp_max_(run.rows.shape[1] - 1))
         cosines[run.events] = own.masked_fill_(offsets >= stop - start, torch.nan)
+
+    for_each_block(fill, histories.runs(vectors.shape[1]), cosines.device)
     return cosines
 
 
@@ -71,7 +76,9 @@ def attention_features(
     if not spread > (1e-9 if cosines.dtype == torch.float64 else 1e-6):
         return features
     rate, label = histories.user_rate.to(cosines.dtype), histories.label.to(cosines.dtype)
-    for block, rows, valid in histories.padded():
+
+    def fill(padded: tuple[slice, Tensor, Tensor]) -> None:
+        block, rows, valid = padded
         usable = ~cosines[block].isnan()
         # So negative that the exponential is exactly 0, yet finite: times a residual of 0 it stays 0.
         z = torch.where(usable, (cosines[block] - mean) / spread, -1e4)
@@ -82,13 +89,24 @@ def attention_features(
                 weight = weight.square().clamp_max_(math.exp(_MAX_LOGIT))
             features[block, column] = vecdot(residual, weight) / (3.0 * math.exp(tau) + weight.sum(1))
         features[block, -1] = vecdot(residual, z) / valid.sum(1).clamp_min(1)
+
+    for_each_block(fill, histories.padded(), cosines.device)
     return features
 
 
 def _mean_and_spread(cosines: Tensor, train: Tensor) -> tuple[float, float]:
     """Return mean and standard deviation of the training events' cosines; zeros if there are none."""
     blocks = torch.split(train.nonzero()[:, 0], BLOCK)
-    count = max(1, sum(int((~cosines[block].isnan()).sum()) for block in blocks))
-    mean = sum(float(cosines[block].nansum(dtype=torch.float64)) for block in blocks) / count
-    square = sum(float((cosines[block] - mean).square_().nansum(dtype=torch.float64)) for block in blocks) / count
+
+    def count_and_sum(block: Tensor) -> tuple[int, float]:
+        own = cosines[block]
+        return int((~own.isnan()).sum()), float(own.nansum(dtype=torch.float64))
+
+    def squares(block: Tensor) -> float:
+        return float((cosines[block] - mean).square_().nansum(dtype=torch.float64))
+
+    counts, sums = zip(*map_blocks(count_and_sum, blocks, cosines.device), strict=True)
+    count = max(1, sum(counts))
+    mean = sum(sums) / count
+    square = sum(map_blocks(squares, blocks, cosines.device)) / count
     return mean, math.sqrt(square)

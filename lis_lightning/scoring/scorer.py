@@ -9,6 +9,7 @@ import torch
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors
+from lis_lightning.functional.threads import block_threads
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.scoring.base_ranker import Prepared, prepare
 from lis_lightning.scoring.cache import SplitCache
@@ -84,7 +85,7 @@ class Scorer:
             NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
             ConfigError: If preference data does not fit the split.
         """
-        with full_precision(getattr(embeddings, "device", "cpu")):
+        with full_precision(getattr(embeddings, "device", "cpu")), block_threads():
             return score_representation(self._cache, embeddings, options or ScoreOptions())
 
     def ceiling(self, preference: Preference) -> Ceiling:
@@ -93,7 +94,7 @@ class Scorer:
         Args:
             preference: Preference data.
         """
-        with full_precision():
+        with full_precision(), block_threads():
             return ceiling_of(self._cache, preference)
 
     def reference_vectors(self, preference: Preference) -> ItemVectors:

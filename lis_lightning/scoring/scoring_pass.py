@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from lis_lightning.functional.item_coordinates import (
     num_axes,
     principal_coordinates,
 )
+from lis_lightning.functional.item_vectors import ItemVectors
+from lis_lightning.functional.threads import concurrently, map_blocks
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.verdict import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import ItemLookup, look_up_items, prepare, probe_inputs
@@ -57,7 +60,7 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
     items = _coordinates(vectors, min(vectors.shape[1], num_axes(split.num_items, options.k)))
     lookup = look_up_items(prepare(cache, vectors.device).histories, [items])
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
-    scoring = _ScoringPass(items, options, companions(split, items, reference))
+    scoring = _ScoringPass(split, items, options, reference)
     tasks = {
         name: scoring.result(cache.of(task), lookup, placebo=options.placebo) for name, task in split.tasks.items()
     }
@@ -72,14 +75,21 @@ class _ScoringPass:
     """Values shared by the results of all tasks and periods.
 
     Attributes:
+        split: The split of the primary task.
         items: The representation in its principal coordinates.
         options: Ceilings, placebo and probe size.
-        companions: Conventional metrics of the representation.
+        reference: Vectors of the preference data, for the companions; None without preference data.
     """
 
+    split: PreferenceSplit
     items: ItemCoordinates
     options: ScoreOptions
-    companions: Mapping[str, float]
+    reference: ItemVectors | None
+
+    @cached_property
+    def companions(self) -> Mapping[str, float]:
+        """Conventional metrics of the representation."""
+        return companions(self.split, self.items, self.reference)
 
     def result(self, cache: SplitCache, lookup: ItemLookup | None = None, *, placebo: bool = False) -> LISResult:
         """Score one label on one pair of windows.
@@ -91,15 +101,22 @@ class _ScoringPass:
         """
         split, prepared = cache.split, prepare(cache, self.items.profile.device)
         inputs = probe_inputs(prepared, lookup or look_up_items(prepared.histories, [self.items]))
-        arm = evaluate(split, prepared, inputs, prepared.logits)
-        geometry = evaluate(split, prepared, inputs.attention_only(), prepared.logits)
+        arm, geometry, _ = concurrently(
+            lambda: evaluate(split, prepared, inputs, prepared.logits),
+            lambda: evaluate(split, prepared, inputs.attention_only(), prepared.logits),
+            lambda: self.companions,
+            device=self.items.profile.device,
+        )
         ceilings = {name: ceiling_of(cache, preference) for name, preference in self.options.preferences.items()}
+        gain, gauc, weighted, (item_gains, item_errors) = concurrently(
+            lambda: arm.gain.estimate,
+            lambda: _gauc_gain(arm),
+            lambda: NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate,
+            lambda: arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0)),
+        )
         slices = _slices(arm, split)
-        gain, gauc = arm.gain.estimate, _gauc_gain(arm)
-        weighted = NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate
         realised = _realised(arm, ceilings.get(self.options.aligned_to))
         headroom = self._headroom(cache, arm)
-        item_gains, item_errors = arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0))
         noise_gains = self._placebo(cache) if placebo else None
         # A gain of exactly 0 has no interval; the smallest detectable gain says how large it may be.
         any_zero = 0.0 in (gain.value, *(ceiling.value for ceiling in ceilings.values()))
@@ -199,7 +216,8 @@ def _coordinates(vectors: Tensor, k: int) -> ItemCoordinates:
 
 def _slices(arm: Arm, split: PreferenceSplit) -> dict[str, SliceEstimate]:
     """Return the gain in each slice of the tested events; NaN for a slice with too few events."""
-    return {name: _slice_gain(arm, inside[split.tested]) for name, inside in split.slices.items()}
+    gains = map_blocks(lambda inside: _slice_gain(arm, inside[split.tested]), split.slices.values())
+    return dict(zip(split.slices, gains, strict=True))
 
 
 def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
