@@ -81,7 +81,7 @@ class LogPreference(PreferenceData):
 
     @override
     def match(self, split: PreferenceSplit) -> MatchedPreference:
-        return cross_fit_log(split, partial(self.build, split.log))
+        return cross_fit_log(split, partial(self.build, split.log), concurrent=True)
 
 
 BUILT_IN = {"pairs": LogPreference("pairs", build_pairs), "ids": LogPreference("ids", build_ids)}

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors, rotate_onto
+from lis_lightning.functional.threads import map_blocks
 from lis_lightning.scoring.preferences.preference_data import NUM_FOLDS, CrossFittedVectors, MatchedPreference, Rows
 
 _MEAN_ROUNDS = 3
+_CONCURRENT_ROWS = 1_000_000  # with more, the matrices of several builds would take too much memory together
 
 
 def user_fold(split: PreferenceSplit) -> NDArray[np.int64]:
@@ -26,7 +28,12 @@ def user_fold(split: PreferenceSplit) -> NDArray[np.int64]:
 
 
 def leave_users_out(
-    build: Callable[[Rows], ItemVectors], rows: Rows, fold: NDArray[np.int64] | None, num_folds: int = NUM_FOLDS
+    build: Callable[[Rows], ItemVectors],
+    rows: Rows,
+    fold: NDArray[np.int64] | None,
+    num_folds: int = NUM_FOLDS,
+    *,
+    concurrent: bool = False,
 ) -> CrossFittedVectors:
     """Leave-users-out cross-fit of preference vectors: build them once for each fold, without that fold's users.
 
@@ -35,6 +42,7 @@ def leave_users_out(
         rows: The rows to use, [num_rows].
         fold: Fold of each row's user, [num_rows], -1 for users that are never left out; None builds once.
         num_folds: Number of folds of ``split.user_folds(num_folds)``.
+        concurrent: Whether `build` may be called from several threads at a time.
 
     Returns:
         The vectors of all rows, and those of each fold rotated onto them.
@@ -48,19 +56,24 @@ def leave_users_out(
         >>> [fold.present.tolist() for fold in fitted.folds]
         [[True, False, True], [True, True, False]]
     """
-    reference = build(rows)
     if fold is None:
+        reference = build(rows)
         return CrossFittedVectors(reference, [reference])
-    folds = [rotate_onto(build(rows & (fold != held_out)), reference) for held_out in range(num_folds)]
-    return CrossFittedVectors(reference, folds)
+    masks = [rows, *(rows & (fold != held_out) for held_out in range(num_folds))]
+    spaces = map_blocks if concurrent and rows.size <= _CONCURRENT_ROWS else map
+    reference, *folds = spaces(build, masks)
+    return CrossFittedVectors(reference, [rotate_onto(vectors, reference) for vectors in folds])
 
 
-def cross_fit_log(split: PreferenceSplit, build: Callable[[Rows], ItemVectors]) -> MatchedPreference:
+def cross_fit_log(
+    split: PreferenceSplit, build: Callable[[Rows], ItemVectors], *, concurrent: bool = False
+) -> MatchedPreference:
     """Leave-users-out cross-fit over the events of the log, with and without w2.
 
     Args:
         split: The split.
         build: Builds vectors from the events of a mask, [num_events].
+        concurrent: Whether `build` may be called from several threads at a time.
 
     Returns:
         Preference data ready to be built.
@@ -69,8 +82,8 @@ def cross_fit_log(split: PreferenceSplit, build: Callable[[Rows], ItemVectors]) 
     fold = user_fold(split)[log.user]
     return MatchedPreference(
         cross_fitted=True,
-        future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold),
-        past=lambda: leave_users_out(build, log.window < 2, fold),
+        future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold, concurrent=concurrent),
+        past=lambda: leave_users_out(build, log.window < 2, fold, concurrent=concurrent),
     )
 
 
