@@ -49,7 +49,10 @@ def auroc(scores: Num[ndarray, " n"], labels: Labels, weights: Weights = None) -
     if weights is not None:
         return _tie_groups(scores, positive, _checked_weights(weights, positive)).auc()
     # Both are sorted, so the binary searches walk through `negatives` in order and stay in the cache.
-    negatives, targets = np.sort(scores[~positive]), np.sort(scores[positive])
+    # `compress` takes a third of the time of an index by a mask.
+    negatives, targets = np.compress(~positive, scores), np.compress(positive, scores)
+    negatives.sort()
+    targets.sort()
     if negatives[-1] != negatives[-1] or targets[-1] != targets[-1]:  # sorting puts NaN last
         check_no_nan(scores)
     below = np.searchsorted(negatives, targets, side="left")

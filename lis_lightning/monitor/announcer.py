@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ class Announcer:
         if trainer.is_global_zero:
             failures = tracking.start(trainer.loggers, config, prefix=self.prefix)
             self._failures.add_logger_failures(failures)
+
+    @contextlib.contextmanager
+    def first_snapshot(self, num_items: int, ceilings: Iterable[str]) -> Iterator[None]:
+        """Print a line before and after the first snapshot, which takes longest, also where no terminal shows it."""
+        names = ", ".join(ceilings)
+        once = f", and computing the ceilings of {names} once for this split" if names else ""
+        began = time.perf_counter()
+        if self._progress:
+            rank_zero_info(f"LISMonitor: scoring {num_items} items before training{once} ...")
+        yield
+        if self._progress:
+            rank_zero_info(f"LISMonitor: the first snapshot took {time.perf_counter() - began:.1f} s")
 
     def publish(self, trainer: pl.Trainer, result: Snapshot) -> None:
         """Put a result into ``trainer.callback_metrics`` (on every process) and print it."""

@@ -318,7 +318,9 @@ class LISMonitor(pl.Callback):
             tracking.publish(trainer, self._results[-1], self._prefix)
             self._announcer.verdict = self._results[-1].verdict
         else:
-            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
+            with self._announcer.first_snapshot(self.split.num_items, self.ceilings):
+                judgement = self._take_snapshot(trainer, pl_module)
+            self._announcer.alert(trainer, judgement)
 
     def _open_run(self, trainer: pl.Trainer) -> None:
         """Complete a resumed run's results from its record, log the split, and start the schedules."""

@@ -21,12 +21,12 @@ def rows() -> Iterator[Row]:
         positives, negatives = scores[labels == 1], scores[labels == 0]
         ours, floor, peer = best_times(
             lambda scores=scores, labels=labels: auroc(scores, labels),
-            lambda p=positives, n=negatives: np.searchsorted(np.sort(n), p),
+            lambda p=positives, n=negatives: np.searchsorted(np.sort(n), np.sort(p)),
             lambda scores=scores, labels=labels: roc_auc_score(labels, scores),
-            repeats=3,
+            repeats=5,
         )
         what = f"auroc, {size:.0e} events"
-        yield Row(what=what, ours=ours, other=floor, against="np.sort + np.searchsorted", bar=1.3)
+        yield Row(what=what, ours=ours, other=floor, against="np.sort of both classes + np.searchsorted", bar=1.3)
         yield Row(what=what, ours=ours, other=peer, against="sklearn roc_auc_score", kind="peer", bar=3)
     users, events = 10_000, 100
     labels = rng.random((users, events)) < 0.3

@@ -20,7 +20,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from score import made
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +30,7 @@ from lis_lightning.monitor.encoding import encode_items
 from lis_lightning.monitor.isolation import undisturbed
 from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
+from tests.benchmarks.score import made
 
 NUM_EVENTS, NUM_ITEMS, BATCH = 50_000, 2000, 64
 VOCABULARY, WIDTH, LAYERS, SHORTEST, LONGEST = 5000, 192, 2, 4, 64
@@ -179,16 +179,16 @@ def _snapshots(split: Any, texts: Texts, module: Tower) -> tuple[float, float]:
             monitor = LISMonitor(
                 split, texts, every_n_steps=1, batch_size=BATCH, collate_fn=collate, ceilings=(), progress=False
             )
-            take = monitor._snapshot
+            take = monitor._take_snapshot
 
             def timed(*args: Any, **kwargs: Any) -> Any:
                 inner.seconds = whole.seconds = 0.0
                 with whole:
-                    told = take(*args, **kwargs)
+                    judgement = take(*args, **kwargs)
                 taken.append((whole.seconds, whole.seconds - inner.seconds))
-                return told
+                return judgement
 
-            monitor._snapshot = timed  # type: ignore[method-assign]
+            monitor._take_snapshot = timed  # type: ignore[method-assign]
             loader = DataLoader(texts, batch_size=4, collate_fn=collate)
             _trainer(folder, monitor, max_steps=ROUNDS, logger=CSVLogger(folder)).fit(module, loader)
     finally:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytorch_lightning as pl
 import torch
-from score import made
 from torch.utils.data import DataLoader
 
 from lis_lightning import LISMonitor
 from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
+from tests.benchmarks.score import made
 
 STEPS, EVERY = 60, 20
 WAIT = 0.03  # seconds a step waits for its device; the processor has nothing to do meanwhile

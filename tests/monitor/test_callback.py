@@ -196,6 +196,18 @@ def test_progress_lines_and_table(split, tmp_path, caplog):
     assert str(monitor.record_path) in summary
 
 
+def test_a_line_before_and_after_the_first_snapshot(split, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, monitor_of(split, ceilings=("pairs",)))
+    lines = [record.message for record in caplog.records if record.message.startswith("LISMonitor:")]
+    before, after = lines
+    assert before == (
+        f"LISMonitor: scoring {split.num_items} items before training, and computing the ceilings of pairs once for "
+        "this split ..."
+    )
+    assert "the first snapshot took" in after
+
+
 def test_progress_can_be_switched_off(split, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         fit(tmp_path, monitor_of(split, progress=False))
