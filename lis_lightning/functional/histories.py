@@ -15,8 +15,8 @@ from torch import Tensor
 from lis_lightning.functional.threads import for_each_block
 
 BLOCK = 8192  # events per block of padded histories
-_GATHER = {"cpu": 2**21, "cuda": 2**26}  # floats gathered for a batch of products: 8 MB fit into the cache of a core
-_RUN = 48  # history rows whose events share one product of targets and histories
+_GATHER = {"cpu": 2**22, "cuda": 2**26}  # floats gathered for a batch of products: 16 MB on a CPU
+_RUN = 32  # history rows whose events share one product of targets and histories
 _PROFILE_PRIOR = 5.0  # history rows at which a profile is shrunk by half
 
 
@@ -26,7 +26,8 @@ class Runs:
 
     Attributes:
         events: Events of each run, [runs, events]; padded with the run's last event.
-        rows: History rows that cover the histories of each run's events, [runs, rows], consecutive.
+        rows: History rows that cover the histories of each run's events and the row after them, [runs, rows],
+            consecutive.
     """
 
     events: Int[Tensor, "runs events"]
@@ -95,8 +96,13 @@ class Histories:
             valid = rows < self.stop[block, None]
             yield block, torch.where(valid, rows, 0), valid
 
+    def rows_of_targets(self) -> bool:
+        """Return whether each event's target stands in the row after its history, as in a log that contains both."""
+        inside = self.stop < self.item.numel()
+        return bool(inside.all()) and torch.equal(self.item[self.stop], self.target)
+
     def runs(self, dim: int) -> Iterator[Runs]:
-        """Yield all events in batches of runs: at most 48 events each, whose histories end within 48 rows.
+        """Yield all events in batches of runs: at most 32 events each, whose histories end within 32 rows.
 
         Histories of neighbouring events overlap: the events of a run share one product with all of their rows.
 
@@ -121,7 +127,7 @@ class Histories:
             cost // _GATHER.get(cost.device.type, _GATHER["cpu"]), return_counts=True
         )[1].tolist()
         for batch in torch.split(ranked, batch_sizes):
-            most, widest = int(size[batch].max()), int(width[batch].max())
+            most, widest = int(size[batch].max()), int(width[batch].max()) + 1
             within = torch.minimum(index[:most], size[batch, None] - 1)
             rows = low[batch, None] + torch.arange(widest, device=order.device)
             yield Runs(order[begin[batch, None] + within], rows.clamp_max_(self.item.numel() - 1))

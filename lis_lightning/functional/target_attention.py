@@ -6,14 +6,15 @@ Shapes: E events, L rows of the longest history, N items, D dimensions of their 
 from __future__ import annotations
 
 import math
+import threading
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.linalg import vecdot
 
 from lis_lightning.functional.histories import BLOCK, Histories, Runs
-from lis_lightning.functional.item_coordinates import ItemCoordinates, take
+from lis_lightning.functional.item_coordinates import ItemCoordinates, compute_dtype, take
 from lis_lightning.functional.threads import for_each_block, map_blocks
 
 TEMPERATURES = (0.5, 1.0, 2.0)
@@ -38,11 +39,20 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
     cosines = center.new_full((histories.start.numel(), histories.length), torch.nan)
     offsets = torch.arange(histories.length, device=cosines.device)
 
+    targets_in_rows, buffers = histories.rows_of_targets(), _Buffers()
+
     def fill(run: Runs) -> None:
         items, targets = histories.item[run.rows], histories.target[run.events]
+        rows = buffers.take("rows", vectors, items)
+        if targets_in_rows:  # copied from the gathered rows, which are in the cache
+            shift = run.rows.shape[1] * torch.arange(len(items), device=cosines.device)[:, None]
+            position = histories.stop[run.events] - run.rows[:, :1] + shift
+            target_rows = buffers.take("targets", rows.flatten(0, 1), position)
+        else:
+            target_rows = buffers.take("targets", vectors, targets)
         # (t - c) . (h - c) = (t - c) . h - (t - c) . c: it is enough to centre the targets. There are more rows than
         # events: as the left factor they make the product half as fast again.
-        products = torch.bmm(take(vectors, items), take(vectors, targets).sub_(center).mT).mT
+        products = torch.bmm(rows, target_rows.sub_(center).mT).mT
         products.sub_(coordinates.center_product[targets][:, :, None])
         products.mul_(inverse_norm[targets][:, :, None]).mul_(inverse_norm[items][:, None, :])
         # Each event takes the columns of its own history.
@@ -53,6 +63,23 @@ def history_cosines(coordinates: ItemCoordinates, histories: Histories) -> Float
 
     for_each_block(fill, histories.runs(vectors.shape[1]), cosines.device)
     return cosines
+
+
+class _Buffers(threading.local):
+    """Memory of each thread for the rows that it gathers: pages of fresh memory would cost more than the gathering."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+
+    def take(self, name: str, vectors: Float[Tensor, "N D"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
+        """Return some rows in compute precision, valid until the next call with the same name in this thread."""
+        if vectors.dtype != compute_dtype(vectors.dtype):
+            return take(vectors, rows)
+        size = rows.numel() * vectors.shape[1]
+        if name not in self._memory or self._memory[name].numel() < size:
+            self._memory[name] = vectors.new_empty(size)
+        out = self._memory[name][:size].view(rows.numel(), -1)
+        return torch.index_select(vectors, 0, rows.flatten(), out=out).view(*rows.shape, -1)
 
 
 def attention_features(

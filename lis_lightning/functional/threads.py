@@ -46,6 +46,9 @@ def block_threads() -> Iterator[None]:
     _set_own_threads(1)
     try:
         with ThreadPoolExecutor(workers, "lis-block", _set_own_threads, (1,)) as pool:
+            if workers > 1:
+                all_started = threading.Barrier(workers)
+                list(pool.map(lambda _: all_started.wait(), range(workers)))
             _local.pool = None if workers == 1 else pool
             _local.workers = workers
             yield

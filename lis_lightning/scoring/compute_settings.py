@@ -1,4 +1,4 @@
-"""Compute settings of a score: full precision, whatever the training around it has set."""
+"""Compute settings of a score: full precision and threads of its own, whatever the training around it has set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ from typing import Any
 
 import torch
 
+from lis_lightning.functional.threads import block_threads
+
 _REDUCED = ("tf32", "bf16")
+
+
+@contextlib.contextmanager
+def score_settings(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Compute in full precision, with blocks of work on one thread each, and restore the settings afterwards.
+
+    Args:
+        device: Device of the score.
+
+    Example:
+        >>> import torch
+        >>> with score_settings():
+        ...     torch.get_num_threads()
+        1
+    """
+    with full_precision(device), block_threads():
+        yield
 
 
 @contextlib.contextmanager

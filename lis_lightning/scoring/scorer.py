@@ -9,12 +9,11 @@ import torch
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.item_vectors import ItemVectors
-from lis_lightning.functional.threads import block_threads
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.scoring.base_ranker import Prepared, prepare
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.ceiling import ceiling_of, leak_arm, reference_vectors
-from lis_lightning.scoring.compute_settings import full_precision
+from lis_lightning.scoring.compute_settings import score_settings
 from lis_lightning.scoring.gain import Arm, Gain
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
@@ -58,13 +57,14 @@ class Scorer:
     @property
     def base_ranker(self) -> Prepared:
         """The split as tensors, with the ranker that gains are measured against."""
-        with full_precision(self.device):
+        with score_settings(self.device):
             return prepare(self._cache, self.device)
 
     @property
     def smallest_detectable_gain(self) -> float:
         """The smallest AUC gain over the base ranker that a score detects with 80 % power (at 5 %, two-sided)."""
-        return smallest_detectable_gain(self._cache)
+        with score_settings():
+            return smallest_detectable_gain(self._cache)
 
     def score(self, embeddings: Any, options: ScoreOptions | None = None) -> LISResult:
         """Score item representations: their AUC gain (AIS), the ceilings of the preference data, and a verdict.
@@ -85,7 +85,7 @@ class Scorer:
             NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
             ConfigError: If preference data does not fit the split.
         """
-        with full_precision(getattr(embeddings, "device", "cpu")), block_threads():
+        with score_settings(getattr(embeddings, "device", "cpu")):
             return score_representation(self._cache, embeddings, options or ScoreOptions())
 
     def ceiling(self, preference: Preference) -> Ceiling:
@@ -94,7 +94,7 @@ class Scorer:
         Args:
             preference: Preference data.
         """
-        with full_precision(), block_threads():
+        with score_settings():
             return ceiling_of(self._cache, preference)
 
     def reference_vectors(self, preference: Preference) -> ItemVectors:
@@ -103,7 +103,8 @@ class Scorer:
         Args:
             preference: Preference data.
         """
-        return reference_vectors(self._cache, preference)
+        with score_settings():
+            return reference_vectors(self._cache, preference)
 
     def headroom(self, preference: Preference, arm: Arm) -> Gain:
         """Return the gain of leaking preference data to a ranker that has a representation already.
@@ -112,7 +113,8 @@ class Scorer:
             preference: Preference data.
             arm: The representation, scored on the same split.
         """
-        return headroom_of(self._cache, preference, arm)
+        with score_settings():
+            return headroom_of(self._cache, preference, arm)
 
     def leak_arm(self, leak: CrossFittedVectors) -> Arm:
         """Score cross-fitted vectors of preference data as if they were a representation.
@@ -120,7 +122,8 @@ class Scorer:
         Args:
             leak: The vectors.
         """
-        return leak_arm(self._cache, leak)[0]
+        with score_settings():
+            return leak_arm(self._cache, leak)[0]
 
     def describe(self) -> dict[str, Any]:
         """Return sizes, rates, the base ranker's AUC and the smallest detectable gain, as plain values."""

@@ -110,7 +110,7 @@ class _ScoringPass:
         ceilings = {name: ceiling_of(cache, preference) for name, preference in self.options.preferences.items()}
         gain, gauc, weighted, (item_gains, item_errors) = concurrently(
             lambda: arm.gain.estimate,
-            lambda: _gauc_gain(arm),
+            lambda: _gauc_gain(cache, arm),
             lambda: NOTHING if arm.weighted_gain is None else arm.weighted_gain.estimate,
             lambda: arm.item_gains(split.num_items) if split.period == 0 else (np.zeros(0), np.zeros(0)),
         )
@@ -227,12 +227,16 @@ def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
     return SliceEstimate(value=gain.value, se=gain.se, low=gain.low, high=gain.high, num_events=num_events)
 
 
-def _gauc_gain(arm: Arm) -> Estimate:
+def _gauc_gain(cache: SplitCache, arm: Arm) -> Estimate:
     """Return the gain in impression-weighted per-user AUC (GAUC); its interval covers the sampling of test users."""
     after, influence = grouped_auroc_influence(arm.score, arm.labels, arm.users, arm.num_users)
     if arm.score_upper is not None:
         influence = grouped_auroc_influence(arm.score_upper, arm.labels, arm.users, arm.num_users)[1]
-    before, base_influence = grouped_auroc_influence(arm.base, arm.labels, arm.users, arm.num_users)
+    before, base_influence = cache.value(  # the base is the same at every snapshot
+        "GAUC of the base",
+        lambda: grouped_auroc_influence(arm.base, arm.labels, arm.users, arm.num_users),
+        content=lambda: None,
+    )
     return cluster_interval(after - before, influence - base_influence)
 
 
