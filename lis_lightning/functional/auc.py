@@ -56,12 +56,12 @@ def auroc(scores: Num[ndarray, " n"], labels: Labels, weights: Weights = None) -
     if negatives[-1] != negatives[-1] or targets[-1] != targets[-1]:  # sorting puts NaN last
         check_no_nan(scores)
     below = np.searchsorted(negatives, targets, side="left")
-    upto = below.sum(dtype=np.int64)
+    wins = 2 * int(below.sum(dtype=np.int64))  # a tie counts half of a win
     # The second search, for the upper end of a tie, is needed for tied positives only.
-    tied = negatives[np.minimum(below, negatives.size - 1)] == targets
+    tied = negatives.take(below, mode="clip") == targets
     if tied.any():
-        upto += (np.searchsorted(negatives, targets[tied], side="right") - below[tied]).sum(dtype=np.int64)
-    return (int(below.sum(dtype=np.int64)) + int(upto)) / (2 * negatives.size * targets.size)
+        wins += int((np.searchsorted(negatives, targets[tied], side="right") - below[tied]).sum(dtype=np.int64))
+    return wins / (2 * negatives.size * targets.size)
 
 
 def auroc_influence(
