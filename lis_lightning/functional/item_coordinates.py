@@ -254,9 +254,9 @@ def _project(vectors: Tensor, center: Tensor, basis: Tensor) -> tuple[Tensor, Te
     lengths = center.new_empty(vectors.shape[0])
     products = center.new_empty(vectors.shape[0], basis.shape[1])
     size = _chunk_rows(vectors)
-    blocks = zip(*(torch.split(matrix, size) for matrix in (vectors, lengths, products)), strict=True)
+    blocks = zip(torch.split(vectors, size), torch.split(lengths, size), torch.split(products, size), strict=True)
 
-    def fill(block: tuple[Tensor, ...]) -> None:
+    def fill(block: tuple[Tensor, Tensor, Tensor]) -> None:
         rows, length, product = block
         centered = rows.to(center.dtype) - center
         torch.linalg.vector_norm(centered, dim=1, out=length)
