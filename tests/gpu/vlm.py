@@ -69,7 +69,7 @@ LARGE = Sizes(  # text and vision as in Qwen/Qwen2.5-VL-3B-Instruct
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
     },
     vision={"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048},
-    patches=16, words=64, items=192, events=20_000, train_batch=16, encode_batch=64, seconds=45,
+    patches=16, words=64, items=96, events=20_000, train_batch=16, encode_batch=48, seconds=80,
 )  # fmt: skip
 TINY = Sizes(
     text={
