@@ -14,13 +14,15 @@ from typing_extensions import override
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
+from lis_lightning.errors import LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
-from lis_lightning.monitor.batches import Items, make_batches
+from lis_lightning.monitor.batches import Items, collate_hint, make_batches
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
-from lis_lightning.monitor.failures import Failures
+from lis_lightning.monitor.failures import Failures, permanent_error
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.missing_scores import MissingScores
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
 from lis_lightning.monitor.progress import MeanLoss, planned_steps
 from lis_lightning.monitor.run_history import RunHistory, judge_result
@@ -32,7 +34,12 @@ from lis_lightning.monitor.snapshot_scorer import (
     background_state,
     restore_background,
 )
-from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
+from lis_lightning.monitor.stock_callbacks import (
+    UniqueKey,
+    check_averaging,
+    warn_of_stale_counting,
+    warn_of_stale_scores,
+)
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results import record_contents
@@ -59,7 +66,10 @@ class LISMonitor(pl.Callback):
     (the monitor warns of other steps), and a `filename` without a metric, as the slash in its key would make a folder.
     ``Trainer(fast_dev_run=True)`` takes the raw snapshot only, raises if it fails, and writes nothing.
 
-    A failing snapshot, logger or record does not stop the training: failures are recorded, with one warning per kind.
+    A failing snapshot, logger or record does not stop the training: failures are recorded, with one warning per kind,
+    and counted in the summary. Stock callbacks then read the last score, or a placeholder before the first, and the
+    failure is not counted against their patience. What cannot heal, such as a wrong `item_key`, is raised before the
+    first step.
     Snapshots score the weights in training, not an average of them: place callbacks that average weights after the
     monitor.
 
@@ -201,6 +211,7 @@ class LISMonitor(pl.Callback):
         self.strict = strict
         self.progress = progress
         self.listeners: list[Listener] = []
+        self._set_up = False
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
         self._reset()
@@ -217,6 +228,7 @@ class LISMonitor(pl.Callback):
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.record_failure)
+        self._missing_scores = MissingScores(self._prefix)
         self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
     @property
@@ -248,7 +260,8 @@ class LISMonitor(pl.Callback):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        key = self._generate_state_key(name=self.name)
+        return key if self._set_up else UniqueKey(key, self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -259,6 +272,7 @@ class LISMonitor(pl.Callback):
             "scheduler": self._scheduler.state_dict(),
             "evaluator": self._evaluator(),
             "background": background_state(self._background),
+            "failures": self._failures.state_dict(),
         }
 
     @override
@@ -268,6 +282,7 @@ class LISMonitor(pl.Callback):
             self._train_loss.load_state_dict(state_dict["train_loss"])
             self._scheduler.load_state_dict(state_dict["scheduler"])
             restore_background(self._background, state_dict["background"])
+            self._failures.load_state_dict(state_dict["failures"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -286,6 +301,7 @@ class LISMonitor(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._set_up = True  # a checkpoint holds plain keys
         if stage != "fit":
             return
         if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
@@ -318,7 +334,7 @@ class LISMonitor(pl.Callback):
             tracking.publish(trainer, self._results[-1], self._prefix)
             self._announcer.verdict = self._results[-1].verdict
         else:
-            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
+            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module, raw=True))
 
     def _open_run(self, trainer: pl.Trainer) -> None:
         """Complete a resumed run's results from its record, log the split, and start the schedules."""
@@ -386,7 +402,8 @@ class LISMonitor(pl.Callback):
                 # Without a collective call: the other processes may be gone.
                 result = self._save_embeddings(trainer, self._background.take())
             self._announcer.alert(trainer, self._add_result(trainer, result))
-        if self._folder is not None and self._results and not self._concluded:
+        attempted = bool(self._results or self._failures.num_snapshots)
+        if self._folder is not None and attempted and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
     @override
@@ -397,9 +414,7 @@ class LISMonitor(pl.Callback):
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Log and print the outcome of the run and close its record, also after an exception."""
         self._concluded = True
-        if self.best is None:
-            return
-        if cut_short_by is None:  # a run that an exception ended may be resumed
+        if cut_short_by is None and self._results:  # a run that an exception ended may be resumed
             with self._failures.tolerate("verdict"):
                 *past, last = self._results
                 self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
@@ -407,24 +422,32 @@ class LISMonitor(pl.Callback):
             self._announcer.log_end(trainer, self._history, self.artifact)
             with self._failures.tolerate("record"):
                 self._history.end(cut_short_by)
-        self._announcer.print_summary(trainer, self._results, self.best, self.record_path)
+        self._announcer.print_summary(trainer, self._history)
 
     def _take_snapshot(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, raw: bool = False, background: bool = False
     ) -> Judgement | None:
-        """Encode and score all items and return the judgement; None if that failed or the score is pending."""
+        """Encode and score all items and return the judgement; None if that failed or the score is pending.
+
+        The raw snapshot raises what cannot heal.
+        """
+
+        def refusal(error: Exception) -> LisError | None:
+            hint = collate_hint(trainer, self.items, self.collate_fn)
+            return permanent_error(error, hint) if raw else None
+
         step = self._last_step = self._failures.step = trainer.global_step
         first = not self._results
         score: Callable[[], ScoredSnapshot] | None = None
         with self._scheduler.taking(step), undisturbed(pl_module):
-            with self._failures.tolerate("snapshot"):
+            with self._failures.tolerate("snapshot", unless=refusal):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
                     first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
                     background=background,
                 )  # fmt: skip
             if score is None:
-                return None
+                return self._add_result(trainer, None)
             if background:
                 self._background.submit(step, score)
                 return None
@@ -451,9 +474,11 @@ class LISMonitor(pl.Callback):
         return record_contents.as_recorded(scored.result)
 
     def _add_result(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
-        """Judge a new result, then publish, record and log it."""
+        """Judge a new result, then publish, record and log it; None stands for a failed snapshot."""
         if result is None:
+            self._missing_scores.failed(trainer)
             return None
+        self._missing_scores.scored(trainer, set(tracking.metrics(result, self._prefix)))
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
             judgement, result = judge_result(self._results, result, self.rule, self._max_steps)

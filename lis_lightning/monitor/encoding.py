@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
 
-from lis_lightning.errors import LisWarning, ShapeError, SnapshotError
+from lis_lightning.errors import ItemError, LisWarning, ShapeError, SnapshotError
 from lis_lightning.monitor import sharding
 from lis_lightning.monitor.batches import Batches
-from lis_lightning.monitor.chunks import Chunk, item_ids_of
+from lis_lightning.monitor.chunks import Chunk, item_ids_of, types_differ
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.isolation import random_state, restore_random_state, undisturbed
 from lis_lightning.monitor.submodule_encoder import BoundEncode
@@ -47,7 +47,7 @@ def encode_items(
         The B ids of a batch, and its representations: [B, D] float32, on the device they were computed on.
 
     Raises:
-        SnapshotError: If a batch is not a dict or has no `item_key`.
+        ConfigError: If a batch is not a dict or has no `item_key`.
         ShapeError: If `encode` does not return a tensor with one row per item.
     """
 
@@ -90,13 +90,19 @@ def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactS
         encoded: Ids and representations; read to the end.
         metric: The metric to update.
         item_ids: Item ids of its split.
+
+    Raises:
+        ItemError: If the ids are of another type than those of the split.
     """
-    split_items = set(np.asarray(item_ids).tolist())
+    wanted = np.asarray(item_ids).tolist()
+    split_items = set(wanted)
     skipped = 0
     with contextlib.closing(encoded):
         for ids, embeddings in encoded:
             rows = [row for row, item in enumerate(ids) if item in split_items]
             skipped += len(ids) - len(rows)
+            if not rows and (difference := types_differ(wanted, ids)):
+                raise ItemError(difference)
             if rows:
                 metric.update([ids[row] for row in rows], embeddings[rows].to(metric.device))
     return skipped

@@ -48,6 +48,7 @@ class RunHistory:
         catalogue: Titles and images of the items, for the table of movers; None computes no movers.
 
     Attributes:
+        name: The same.
         results: The results so far, by step.
         run_id: Identifier of the run, the same after each resume.
         record: The record, on the process that writes it; None before the first :meth:`write`.
@@ -56,6 +57,7 @@ class RunHistory:
     def __init__(
         self, name: str | None = None, retention: Retention | None = None, catalogue: Catalogue | None = None
     ) -> None:
+        self.name = name
         self.results: list[Snapshot] = []
         self.run_id = uuid.uuid4().hex
         self.record: Record | None = None
@@ -186,13 +188,16 @@ class RunHistory:
         Raises:
             RecordError: If the record cannot be written.
         """
-        if self.record is not None:
+        if self.record is None:
+            return
+        corrected, verdict = None, ""
+        if self.results:
             best = corrected_best(self.results)
             corrected = {"value": best.value, "low": best.low, "high": best.high}
-            self.record.status(
-                "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=self.results[-1].verdict,
-                cut_short_by=cut_short_by,
-            )  # fmt: skip
+            verdict = self.results[-1].verdict
+        self.record.status(
+            "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=verdict, cut_short_by=cut_short_by
+        )
 
     def record_failure(self, **failure: Any) -> None:
         """Write a failure to the record, if there is one.

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.errors import SnapshotError
+from lis_lightning.errors import ItemError, SnapshotError
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
@@ -63,6 +63,9 @@ class SnapshotScorer:
         """Return the representations of the split's items, equal on all processes, and the number of skipped items.
 
         Skipped are the items of this process's share that are not in the split.
+
+        Raises:
+            ItemError: If `items` lacks items of the split.
         """
 
         def share() -> int:
@@ -73,7 +76,10 @@ class SnapshotScorer:
         try:
             skipped = together(trainer, share)
             with self.metric.sync_context():
-                return self.metric.embeddings(), skipped
+                try:
+                    return self.metric.embeddings(), skipped
+                except SnapshotError as error:
+                    raise ItemError(str(error)) from error
         finally:
             self.metric.reset()  # frees its sums, which are as large as the representations
 
