@@ -71,7 +71,7 @@ class Announcer:
             failures = tracking.log_result(trainer.loggers, results, best, prefix=self.prefix)
             self._failures.add_logger_failures(failures)
 
-    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
+    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, step: int, stopped: bool = False) -> None:
         """Send an alert if the verdict is new and calls for action, or the training is stopped.
 
         An alert that cannot be sent raises nothing, not even in a strict run: the record, the curves and the terminal
@@ -80,6 +80,7 @@ class Announcer:
         Args:
             trainer: The Trainer in charge.
             judgement: The newest judgement; None if there is none.
+            step: Optimizer step of the training.
             stopped: Whether a callback stops the training on it.
         """
         if judgement is None:
@@ -87,7 +88,7 @@ class Announcer:
         previous, self.verdict = self.verdict, judgement.verdict
         if self._alerts and trainer.is_global_zero:
             failures = tracking.log_alert(
-                trainer.loggers, judgement, previous=previous, step=trainer.global_step, stopped=stopped,
+                trainer.loggers, judgement, previous=previous, step=step, stopped=stopped,
                 prefix=self.prefix,
             )  # fmt: skip
             self._failures.add_logger_failures(failures, may_raise=False)

@@ -18,6 +18,7 @@ from lis_lightning.errors import LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, collate_hint, make_batches
+from lis_lightning.monitor.clock import StepClock
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures, permanent_error
@@ -222,6 +223,7 @@ class LISMonitor(pl.Callback):
         self._results = self._history.results
         self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
         self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
+        self._clock = StepClock()
         self._train_loss = MeanLoss()
         self._max_steps: int | None = None
         self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
@@ -257,6 +259,10 @@ class LISMonitor(pl.Callback):
         """The last tolerated failure as text; None if there was none."""
         return self._failures.last
 
+    def steps(self, trainer: pl.Trainer) -> int:
+        """Return the optimizer steps taken so far; the batches if `trainer.global_step` does not count the steps."""
+        return self._clock.steps(trainer)
+
     @property
     @override
     def state_key(self) -> str:
@@ -270,6 +276,7 @@ class LISMonitor(pl.Callback):
             "last_step": self._last_step,
             "train_loss": self._train_loss.state_dict(),
             "scheduler": self._scheduler.state_dict(),
+            "clock": self._clock.state_dict(),
             "evaluator": self._evaluator(),
             "background": background_state(self._background),
             "failures": self._failures.state_dict(),
@@ -281,6 +288,7 @@ class LISMonitor(pl.Callback):
             self._last_step = state_dict["last_step"]
             self._train_loss.load_state_dict(state_dict["train_loss"])
             self._scheduler.load_state_dict(state_dict["scheduler"])
+            self._clock.load_state_dict(state_dict["clock"])
             restore_background(self._background, state_dict["background"])
             self._failures.load_state_dict(state_dict["failures"])
 
@@ -304,7 +312,7 @@ class LISMonitor(pl.Callback):
         self._set_up = True  # a checkpoint holds plain keys
         if stage != "fit":
             return
-        if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
+        if self.steps(trainer) == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
@@ -325,7 +333,7 @@ class LISMonitor(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._concluded = False
-        self._max_steps = planned_steps(trainer)
+        self._max_steps = planned_steps(trainer, batches=self._clock.counts_batches)
         if not self._dry_run:
             self._open_run(trainer)
         warn_of_stale_counting(trainer, self._prefix, self._scheduler.schedules)
@@ -334,7 +342,8 @@ class LISMonitor(pl.Callback):
             tracking.publish(trainer, self._results[-1], self._prefix)
             self._announcer.verdict = self._results[-1].verdict
         else:
-            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module, raw=True))
+            self._alert(trainer, self._take_snapshot(trainer, pl_module, raw=True))
+        self._clock.start(pl_module)
 
     def _open_run(self, trainer: pl.Trainer) -> None:
         """Complete a resumed run's results from its record, log the split, and start the schedules."""
@@ -348,13 +357,19 @@ class LISMonitor(pl.Callback):
             self._write_record()
             self._announcer.log_config(trainer, self._snapshot_scorer.scorer.describe())
         self._scheduler.start(
-            folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
+            folder, step=self.steps(trainer), epoch=trainer.current_epoch, shared=trainer.world_size > 1
         )
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._train_loss.add(outputs)
+        self._tick(trainer, pl_module)
         self._take_if_due(trainer, pl_module)
+
+    def _tick(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, ended: bool = False) -> None:
+        """Count batches from now on if the weights change and `trainer.global_step` does not."""
+        if self._clock.tick(trainer, pl_module, ended=ended):
+            self._max_steps = planned_steps(trainer, batches=True)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -369,27 +384,32 @@ class LISMonitor(pl.Callback):
         def first_process_says(due: bool) -> bool:
             return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
 
-        epochs = trainer.current_epoch + trainer.is_last_batch
-        due = self._scheduler.due(trainer.global_step, epochs, first_process_says, validation=validation)
+        step, epochs = self.steps(trainer), trainer.current_epoch + trainer.is_last_batch
+        due = self._scheduler.due(step, epochs, first_process_says, validation=validation)
         judgements = []
         # Before a new snapshot the pending score is read early: there is at most one.
-        if self._background.step is not None and (due or self._background.due(trainer.global_step)):
+        if self._background.step is not None and (due or self._background.due(step)):
             judgements.append(self._read_background(trainer, pl_module))
         if due:
             background = self.background_steps is not None
             judgements.append(self._take_snapshot(trainer, pl_module, background=background))
         for judgement in filter(None, judgements):
             stopped = [listener(trainer, judgement) for listener in self.listeners]
-            self._announcer.alert(trainer, judgement, stopped=any(stopped))
+            self._alert(trainer, judgement, stopped=any(stopped))
+
+    def _alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
+        """Send an alert if the judgement calls for one."""
+        self._announcer.alert(trainer, judgement, step=self.steps(trainer), stopped=stopped)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
         if self._background.step is not None:
-            self._announcer.alert(trainer, self._read_background(trainer, pl_module))
-        if trainer.global_step > self._last_step:
-            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
+            self._alert(trainer, self._read_background(trainer, pl_module))
+        self._tick(trainer, pl_module, ended=True)
+        if self.steps(trainer) > self._last_step:
+            self._alert(trainer, self._take_snapshot(trainer, pl_module))
         self._conclude(trainer)
 
     @override
@@ -401,7 +421,7 @@ class LISMonitor(pl.Callback):
             with self._failures.tolerate("snapshot"):
                 # Without a collective call: the other processes may be gone.
                 result = self._save_embeddings(trainer, self._background.take())
-            self._announcer.alert(trainer, self._add_result(trainer, result))
+            self._alert(trainer, self._add_result(trainer, result))
         attempted = bool(self._results or self._failures.num_snapshots)
         if self._folder is not None and attempted and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
@@ -436,14 +456,14 @@ class LISMonitor(pl.Callback):
             hint = collate_hint(trainer, self.items, self.collate_fn)
             return permanent_error(error, hint) if raw else None
 
-        step = self._last_step = self._failures.step = trainer.global_step
+        step = self._last_step = self._failures.step = self.steps(trainer)
         first = not self._results
         score: Callable[[], ScoredSnapshot] | None = None
         with self._scheduler.taking(step), undisturbed(pl_module):
             with self._failures.tolerate("snapshot", unless=refusal):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
-                    first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
+                    step=step, first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
                     background=background,
                 )  # fmt: skip
             if score is None:

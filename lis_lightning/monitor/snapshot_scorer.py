@@ -85,7 +85,7 @@ class SnapshotScorer:
 
     def encode_to_score(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str,
-        *, first: bool, train_loss: float, placebo: bool, background: bool,
+        *, step: int, first: bool, train_loss: float, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
         """Encode all items and return a function that scores them; call it within :func:`undisturbed`.
 
@@ -95,6 +95,7 @@ class SnapshotScorer:
             batches: This process's share of the item batches.
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
+            step: Optimizer steps taken.
             first: Whether to report items outside the split.
             train_loss: Mean training loss since the snapshot before.
             placebo: Whether to score a placebo representation too.
@@ -109,7 +110,7 @@ class SnapshotScorer:
             )
         embeddings = embeddings.cpu() if background else embeddings
         seconds = time.perf_counter() - started
-        about = {"step": trainer.global_step, "train_loss": train_loss, "encode_seconds": seconds}
+        about = {"step": step, "train_loss": train_loss, "encode_seconds": seconds}
         return partial(self._score, embeddings, type(module), about, placebo)
 
     def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:
