@@ -6,7 +6,6 @@ longest first. This reduces padding and balances the processes, and if batches d
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -53,10 +52,6 @@ class Batches(ABC):
     @abstractmethod
     def spare(self) -> Chunk:
         """Return a chunk to encode and discard, for a process that has no more of its own."""
-
-    def generators_restored(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context that restores the loader's own generators, from which training may draw too."""
-        return contextlib.nullcontext()
 
 
 def make_batches(
@@ -143,19 +138,6 @@ class LoaderBatches(Batches):
         if self._spare is None:
             raise SnapshotError("`items` gives no batches: there is nothing to encode.")
         return self._spare
-
-    @contextlib.contextmanager
-    @override
-    def generators_restored(self) -> Iterator[None]:
-        sampler = getattr(self._batches, "sampler", None)
-        owned = [getattr(owner, "generator", None) for owner in (self._batches, sampler)]
-        generators = [generator for generator in owned if isinstance(generator, torch.Generator)]
-        states = [generator.get_state() for generator in generators]
-        try:
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
 
 
 class DatasetBatches(Batches):

@@ -5,6 +5,7 @@ It connects the Trainer's hooks to the modules of this package, which schedule, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from lis_lightning.data.tables import Table
 from lis_lightning.errors import LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
-from lis_lightning.monitor.batches import Items, collate_hint, make_batches
+from lis_lightning.monitor.batches import Items, collate_hint, make_batches, training_loaders
 from lis_lightning.monitor.clock import StepClock
+from lis_lightning.monitor.digest import unchanged
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures, permanent_error
-from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.isolation import check_initialized, undisturbed
 from lis_lightning.monitor.missing_scores import MissingScores
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
 from lis_lightning.monitor.progress import MeanLoss, planned_steps
@@ -327,6 +329,7 @@ class LISMonitor(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not in `setup`: a module may still create submodules after it.
+        check_initialized(pl_module)
         self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
         check_encoder(self._encoder, pl_module, self._batches)
 
@@ -458,8 +461,9 @@ class LISMonitor(pl.Callback):
 
         step = self._last_step = self._failures.step = self.steps(trainer)
         first = not self._results
+        checked = unchanged(pl_module) if raw else contextlib.nullcontext()
         score: Callable[[], ScoredSnapshot] | None = None
-        with self._scheduler.taking(step), undisturbed(pl_module):
+        with self._scheduler.taking(step), checked, self._undisturbed(trainer, pl_module):
             with self._failures.tolerate("snapshot", unless=refusal):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
@@ -473,9 +477,15 @@ class LISMonitor(pl.Callback):
                 return None
             return self._add_result(trainer, self._shared_result(trainer, score))
 
+    def _undisturbed(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context that restores what the training depends on."""
+        return undisturbed(pl_module, self._batches, self.encode, *training_loaders(trainer))
+
     def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Wait for the score in the background and return the judgement; None if scoring failed."""
-        with self._scheduler.waiting(), undisturbed(pl_module):
+        with self._scheduler.waiting(), self._undisturbed(trainer, pl_module):
             return self._add_result(trainer, self._shared_result(trainer, self._background.take))
 
     def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:

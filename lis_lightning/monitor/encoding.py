@@ -58,7 +58,7 @@ def encode_items(
             moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
             return ids, _checked(encode(module, moved), ids)
 
-    with batches.generators_restored(), sharding.ready(module):
+    with sharding.ready(module):
         if sharding.sharded(trainer, module):
             for chunk, own in _in_lockstep(trainer, batches):
                 result = encode_chunk(chunk)
@@ -77,7 +77,7 @@ def check_encoder(encode: Encoder, module: nn.Module, batches: Batches) -> None:
     """
     if isinstance(encode, BoundEncode):
         batch = None
-        with undisturbed(module), batches.generators_restored(), contextlib.suppress(Exception):
+        with undisturbed(module, batches), contextlib.suppress(Exception):
             batch = batches.first()  # an item that cannot be read is reported by the first snapshot
         if isinstance(batch, Mapping):
             encode.check(batch)

@@ -68,7 +68,7 @@ def encode(
     attached, batches, function=lambda module, batch: module.encode_items(batch), precision="32-true", **options
 ):
     trainer, module = attached(precision)
-    with undisturbed(module):
+    with undisturbed(module, batches):
         return list(encode_items(trainer, module, batches, function, **options))
 
 
