@@ -1,6 +1,7 @@
 """Lightning callback that takes, scores, judges and logs snapshots of a module in training.
 
-It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log.
+It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log. Half of
+the file documents the arguments.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lis_lightning.monitor.digest import unchanged
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures, permanent_error
+from lis_lightning.monitor.handover import Handover
 from lis_lightning.monitor.isolation import check_initialized, undisturbed
 from lis_lightning.monitor.missing_scores import MissingScores
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
@@ -78,7 +80,9 @@ class LISMonitor(pl.Callback):
 
     Several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM or
     ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), each encode a share of the items.
-    All compute the same score, and the first one writes. With FSDP2, a batch that runs out of memory cannot be split.
+    All compute the same score, and the first one writes. After ``ddp_spawn``, ``ddp_fork`` or ``ddp_notebook`` the
+    launching process reads `results`, `best` and `record_path` from the record. With FSDP2, a batch that runs out of
+    memory cannot be split.
 
     A Trainer checkpoint contains the curve. A run resumed from it continues its curve and its record, and is judged as
     if it had not stopped; if the record is missing, pairs of old snapshots can no longer be compared. If the split, the
@@ -197,6 +201,7 @@ class LISMonitor(pl.Callback):
         self.item_key = item_key
         self.catalogue = catalogue
         self._catalogue = Catalogue.of(split.item_ids, catalogue, item=item_key)
+        _ = self._catalogue.parquet  # now, as a forked process could not
         self.batch_size = batch_size
         self.collate_fn = collate_fn
         self.save = save
@@ -215,6 +220,7 @@ class LISMonitor(pl.Callback):
         self.progress = progress
         self.listeners: list[Listener] = []
         self._set_up = False
+        self._handover = Handover()
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
         self._reset()
@@ -235,30 +241,46 @@ class LISMonitor(pl.Callback):
         self._missing_scores = MissingScores(self._prefix)
         self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a pickle, which a spawned process gets; a fit makes the rest anew."""
+        return {name: value for name, value in vars(self).items() if name not in {"_encoder", "_batches"}}
+
+    def _catch_up(self) -> RunHistory:
+        """Return the history of the run; if a process that this one launched has trained, read it from its record."""
+        received = self._handover.received()
+        if received is not None:
+            self._reset()
+            contents = received.contents
+            self._history.adopt(received.record, contents, self.rule)
+            failures = [status for status in contents.statuses if status["kind"] == "failure"]
+            self._failures.adopt(failures)
+        return self._history
+
     @property
     def results(self) -> list[Snapshot]:
         """The snapshots so far, by step, including those before a resume."""
-        return list(self._results)
+        return list(self._catch_up().results)
 
     @property
     def best(self) -> Snapshot | None:
         """The best snapshot so far, None before the first."""
-        return self._history.best
+        return self._catch_up().best
 
     @property
     def best_step(self) -> int | None:
         """Optimizer step of the best snapshot so far."""
-        return self._history.best_step
+        return self._catch_up().best_step
 
     @property
     def record_path(self) -> Path | None:
         """File of the run's record on the first process; None before the fit, or if it could not be made."""
-        record = self._history.record
+        record = self._catch_up().record
         return None if record is None else record.path
 
     @property
     def last_error(self) -> str | None:
         """The last tolerated failure as text; None if there was none."""
+        self._catch_up()
         return self._failures.last
 
     def steps(self, trainer: pl.Trainer) -> int:
@@ -273,7 +295,7 @@ class LISMonitor(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = self._history.state(self.rule.window)
+        state = self._catch_up().state(self.rule.window)
         return state | {
             "last_step": self._last_step,
             "train_loss": self._train_loss.state_dict(),
@@ -314,6 +336,9 @@ class LISMonitor(pl.Callback):
         self._set_up = True  # a checkpoint holds plain keys
         if stage != "fit":
             return
+        self._handover.enter()
+        if trainer.is_global_zero:
+            self._handover.clear()
         if self.steps(trainer) == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
@@ -527,3 +552,5 @@ class LISMonitor(pl.Callback):
             config["max_steps"] = self._max_steps
             with self._failures.tolerate("record"):
                 self._history.write(self._folder, self._snapshot_scorer.scorer, config)
+                if self._history.record is not None:
+                    self._handover.put(self._history.record.path)

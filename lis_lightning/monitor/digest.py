@@ -65,7 +65,7 @@ def _digest(tensor: Tensor) -> int:
 def _sum(words: Tensor) -> int:
     """Return a weighted sum of integers, computed where they are."""
     total = 0
-    for number, block in enumerate(words.split(BLOCK), start=1):
+    for number, block in enumerate(torch.split(words, BLOCK), start=1):
         # Odd weights, so that equal and opposite changes of two elements do not cancel.
         weights = torch.arange(1, 2 * len(block), 2, device=block.device)
         total += number * int((block.long() * weights).sum())

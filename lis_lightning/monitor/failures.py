@@ -6,7 +6,7 @@ Only what can heal is survived. An error of the raw snapshot that every later on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -86,6 +86,12 @@ class Failures:
         """Restore a state."""
         self.num_snapshots, self.last_snapshot = state["num_snapshots"], state["last_snapshot"]
         self.last = state["last"]
+
+    def adopt(self, recorded: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the failures in a record that another process has written."""
+        snapshots = [failure["error"] for failure in recorded if failure["what"] == "snapshot"]
+        self.num_snapshots, self.last_snapshot = len(snapshots), "".join(snapshots[-1:])
+        self.last = recorded[-1]["error"] if recorded else None
 
     def tolerate(
         self, what: str, *, unless: Callable[[Exception], LisError | None] = lambda error: None

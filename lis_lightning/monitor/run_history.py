@@ -25,6 +25,7 @@ from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
+from lis_lightning.results.record_contents import RecordContents
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
@@ -94,6 +95,23 @@ class RunHistory:
         self._checkpoint_record = state["record"] and Path(state["record"])
         self.protect_checkpointed()
         return True
+
+    def adopt(self, record: Record, contents: RecordContents, rule: StopRule) -> None:
+        """Take over the run of a record that another process has written.
+
+        Args:
+            record: The record.
+            contents: Its contents.
+            rule: Stop rule that judges a run that has ended, as the process did.
+        """
+        self.record = record
+        self.run_id = record.header["run_id"]
+        self.results[:] = contents.results
+        ends = [status for status in contents.statuses if status["kind"] == "end"]
+        if self.results and ends and ends[-1]["cut_short_by"] is None:
+            *past, last = self.results
+            max_steps = record.header["config"].get("max_steps")
+            self.results[-1] = judge_result(past, last, rule, max_steps, ended=True)[1]
 
     def recover(self, folder: Path) -> None:
         """Complete the results of a checkpoint from the run's record in `folder`, or at the path in the checkpoint."""
