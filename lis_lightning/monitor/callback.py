@@ -356,7 +356,7 @@ class LISMonitor(pl.Callback):
         # Not in `setup`: a module may still create submodules after it.
         check_initialized(pl_module)
         self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
-        check_encoder(self._encoder, pl_module, self._batches)
+        check_encoder(self._encoder, pl_module, self._batches, self.split.item_ids, self.item_key)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

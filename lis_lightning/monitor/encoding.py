@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,18 +69,32 @@ def encode_items(
                 yield from _in_halves(encode_chunk, chunk, batches)
 
 
-def check_encoder(encode: Encoder, module: nn.Module, batches: Batches) -> None:
+def check_encoder(
+    encode: Encoder, module: nn.Module, batches: Batches, item_ids: Iterable[Any], item_key: str = "item_id"
+) -> None:
     """Check before training, on a batch of one item, that the encoder finds what it needs in a batch.
 
+    Args:
+        encode: The encoder; not called.
+        module: The module in training.
+        batches: Item batches.
+        item_ids: Item ids of the split.
+        item_key: Key of the ids in a batch.
+
     Raises:
-        ConfigError: If it does not; see :class:`lis_lightning.monitor.Encode`.
+        ConfigError: If the batch has no ids, or lacks what a submodule takes; see
+            :class:`lis_lightning.monitor.Encode`.
+        ItemError: If the ids are of another type than those of the split.
     """
+    batch = None
+    with undisturbed(module, batches), contextlib.suppress(Exception):
+        batch = batches.first()  # an item that cannot be read is reported by the first snapshot
+    if batch is None:
+        return
+    if difference := types_differ(np.asarray(item_ids).tolist(), item_ids_of(batch, item_key)):
+        raise ItemError(difference)
     if isinstance(encode, BoundEncode):
-        batch = None
-        with undisturbed(module, batches), contextlib.suppress(Exception):
-            batch = batches.first()  # an item that cannot be read is reported by the first snapshot
-        if isinstance(batch, Mapping):
-            encode.check(batch)
+        encode.check(batch)
 
 
 def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:

@@ -171,6 +171,24 @@ def test_logger_gets_the_same_keys_at_each_snapshot(split, tmp_path):
         assert VERDICTS[int(float(row["lis/verdict"]))] == result.verdict
 
 
+def test_what_an_encode_logs_does_not_reach_the_curves(split, tmp_path):
+    class Logging(Tower):
+        def encode_items(self, batch):
+            self.log("encoded", 1.0, on_step=True)
+            return super().encode_items(batch)
+
+        def training_step(self, batch, batch_idx):
+            self.log("trained", 1.0, on_step=True)
+            return super().training_step(batch, batch_idx)
+
+    logger = CSVLogger(tmp_path, name="runs", version="a")
+    trainer, _ = fit(tmp_path, monitor_of(split), module=Logging(), logger=logger)
+    header = (tmp_path / "runs" / "a" / "metrics.csv").read_text().splitlines()[0]
+    assert "trained" in header
+    assert "encoded" not in header
+    assert "encoded" not in trainer.callback_metrics
+
+
 def test_stock_callbacks_find_the_score(split, tmp_path):
     checkpoint = ModelCheckpoint(
         tmp_path, monitor="lis/ais", mode="max", every_n_train_steps=2, save_top_k=1, filename="{step}"

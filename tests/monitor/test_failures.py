@@ -424,6 +424,15 @@ def test_the_same_errors_are_survived_once_there_is_something_to_lose(split, tmp
     assert trainer.global_step == STEPS
 
 
+@pytest.mark.parametrize("change", [renamed, texts])
+def test_a_resumed_run_refuses_items_that_no_longer_fit(split, tmp_path, change):
+    saver = small_run.saver(tmp_path / "saved")
+    small_run.fit(tmp_path, small_run.monitor_of(split), saver, steps=3)
+    monitor = small_run.monitor_of(split, items=[change(item) for item in small_run.ITEMS])
+    with pytest.raises((ConfigError, ItemError), match=r"item_key=|ids are int"):
+        small_run.fit(tmp_path, monitor, ckpt_path=tmp_path / "saved" / "step=3.ckpt")
+
+
 def test_failures_are_counted_over_a_resume(split, tmp_path):
     monitor = small_run.monitor_of(split)
     monitor.load_state_dict(small_run.monitor_of(split).state_dict() | {"failures": COUNTED})
