@@ -6,7 +6,6 @@ import contextlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,7 +85,7 @@ class Announcer:
             failures = tracking.log_result(trainer.loggers, results, best, prefix=self.prefix)
             self._failures.add_logger_failures(failures)
 
-    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
+    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, step: int, stopped: bool = False) -> None:
         """Send an alert if the verdict is new and calls for action, or the training is stopped.
 
         An alert that cannot be sent raises nothing, not even in a strict run: the record, the curves and the terminal
@@ -95,6 +94,7 @@ class Announcer:
         Args:
             trainer: The Trainer in charge.
             judgement: The newest judgement; None if there is none.
+            step: Optimizer step of the training.
             stopped: Whether a callback stops the training on it.
         """
         if judgement is None:
@@ -102,26 +102,31 @@ class Announcer:
         previous, self.verdict = self.verdict, judgement.verdict
         if self._alerts and trainer.is_global_zero:
             failures = tracking.log_alert(
-                trainer.loggers, judgement, previous=previous, step=trainer.global_step, stopped=stopped,
+                trainer.loggers, judgement, previous=previous, step=step, stopped=stopped,
                 prefix=self.prefix,
             )  # fmt: skip
             self._failures.add_logger_failures(failures, may_raise=False)
 
     def log_end(self, trainer: pl.Trainer, history: RunHistory, artifact: bool) -> None:
-        """Log what is logged once, at the end: tables, movers and, if wanted, the best snapshot as an artifact."""
-        best = history.best
-        if best is None or not trainer.is_global_zero:
+        """Log what is logged once, at the end: tables, movers, failures and, if wanted, the best snapshot."""
+        if not trainer.is_global_zero:
             return
-        file = history.best_file if artifact else None
-        failures = tracking.finish(trainer.loggers, history.results, best, file, prefix=self.prefix)
-        self._failures.add_logger_failures(failures)
-        failures = tracking.log_movers(trainer.loggers, history.movers, prefix=self.prefix)
-        self._failures.add_logger_failures(failures)
+        failed, error = self._failures.num_snapshots, self._failures.last_snapshot
+        logged = []
+        if failed:
+            logged += tracking.log_failures(trainer.loggers, len(history.results), failed, error, prefix=self.prefix)
+        if history.best is not None:
+            file = history.best_file if artifact else None
+            logged += tracking.finish(trainer.loggers, history.results, history.best, file, prefix=self.prefix)
+            logged += tracking.log_movers(trainer.loggers, history.movers, prefix=self.prefix)
+        self._failures.add_logger_failures(logged)
 
-    def print_summary(
-        self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot, record: Path | None
-    ) -> None:
-        """Print all snapshots as a table, with the verdict and the path of the record."""
+    def print_summary(self, trainer: pl.Trainer, history: RunHistory) -> None:
+        """Print all snapshots as a table, with the verdict, the number of failures and the path of the record."""
         if self._progress and trainer.is_global_zero:
+            failed, error = self._failures.num_snapshots, self._failures.last_snapshot
+            record = None if history.record is None else history.record.path
             with self._failures.tolerate("summary"):
-                rank_zero_info(terminal.summary(results, best, record, tracking.sync_hint(trainer.loggers)))
+                failures = terminal.failed_line(history.name, len(history.results), failed, error) if failed else ""
+                hint = tracking.sync_hint(trainer.loggers)
+                rank_zero_info(terminal.summary(history.results, history.best, record, failures, hint))

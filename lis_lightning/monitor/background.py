@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
@@ -36,6 +36,17 @@ class Background(Generic[Value]):
         self.step: int | None = None
         self._future: Future[Value] | None = None
         self._executor: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a pickle, with the value that is pending: threads cannot be pickled."""
+        value = None if self.step is None else self.peek()
+        return {"delay": self.delay, "step": self.step, "value": value}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a state."""
+        self.delay, self.step, self._future, self._executor = state["delay"], None, None, None
+        if state["step"] is not None:
+            self.restore(state["step"], state["value"])
 
     def submit(self, step: int, job: Callable[[], Value]) -> None:
         """Start computing a value; the previous one must have been taken.

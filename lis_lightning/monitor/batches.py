@@ -6,19 +6,27 @@ longest first. This reduces padding and balances the processes, and if batches d
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Subset,
+    default_collate,
+    default_convert,
+)
 from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, SnapshotError
-from lis_lightning.monitor.chunks import Chunk, Collate, CollatedChunk, UncollatedChunk, item_ids_of
+from lis_lightning.monitor.chunks import Chunk, Collate, CollatedChunk, UncollatedChunk, item_ids_of, types_differ
 from lis_lightning.monitor.isolation import SEED
 
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
@@ -44,10 +52,6 @@ class Batches(ABC):
     @abstractmethod
     def spare(self) -> Chunk:
         """Return a chunk to encode and discard, for a process that has no more of its own."""
-
-    def generators_restored(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context that restores the loader's own generators, from which training may draw too."""
-        return contextlib.nullcontext()
 
 
 def make_batches(
@@ -135,19 +139,6 @@ class LoaderBatches(Batches):
             raise SnapshotError("`items` gives no batches: there is nothing to encode.")
         return self._spare
 
-    @contextlib.contextmanager
-    @override
-    def generators_restored(self) -> Iterator[None]:
-        sampler = getattr(self._batches, "sampler", None)
-        owned = [getattr(owner, "generator", None) for owner in (self._batches, sampler)]
-        generators = [generator for generator in owned if isinstance(generator, torch.Generator)]
-        states = [generator.get_state() for generator in generators]
-        try:
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-
 
 class DatasetBatches(Batches):
     """Batches of chosen rows of a dataset."""
@@ -175,6 +166,31 @@ class DatasetBatches(Batches):
         return UncollatedChunk(_fetch(self._items, self._spare), self._collate)
 
 
+def training_loaders(trainer: pl.Trainer) -> list[Any]:
+    """Return the loaders that a Trainer trains on, out of the lists and dicts that they may be given in."""
+    pending, loaders = [trainer.train_dataloader], []
+    while pending:
+        loader = pending.pop(0)
+        if isinstance(loader, Mapping):
+            pending += loader.values()
+        elif isinstance(loader, list | tuple):
+            pending += loader
+        elif loader is not None:
+            loaders.append(loader)
+    return loaders
+
+
+def collate_hint(trainer: pl.Trainer, items: Items, collate_fn: Collate | None) -> str:
+    """Return that a collate function is missing, in a sentence, if the training has one; empty if it is not missing."""
+    if collate_fn is not None or isinstance(items, DataLoader):
+        return ""
+    functions = [getattr(loader, "collate_fn", None) for loader in training_loaders(trainer)]
+    own = [function for function in functions if function not in (None, default_collate, default_convert)]
+    if not own:
+        return ""
+    return "Your training loader uses a collate_fn, the items have none; give LISMonitor(collate_fn=...)."
+
+
 def _fetch(items: Any, rows: list[int]) -> list[Any]:
     """Read rows, in one call if the dataset has ``__getitems__``."""
     read_rows = getattr(items, "__getitems__", None)
@@ -193,10 +209,10 @@ def _rows(items: Any, item_ids: Iterable[Any]) -> list[int]:
     missing = [item for item in wanted if item not in available]
     if missing:
         more = " ..." if len(missing) > 5 else ""
+        advice = types_differ(wanted, offered) or "Add the items, or leave their events out of the log."
         raise SnapshotError(
             f"{len(missing)} of the split's {len(wanted)} items are not among the {len(offered)} of `items`: "
-            f"{missing[:5]}{more}. `items` starts with {offered[:5]}. Add the items, or leave their events out of the "
-            "log."
+            f"{missing[:5]}{more}. `items` starts with {offered[:5]}. {advice}"
         )
     split_items = set(wanted)
     return [row for row, item in enumerate(offered) if item in split_items]

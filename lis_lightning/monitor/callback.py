@@ -1,10 +1,12 @@
 """Lightning callback that takes, scores, judges and logs snapshots of a module in training.
 
-It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log.
+It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log. Half of
+the file documents the arguments.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,18 @@ from typing_extensions import override
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
+from lis_lightning.errors import LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
-from lis_lightning.monitor.batches import Items, make_batches
+from lis_lightning.monitor.batches import Items, collate_hint, make_batches, training_loaders
+from lis_lightning.monitor.clock import StepClock
+from lis_lightning.monitor.digest import unchanged
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
-from lis_lightning.monitor.failures import Failures
-from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.failures import Failures, permanent_error
+from lis_lightning.monitor.handover import Handover
+from lis_lightning.monitor.isolation import check_initialized, undisturbed
+from lis_lightning.monitor.missing_scores import MissingScores
 from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
 from lis_lightning.monitor.progress import MeanLoss, planned_steps
 from lis_lightning.monitor.run_history import RunHistory, judge_result
@@ -32,7 +39,12 @@ from lis_lightning.monitor.snapshot_scorer import (
     background_state,
     restore_background,
 )
-from lis_lightning.monitor.stock_callbacks import check_averaging, warn_of_stale_counting, warn_of_stale_scores
+from lis_lightning.monitor.stock_callbacks import (
+    UniqueKey,
+    check_averaging,
+    warn_of_stale_counting,
+    warn_of_stale_scores,
+)
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.results import record_contents
@@ -59,13 +71,18 @@ class LISMonitor(pl.Callback):
     (the monitor warns of other steps), and a `filename` without a metric, as the slash in its key would make a folder.
     ``Trainer(fast_dev_run=True)`` takes the raw snapshot only, raises if it fails, and writes nothing.
 
-    A failing snapshot, logger or record does not stop the training: failures are recorded, with one warning per kind.
+    A failing snapshot, logger or record does not stop the training: failures are recorded, with one warning per kind,
+    and counted in the summary. Stock callbacks then read the last score, or a placeholder before the first, and the
+    failure is not counted against their patience. What cannot heal, such as a wrong `item_key`, is raised before the
+    first step.
     Snapshots score the weights in training, not an average of them: place callbacks that average weights after the
     monitor.
 
     Several processes, started as for any Trainer (``Trainer(strategy="ddp", num_nodes=4, devices=8)`` under SLURM or
     ``torchrun --nnodes 4 --nproc-per-node 8 --rdzv-endpoint host:port train.py``), each encode a share of the items.
-    All compute the same score, and the first one writes. With FSDP2, a batch that runs out of memory cannot be split.
+    All compute the same score, and the first one writes. After ``ddp_spawn``, ``ddp_fork`` or ``ddp_notebook`` the
+    launching process reads `results`, `best` and `record_path` from the record. With FSDP2, a batch that runs out of
+    memory cannot be split.
 
     A Trainer checkpoint contains the curve. A run resumed from it continues its curve and its record, and is judged as
     if it had not stopped; if the record is missing, pairs of old snapshots can no longer be compared. If the split, the
@@ -184,6 +201,7 @@ class LISMonitor(pl.Callback):
         self.item_key = item_key
         self.catalogue = catalogue
         self._catalogue = Catalogue.of(split.item_ids, catalogue, item=item_key)
+        _ = self._catalogue.parquet  # now, as a forked process could not
         self.batch_size = batch_size
         self.collate_fn = collate_fn
         self.save = save
@@ -201,6 +219,8 @@ class LISMonitor(pl.Callback):
         self.strict = strict
         self.progress = progress
         self.listeners: list[Listener] = []
+        self._set_up = False
+        self._handover = Handover()
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
         self._reset()
@@ -211,54 +231,79 @@ class LISMonitor(pl.Callback):
         self._results = self._history.results
         self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
         self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
+        self._clock = StepClock()
         self._train_loss = MeanLoss()
         self._max_steps: int | None = None
         self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.record_failure)
+        self._missing_scores = MissingScores(self._prefix)
         self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a pickle, which a spawned process gets; a fit makes the rest anew."""
+        return {name: value for name, value in vars(self).items() if name not in {"_encoder", "_batches"}}
+
+    def _catch_up(self) -> RunHistory:
+        """Return the history of the run; if a process that this one launched has trained, read it from its record."""
+        received = self._handover.received()
+        if received is not None:
+            self._reset()
+            contents = received.contents
+            self._history.adopt(received.record, contents, self.rule)
+            failures = [status for status in contents.statuses if status["kind"] == "failure"]
+            self._failures.adopt(failures)
+        return self._history
 
     @property
     def results(self) -> list[Snapshot]:
         """The snapshots so far, by step, including those before a resume."""
-        return list(self._results)
+        return list(self._catch_up().results)
 
     @property
     def best(self) -> Snapshot | None:
         """The best snapshot so far, None before the first."""
-        return self._history.best
+        return self._catch_up().best
 
     @property
     def best_step(self) -> int | None:
         """Optimizer step of the best snapshot so far."""
-        return self._history.best_step
+        return self._catch_up().best_step
 
     @property
     def record_path(self) -> Path | None:
         """File of the run's record on the first process; None before the fit, or if it could not be made."""
-        record = self._history.record
+        record = self._catch_up().record
         return None if record is None else record.path
 
     @property
     def last_error(self) -> str | None:
         """The last tolerated failure as text; None if there was none."""
+        self._catch_up()
         return self._failures.last
+
+    def steps(self, trainer: pl.Trainer) -> int:
+        """Return the optimizer steps taken so far; the batches if `trainer.global_step` does not count the steps."""
+        return self._clock.steps(trainer)
 
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        key = self._generate_state_key(name=self.name)
+        return key if self._set_up else UniqueKey(key, self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = self._history.state(self.rule.window)
+        state = self._catch_up().state(self.rule.window)
         return state | {
             "last_step": self._last_step,
             "train_loss": self._train_loss.state_dict(),
             "scheduler": self._scheduler.state_dict(),
+            "clock": self._clock.state_dict(),
             "evaluator": self._evaluator(),
             "background": background_state(self._background),
+            "failures": self._failures.state_dict(),
         }
 
     @override
@@ -267,7 +312,9 @@ class LISMonitor(pl.Callback):
             self._last_step = state_dict["last_step"]
             self._train_loss.load_state_dict(state_dict["train_loss"])
             self._scheduler.load_state_dict(state_dict["scheduler"])
+            self._clock.load_state_dict(state_dict["clock"])
             restore_background(self._background, state_dict["background"])
+            self._failures.load_state_dict(state_dict["failures"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -286,9 +333,13 @@ class LISMonitor(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._set_up = True  # a checkpoint holds plain keys
         if stage != "fit":
             return
-        if trainer.global_step == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
+        self._handover.enter()
+        if trainer.is_global_zero:
+            self._handover.clear()
+        if self.steps(trainer) == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
@@ -303,13 +354,14 @@ class LISMonitor(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not in `setup`: a module may still create submodules after it.
+        check_initialized(pl_module)
         self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
-        check_encoder(self._encoder, pl_module, self._batches)
+        check_encoder(self._encoder, pl_module, self._batches, self.split.item_ids, self.item_key)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._concluded = False
-        self._max_steps = planned_steps(trainer)
+        self._max_steps = planned_steps(trainer, batches=self._clock.counts_batches)
         if not self._dry_run:
             self._open_run(trainer)
         warn_of_stale_counting(trainer, self._prefix, self._scheduler.schedules)
@@ -319,8 +371,9 @@ class LISMonitor(pl.Callback):
             self._announcer.verdict = self._results[-1].verdict
         else:
             with self._announcer.first_snapshot(self.split.num_items, self.ceilings):
-                judgement = self._take_snapshot(trainer, pl_module)
-            self._announcer.alert(trainer, judgement)
+                judgement = self._take_snapshot(trainer, pl_module, raw=True)
+            self._alert(trainer, judgement)
+        self._clock.start(pl_module)
 
     def _open_run(self, trainer: pl.Trainer) -> None:
         """Complete a resumed run's results from its record, log the split, and start the schedules."""
@@ -334,13 +387,19 @@ class LISMonitor(pl.Callback):
             self._write_record()
             self._announcer.log_config(trainer, self._snapshot_scorer.scorer.describe())
         self._scheduler.start(
-            folder, step=trainer.global_step, epoch=trainer.current_epoch, shared=trainer.world_size > 1
+            folder, step=self.steps(trainer), epoch=trainer.current_epoch, shared=trainer.world_size > 1
         )
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._train_loss.add(outputs)
+        self._tick(trainer, pl_module)
         self._take_if_due(trainer, pl_module)
+
+    def _tick(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, ended: bool = False) -> None:
+        """Count batches from now on if the weights change and `trainer.global_step` does not."""
+        if self._clock.tick(trainer, pl_module, ended=ended):
+            self._max_steps = planned_steps(trainer, batches=True)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -355,27 +414,32 @@ class LISMonitor(pl.Callback):
         def first_process_says(due: bool) -> bool:
             return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
 
-        epochs = trainer.current_epoch + trainer.is_last_batch
-        due = self._scheduler.due(trainer.global_step, epochs, first_process_says, validation=validation)
+        step, epochs = self.steps(trainer), trainer.current_epoch + trainer.is_last_batch
+        due = self._scheduler.due(step, epochs, first_process_says, validation=validation)
         judgements = []
         # Before a new snapshot the pending score is read early: there is at most one.
-        if self._background.step is not None and (due or self._background.due(trainer.global_step)):
+        if self._background.step is not None and (due or self._background.due(step)):
             judgements.append(self._read_background(trainer, pl_module))
         if due:
             background = self.background_steps is not None
             judgements.append(self._take_snapshot(trainer, pl_module, background=background))
         for judgement in filter(None, judgements):
             stopped = [listener(trainer, judgement) for listener in self.listeners]
-            self._announcer.alert(trainer, judgement, stopped=any(stopped))
+            self._alert(trainer, judgement, stopped=any(stopped))
+
+    def _alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
+        """Send an alert if the judgement calls for one."""
+        self._announcer.alert(trainer, judgement, step=self.steps(trainer), stopped=stopped)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._dry_run:
             return
         if self._background.step is not None:
-            self._announcer.alert(trainer, self._read_background(trainer, pl_module))
-        if trainer.global_step > self._last_step:
-            self._announcer.alert(trainer, self._take_snapshot(trainer, pl_module))
+            self._alert(trainer, self._read_background(trainer, pl_module))
+        self._tick(trainer, pl_module, ended=True)
+        if self.steps(trainer) > self._last_step:
+            self._alert(trainer, self._take_snapshot(trainer, pl_module))
         self._conclude(trainer)
 
     @override
@@ -387,8 +451,9 @@ class LISMonitor(pl.Callback):
             with self._failures.tolerate("snapshot"):
                 # Without a collective call: the other processes may be gone.
                 result = self._save_embeddings(trainer, self._background.take())
-            self._announcer.alert(trainer, self._add_result(trainer, result))
-        if self._folder is not None and self._results and not self._concluded:
+            self._alert(trainer, self._add_result(trainer, result))
+        attempted = bool(self._results or self._failures.num_snapshots)
+        if self._folder is not None and attempted and not self._concluded:
             self._conclude(trainer, type(exception).__name__)
 
     @override
@@ -399,9 +464,7 @@ class LISMonitor(pl.Callback):
     def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
         """Log and print the outcome of the run and close its record, also after an exception."""
         self._concluded = True
-        if self.best is None:
-            return
-        if cut_short_by is None:  # a run that an exception ended may be resumed
+        if cut_short_by is None and self._results:  # a run that an exception ended may be resumed
             with self._failures.tolerate("verdict"):
                 *past, last = self._results
                 self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
@@ -409,32 +472,47 @@ class LISMonitor(pl.Callback):
             self._announcer.log_end(trainer, self._history, self.artifact)
             with self._failures.tolerate("record"):
                 self._history.end(cut_short_by)
-        self._announcer.print_summary(trainer, self._results, self.best, self.record_path)
+        self._announcer.print_summary(trainer, self._history)
 
     def _take_snapshot(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, background: bool = False
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, raw: bool = False, background: bool = False
     ) -> Judgement | None:
-        """Encode and score all items and return the judgement; None if that failed or the score is pending."""
-        step = self._last_step = self._failures.step = trainer.global_step
+        """Encode and score all items and return the judgement; None if that failed or the score is pending.
+
+        The raw snapshot raises what cannot heal.
+        """
+
+        def refusal(error: Exception) -> LisError | None:
+            hint = collate_hint(trainer, self.items, self.collate_fn)
+            return permanent_error(error, hint) if raw else None
+
+        step = self._last_step = self._failures.step = self.steps(trainer)
         first = not self._results
+        checked = unchanged(pl_module) if raw else contextlib.nullcontext()
         score: Callable[[], ScoredSnapshot] | None = None
-        with self._scheduler.taking(step), undisturbed(pl_module):
-            with self._failures.tolerate("snapshot"):
+        with self._scheduler.taking(step), checked, self._undisturbed(trainer, pl_module):
+            with self._failures.tolerate("snapshot", unless=refusal):
                 score = self._snapshot_scorer.encode_to_score(
                     trainer, pl_module, self._batches, self._encoder, self.item_key,
-                    first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
+                    step=step, first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
                     background=background,
                 )  # fmt: skip
             if score is None:
-                return None
+                return self._add_result(trainer, None)
             if background:
                 self._background.submit(step, score)
                 return None
             return self._add_result(trainer, self._shared_result(trainer, score))
 
+    def _undisturbed(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context that restores what the training depends on."""
+        return undisturbed(pl_module, self._batches, self.encode, *training_loaders(trainer))
+
     def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
         """Wait for the score in the background and return the judgement; None if scoring failed."""
-        with self._scheduler.waiting(), undisturbed(pl_module):
+        with self._scheduler.waiting(), self._undisturbed(trainer, pl_module):
             return self._add_result(trainer, self._shared_result(trainer, self._background.take))
 
     def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:
@@ -453,9 +531,11 @@ class LISMonitor(pl.Callback):
         return record_contents.as_recorded(scored.result)
 
     def _add_result(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
-        """Judge a new result, then publish, record and log it."""
+        """Judge a new result, then publish, record and log it; None stands for a failed snapshot."""
         if result is None:
+            self._missing_scores.failed(trainer)
             return None
+        self._missing_scores.scored(trainer, set(tracking.metrics(result, self._prefix)))
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
             judgement, result = judge_result(self._results, result, self.rule, self._max_steps)
@@ -474,3 +554,5 @@ class LISMonitor(pl.Callback):
             config["max_steps"] = self._max_steps
             with self._failures.tolerate("record"):
                 self._history.write(self._folder, self._snapshot_scorer.scorer, config)
+                if self._history.record is not None:
+                    self._handover.put(self._history.record.path)

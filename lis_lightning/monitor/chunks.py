@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import default_collate
 from typing_extensions import override
 
-from lis_lightning.errors import SnapshotError
+from lis_lightning.errors import ConfigError, SnapshotError
 
 Collate = Callable[[list[Any]], Any]
 
@@ -40,7 +41,15 @@ class UncollatedChunk(Chunk):
 
     @override
     def batch(self) -> Any:
-        return self._collate(self._items)
+        try:
+            return self._collate(self._items)
+        except (RuntimeError, TypeError, KeyError) as error:
+            if self._collate is not default_collate:
+                raise
+            raise ConfigError(
+                f"torch's default_collate cannot make a batch of {len(self)} items: {error}. Give "
+                "LISMonitor(collate_fn=...), a function that makes a batch of a list of items."
+            ) from error
 
     @override
     def split(self, size: int) -> list[Chunk]:
@@ -73,18 +82,34 @@ def item_ids_of(batch: Any, item_key: str) -> list[Any]:
     """Return the ids of a batch as plain values.
 
     Raises:
-        SnapshotError: If the batch is not a dict or has no `item_key`.
+        ConfigError: If the batch is not a dict or has no `item_key`.
     """
     if not isinstance(batch, Mapping):
-        raise SnapshotError(
+        raise ConfigError(
             f"An item batch must be a dict with the key {item_key!r}, got {type(batch).__name__}. Let the dataset "
             "return dicts, or pass a `collate_fn` that makes one."
         )
     if item_key not in batch:
-        raise SnapshotError(f"An item batch has no key {item_key!r}, only {sorted(map(str, batch))}; set `item_key`.")
+        raise ConfigError(
+            f"An item batch has no key {item_key!r}, only {sorted(map(str, batch))}; name the key of the ids in "
+            "LISMonitor(item_key=...)."
+        )
     ids = batch[item_key]
     plain: list[Any] = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
     return plain
+
+
+def types_differ(wanted: Sequence[Any], offered: Sequence[Any]) -> str:
+    """Return how the ids of a split and of its items differ in type, with the fix, in a sentence; empty if they agree.
+
+    Example:
+        >>> types_differ([1, 2], ["1", "2"])
+        "The split's ids are int such as 1, those of `items` are str such as '1': give both the same type."
+    """
+    if not len(wanted) or not len(offered) or isinstance(wanted[0], str) == isinstance(offered[0], str):
+        return ""
+    kinds = [f"{type(ids[0]).__name__} such as {ids[0]!r}" for ids in (wanted, offered)]
+    return f"The split's ids are {kinds[0]}, those of `items` are {kinds[1]}: give both the same type."
 
 
 def _sliced(value: Any, rows: slice, size: int, name: str) -> Any:

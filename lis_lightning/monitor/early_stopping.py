@@ -103,11 +103,12 @@ class LISEarlyStopping(pl.Callback):
 
     def _judged(self, trainer: pl.Trainer, judgement: Judgement) -> bool:
         """Stop all processes if any of them judges so, print a new verdict, and return whether to stop."""
+        step = self._monitor(trainer).steps(trainer)
         stop = trainer.strategy.reduce_boolean_decision(judgement.stop, all=False)
         changed = judgement.verdict != self.verdict
         self.num_judged += 1
         self.verdict, self.message = judgement.verdict, judgement.message
-        self.stopped_step = trainer.global_step if stop else None
+        self.stopped_step = step if stop else None
         self.reason = judgement.reason
         if stop:
             trainer.should_stop = True
@@ -116,7 +117,5 @@ class LISEarlyStopping(pl.Callback):
                 f"one: {self.reason}. Verdict: {self.verdict}, {self.message}"
             )
         elif changed:
-            rank_zero_info(
-                f"LISEarlyStopping: step {trainer.global_step}, training goes on: {self.verdict}, {self.message}"
-            )
+            rank_zero_info(f"LISEarlyStopping: step {step}, training goes on: {self.verdict}, {self.message}")
         return stop

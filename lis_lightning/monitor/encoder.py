@@ -34,8 +34,13 @@ def resolve_encoder(encode: Encoder | Encode | str | None, module: nn.Module, it
                 f"{type(module).__name__} has no method `encode_items(batch)` that returns [B, D]: add one, or pass "
                 "`LISMonitor(encode=...)`, the name of a submodule or a function of the module and a batch."
             )
-        return lambda module, batch: module.encode_items(batch)
+        return _own_method
     return encode
+
+
+def _own_method(module: Any, batch: Any) -> Any:
+    """Encode a batch with the module's own method; not a lambda, which cannot be pickled."""
+    return module.encode_items(batch)
 
 
 def check_encode(encode: Any) -> None:

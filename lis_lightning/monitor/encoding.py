@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
 
-from lis_lightning.errors import LisWarning, ShapeError, SnapshotError
+from lis_lightning.errors import ItemError, LisWarning, ShapeError, SnapshotError
 from lis_lightning.monitor import sharding
 from lis_lightning.monitor.batches import Batches
-from lis_lightning.monitor.chunks import Chunk, item_ids_of
+from lis_lightning.monitor.chunks import Chunk, item_ids_of, types_differ
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.isolation import random_state, restore_random_state, undisturbed
 from lis_lightning.monitor.submodule_encoder import BoundEncode
@@ -47,7 +47,7 @@ def encode_items(
         The B ids of a batch, and its representations: [B, D] float32, on the device they were computed on.
 
     Raises:
-        SnapshotError: If a batch is not a dict or has no `item_key`.
+        ConfigError: If a batch is not a dict or has no `item_key`.
         ShapeError: If `encode` does not return a tensor with one row per item.
     """
 
@@ -58,7 +58,7 @@ def encode_items(
             moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
             return ids, _checked(encode(module, moved), ids)
 
-    with batches.generators_restored(), sharding.ready(module):
+    with sharding.ready(module):
         if sharding.sharded(trainer, module):
             for chunk, own in _in_lockstep(trainer, batches):
                 result = encode_chunk(chunk)
@@ -69,18 +69,32 @@ def encode_items(
                 yield from _in_halves(encode_chunk, chunk, batches)
 
 
-def check_encoder(encode: Encoder, module: nn.Module, batches: Batches) -> None:
+def check_encoder(
+    encode: Encoder, module: nn.Module, batches: Batches, item_ids: Iterable[Any], item_key: str = "item_id"
+) -> None:
     """Check before training, on a batch of one item, that the encoder finds what it needs in a batch.
 
+    Args:
+        encode: The encoder; not called.
+        module: The module in training.
+        batches: Item batches.
+        item_ids: Item ids of the split.
+        item_key: Key of the ids in a batch.
+
     Raises:
-        ConfigError: If it does not; see :class:`lis_lightning.monitor.Encode`.
+        ConfigError: If the batch has no ids, or lacks what a submodule takes; see
+            :class:`lis_lightning.monitor.Encode`.
+        ItemError: If the ids are of another type than those of the split.
     """
+    batch = None
+    with undisturbed(module, batches), contextlib.suppress(Exception):
+        batch = batches.first()  # an item that cannot be read is reported by the first snapshot
+    if batch is None:
+        return
+    if difference := types_differ(np.asarray(item_ids).tolist(), item_ids_of(batch, item_key)):
+        raise ItemError(difference)
     if isinstance(encode, BoundEncode):
-        batch = None
-        with undisturbed(module), batches.generators_restored(), contextlib.suppress(Exception):
-            batch = batches.first()  # an item that cannot be read is reported by the first snapshot
-        if isinstance(batch, Mapping):
-            encode.check(batch)
+        encode.check(batch)
 
 
 def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactScore, item_ids: Iterable[Any]) -> int:
@@ -90,13 +104,19 @@ def collect(encoded: Generator[tuple[list[Any], Tensor]], metric: LeakageImpactS
         encoded: Ids and representations; read to the end.
         metric: The metric to update.
         item_ids: Item ids of its split.
+
+    Raises:
+        ItemError: If the ids are of another type than those of the split.
     """
-    split_items = set(np.asarray(item_ids).tolist())
+    wanted = np.asarray(item_ids).tolist()
+    split_items = set(wanted)
     skipped = 0
     with contextlib.closing(encoded):
         for ids, embeddings in encoded:
             rows = [row for row, item in enumerate(ids) if item in split_items]
             skipped += len(ids) - len(rows)
+            if not rows and (difference := types_differ(wanted, ids)):
+                raise ItemError(difference)
             if rows:
                 metric.update([ids[row] for row in rows], embeddings[rows].to(metric.device))
     return skipped

@@ -9,7 +9,8 @@ from typing import TypeVar
 import pytorch_lightning as pl
 import torch
 
-from lis_lightning.errors import SnapshotError
+from lis_lightning.errors import ConfigError, SnapshotError
+from lis_lightning.monitor.failures import cannot_heal
 
 Value = TypeVar("Value")
 
@@ -26,6 +27,7 @@ def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
 
     Raises:
         SnapshotError: With several processes; names those that failed and why. A single process raises its own error.
+        ConfigError: The same, if the error of one of them cannot heal.
     """
     error: Exception | None = None
     try:
@@ -76,6 +78,10 @@ def _raise_on_all(trainer: pl.Trainer, error: Exception | None) -> None:
         return
     if trainer.world_size == 1 and error is not None:
         raise error
-    texts: list[str | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(texts, error and f"{type(error).__name__}: {error}")
-    raise SnapshotError("; ".join(f"process {rank}: {text}" for rank, text in enumerate(texts) if text)) from error
+    errors: list[tuple[str, bool] | None] = [None] * trainer.world_size
+    own = None if error is None else (f"{type(error).__name__}: {error}", cannot_heal(error))
+    torch.distributed.all_gather_object(errors, own)
+    failed = {rank: text_and_kind for rank, text_and_kind in enumerate(errors) if text_and_kind}
+    message = "; ".join(f"process {rank}: {text}" for rank, (text, _) in failed.items())
+    permanent = any(kind for _, kind in failed.values())
+    raise (ConfigError if permanent else SnapshotError)(message) from error

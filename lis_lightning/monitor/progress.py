@@ -10,12 +10,17 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 
-def planned_steps(trainer: pl.Trainer) -> int | None:
-    """Return the optimizer steps that a fit will make by ``max_steps`` and ``max_epochs``; None if there is no plan."""
-    batches, max_steps = trainer.num_training_batches, trainer.max_steps
+def planned_steps(trainer: pl.Trainer, *, batches: bool = False) -> int | None:
+    """Return the optimizer steps that a fit will make by ``max_steps`` and ``max_epochs``; None if there is no plan.
+
+    Args:
+        trainer: The Trainer in charge.
+        batches: Whether batches are counted in place of optimizer steps, which ``max_steps`` does not limit.
+    """
+    num_batches, max_steps = trainer.num_training_batches, -1 if batches else trainer.max_steps
     plans = [max_steps] if max_steps > 0 else []
-    if trainer.max_epochs is not None and trainer.max_epochs > 0 and math.isfinite(batches):
-        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0 and math.isfinite(num_batches):
+        per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
         plans.append(per_epoch * trainer.max_epochs)
     return min(plans, default=None)
 

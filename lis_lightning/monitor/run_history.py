@@ -25,6 +25,7 @@ from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
+from lis_lightning.results.record_contents import RecordContents
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
@@ -48,6 +49,7 @@ class RunHistory:
         catalogue: Titles and images of the items, for the table of movers; None computes no movers.
 
     Attributes:
+        name: The same.
         results: The results so far, by step.
         run_id: Identifier of the run, the same after each resume.
         record: The record, on the process that writes it; None before the first :meth:`write`.
@@ -56,6 +58,7 @@ class RunHistory:
     def __init__(
         self, name: str | None = None, retention: Retention | None = None, catalogue: Catalogue | None = None
     ) -> None:
+        self.name = name
         self.results: list[Snapshot] = []
         self.run_id = uuid.uuid4().hex
         self.record: Record | None = None
@@ -92,6 +95,23 @@ class RunHistory:
         self._checkpoint_record = state["record"] and Path(state["record"])
         self.protect_checkpointed()
         return True
+
+    def adopt(self, record: Record, contents: RecordContents, rule: StopRule) -> None:
+        """Take over the run of a record that another process has written.
+
+        Args:
+            record: The record.
+            contents: Its contents.
+            rule: Stop rule that judges a run that has ended, as the process did.
+        """
+        self.record = record
+        self.run_id = record.header["run_id"]
+        self.results[:] = contents.results
+        ends = [status for status in contents.statuses if status["kind"] == "end"]
+        if self.results and ends and ends[-1]["cut_short_by"] is None:
+            *past, last = self.results
+            max_steps = record.header["config"].get("max_steps")
+            self.results[-1] = judge_result(past, last, rule, max_steps, ended=True)[1]
 
     def recover(self, folder: Path) -> None:
         """Complete the results of a checkpoint from the run's record in `folder`, or at the path in the checkpoint."""
@@ -186,13 +206,16 @@ class RunHistory:
         Raises:
             RecordError: If the record cannot be written.
         """
-        if self.record is not None:
+        if self.record is None:
+            return
+        corrected, verdict = None, ""
+        if self.results:
             best = corrected_best(self.results)
             corrected = {"value": best.value, "low": best.low, "high": best.high}
-            self.record.status(
-                "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=self.results[-1].verdict,
-                cut_short_by=cut_short_by,
-            )  # fmt: skip
+            verdict = self.results[-1].verdict
+        self.record.status(
+            "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=verdict, cut_short_by=cut_short_by
+        )
 
     def record_failure(self, **failure: Any) -> None:
         """Write a failure to the record, if there is one.

@@ -30,7 +30,7 @@ class Moment:
     """A point in a training, in the units that schedules count.
 
     Attributes:
-        step: Optimizer steps taken.
+        step: Optimizer steps taken; batches where Lightning does not count the steps (manual optimisation).
         epoch: Epochs completed.
         validations: Validation runs begun.
         seconds: Wall-clock time of the training, including the time before a resume, excluding the raw snapshot.

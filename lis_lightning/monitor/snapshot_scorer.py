@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.errors import SnapshotError
+from lis_lightning.errors import ItemError, SnapshotError
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
@@ -63,6 +63,9 @@ class SnapshotScorer:
         """Return the representations of the split's items, equal on all processes, and the number of skipped items.
 
         Skipped are the items of this process's share that are not in the split.
+
+        Raises:
+            ItemError: If `items` lacks items of the split.
         """
 
         def share() -> int:
@@ -73,13 +76,16 @@ class SnapshotScorer:
         try:
             skipped = together(trainer, share)
             with self.metric.sync_context():
-                return self.metric.embeddings(), skipped
+                try:
+                    return self.metric.embeddings(), skipped
+                except SnapshotError as error:
+                    raise ItemError(str(error)) from error
         finally:
             self.metric.reset()  # frees its sums, which are as large as the representations
 
     def encode_to_score(
         self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str,
-        *, first: bool, train_loss: float, placebo: bool, background: bool,
+        *, step: int, first: bool, train_loss: float, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
         """Encode all items and return a function that scores them; call it within :func:`undisturbed`.
 
@@ -89,6 +95,7 @@ class SnapshotScorer:
             batches: This process's share of the item batches.
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
+            step: Optimizer steps taken.
             first: Whether to report items outside the split.
             train_loss: Mean training loss since the snapshot before.
             placebo: Whether to score a placebo representation too.
@@ -103,7 +110,7 @@ class SnapshotScorer:
             )
         embeddings = embeddings.cpu() if background else embeddings
         seconds = time.perf_counter() - started
-        about = {"step": trainer.global_step, "train_loss": train_loss, "encode_seconds": seconds}
+        about = {"step": step, "train_loss": train_loss, "encode_seconds": seconds}
         return partial(self._score, embeddings, type(module), about, placebo)
 
     def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
+from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor.schedule import EveryEpochs, EverySteps, EveryValidation, Schedule
@@ -146,3 +147,27 @@ def is_ours(monitored: Any, prefix: str) -> bool:
         return False
     family, _, subkey = monitored.removeprefix(f"{prefix}/").partition("/")
     return not subkey or family in FAMILIES
+
+
+class UniqueKey(str):
+    """Key of a monitor while a Trainer compares the keys of its callbacks; equal keys of two monitors raise."""
+
+    _owner: object
+
+    def __new__(cls, key: str, owner: object) -> Self:
+        """Return the key of one monitor."""
+        unique = super().__new__(cls, key)
+        unique._owner = owner
+        return unique
+
+    __hash__ = str.__hash__
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, UniqueKey) and self._owner is not other._owner and str(self) == str(other):
+            raise ConfigError(
+                "Several LISMonitors of one Trainer need different names, got two of the same: use "
+                'LISMonitor(..., name="text") and LISMonitor(..., name="images"). The name is part of their keys, '
+                "lis/text/ais, and of the names of their records."
+            )
+        return super().__eq__(other)

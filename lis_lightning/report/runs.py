@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 
 from lis_lightning.errors import ConfigError, LisError, LisWarning
+from lis_lightning.report.snapshot_text import failed_line
 from lis_lightning.results.jobs import JOB_FILE, Job
 from lis_lightning.results.movers import Catalogue, Mover, movers
-from lis_lightning.results.record import Record
+from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement, judge
@@ -105,7 +106,8 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
             :data:`lis_lightning.tracking.OFFLINE_READERS`. In a folder, they read runs without a record only.
 
     Returns:
-        Runs with at least one snapshot, in the order of their paths.
+        Runs with at least one snapshot, in the order of their paths. Those whose snapshots all failed are named among
+        the failures of the first.
 
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
@@ -130,20 +132,18 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
             raise ConfigError(f"{path} does not exist. Give a folder of runs, or a file {files}.")
     runs: dict[Path, RecordedRun] = {}
     problems: list[str] = []
+    unscored: list[str] = []
     for path in roots:
-        files_of_path = [path] if path.is_file() else _files_in(path, readers)
-        for file in files_of_path:
+        if path.is_file():
+            _add_run(path, readers, runs, unscored)
+            continue
+        for file in _files_in(path, readers):
             try:
-                run = _read(file, readers)
+                _add_run(file, readers, runs, unscored)
             except LisError as error:
-                if file == path:
-                    raise
                 problems.append(str(error))
-                continue
-            if run is not None:
-                runs.setdefault(file.resolve(), run)
     if not runs:
-        reasons = "".join(f"\n{problem}" for problem in problems)
+        reasons = "".join(f"\n{problem}" for problem in [*problems, *unscored])
         formats = " or ".join(["a record.jsonl", *readers])
         raise ConfigError(
             f"There is no run with a snapshot in {', '.join(map(str, roots))}. Looked for {formats}; LISMonitor writes "
@@ -151,7 +151,8 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
         )
     for problem in problems:
         warnings.warn(f"Skipped: {problem}", LisWarning, stacklevel=2)
-    return _named(list(runs.values()))
+    lead, *others = _named(list(runs.values()))
+    return [replace(lead, failures=[*lead.failures, *unscored]), *others]
 
 
 def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRun:
@@ -209,6 +210,25 @@ def _read_record(file: Path) -> RecordedRun | None:
         job=Job.read(file.parent) if job_file.is_file() else None,
         catalogue=_catalogue(file),
     )
+
+
+def _add_run(file: Path, readers: Mapping[str, RunReader], runs: dict[Path, RecordedRun], unscored: list[str]) -> None:
+    """Add the run of a file to `runs`, or what became of it to `unscored` if its snapshots all failed."""
+    run = _read(file, readers)
+    if run is not None:
+        runs.setdefault(file.resolve(), run)
+    elif failure := _all_failed(file):
+        unscored.append(failure)
+
+
+def _all_failed(file: Path) -> str:
+    """Return in a sentence that every snapshot of a record failed; empty if none was tried, or it is no record."""
+    if not file.match("record*.jsonl"):
+        return ""
+    failures = [status for status in Record.statuses(file) if status["kind"] == "failure"]
+    failed = [status for status in failures if status["what"] == "snapshot"]
+    name = file.stem.removeprefix(Path(FILENAME).stem).strip("-") or file.parent.name
+    return failed_line(name, 0, len(failed), failed[-1]["error"]) if failed else ""
 
 
 def _failure(status: Mapping[str, Any]) -> str:

@@ -18,27 +18,44 @@ from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
 
-def summary(results: Sequence[Snapshot], best: Snapshot, record: Path | None, hint: str | None = None) -> str:
+def summary(
+    results: Sequence[Snapshot], best: Snapshot | None, record: Path | None, failures: str = "", hint: str | None = None
+) -> str:
     """Return the summary printed at the end of a run: all snapshots, the verdict, and the paths of the output.
 
     Args:
-        results: The snapshots, by step; at least one.
-        best: The best of them, which is marked.
+        results: The snapshots, by step.
+        best: The best of them, which is marked; None if there is none.
         record: The run's record; None if there is none.
+        failures: How many snapshots failed, from :func:`failed_line`; empty if none did.
         hint: How to view what the loggers wrote, in a sentence.
     """
-    last = results[-1]
-    verdict = ", ".join(filter(None, [last.verdict, last.message]))
-    lines = [
-        "",
-        snapshot_table(results, best),
-        f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
-    ]
-    if record is not None:
-        lines.append(f"Record: {record}")
-    if hint:
-        lines.append(hint)
-    return "\n".join(lines)
+    lines = [""]
+    if best is not None:
+        last = results[-1]
+        verdict = ", ".join(filter(None, [last.verdict, last.message]))
+        lines += [
+            snapshot_table(results, best),
+            f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
+        ]
+    where = "" if record is None else f"Record: {record}"
+    return "\n".join([*lines, *filter(None, [failures, where, hint])])
+
+
+def failed_line(name: str | None, scored: int, failed: int, error: str) -> str:
+    """Return how many snapshots of a monitor were scored, and why the last one was not.
+
+    Args:
+        name: Name of the monitor; None if it has none.
+        scored: Number of snapshots that were scored.
+        failed: Number of snapshots that failed.
+        error: The last error.
+
+    Example:
+        >>> failed_line("text", 0, 3, "OSError: gone")
+        'text: 0 of 3 snapshots scored, last error OSError: gone'
+    """
+    return f"{name or 'LISMonitor'}: {scored} of {scored + failed} snapshots scored, last error {error}"
 
 
 def _corrected(results: Sequence[Snapshot]) -> str:

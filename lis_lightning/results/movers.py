@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,11 +76,20 @@ class Catalogue:
         """Return the path of a run's catalogue: in the folder of its record, with a matching name."""
         return record.with_name(record.stem.replace("record", "items", 1) + ".parquet")
 
-    def write(self, path: Path) -> None:
-        """Write a parquet file for :meth:`read`."""
+    @cached_property
+    def parquet(self) -> bytes:
+        """The contents of the file that :meth:`read` reads.
+
+        Polars hangs in a forked process (the strategies ``ddp_fork`` and ``ddp_notebook``): compute it before.
+        """
         images = [image and str(image.absolute()) for image in self.images]
         columns = {"item_id": self.ids, "title": self.titles, "image": pl.Series(images, dtype=pl.String)}
-        pl.DataFrame(columns).write_parquet(path)
+        pl.DataFrame(columns).write_parquet(file := io.BytesIO())
+        return file.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write a parquet file for :meth:`read`."""
+        path.write_bytes(self.parquet)
 
     @classmethod
     def read(cls, path: Path) -> Self:

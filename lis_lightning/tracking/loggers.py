@@ -9,9 +9,10 @@ in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and
 a name inserts the name after ``lis/`` in all keys.
 
 W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
-``lis/best_realised``, ``lis/final_realised`` and the ceilings; the config ``lis`` (the split); the panel ``lis/curve``
-during the run; the tables ``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that
-call for action; and, if requested, the best snapshot as an artifact.
+``lis/best_realised``, ``lis/final_realised`` and the ceilings, and if snapshots failed ``lis/failures`` ("0 of 3
+snapshots scored") and ``lis/last_error``; the config ``lis`` (the split); the panel ``lis/curve`` during the run; the
+tables ``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that call for action; and,
+if requested, the best snapshot as an artifact.
 """
 
 from __future__ import annotations
@@ -156,6 +157,24 @@ def finish(
         wandb_run.within(FINISH_SECONDS, lambda: wandb_run.end(run, results, best, artifact, prefix))
 
     return _each_wandb(loggers, end)
+
+
+def log_failures(loggers: Loggers, scored: int, failed: int, error: str, *, prefix: str = "lis") -> list[str]:
+    """Write the number of failed snapshots and the last error to the summary of W&B loggers.
+
+    Args:
+        loggers: The Trainer's loggers.
+        scored: Number of snapshots that were scored.
+        failed: Number of snapshots that failed.
+        error: The last error.
+        prefix: Prefix of the keys.
+
+    Returns:
+        The failures, one sentence per logger.
+    """
+    summary = {"failures": f"{scored} of {scored + failed} snapshots scored", "last_error": error}
+    values = {f"{prefix}/{name}": value for name, value in summary.items()}
+    return _each_wandb(loggers, lambda run: run.summary.update(values))
 
 
 def close(loggers: Loggers, *, failed: bool = False) -> list[str]:

@@ -1,6 +1,7 @@
 """What tests share: small trainings, a stand-in for W&B's server, and scripts that run as processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,16 @@ def module_environment(**variables):
     return os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)} | variables
 
 
-def run_module(name, *arguments, **options):
-    """Run a module of the tests as a process, and return it completed."""
+def run_module(name, *arguments, timeout=None):
+    """Run a module of the tests as a process, and return it completed; at the limit all its processes are killed."""
     command = module_command(name, *arguments)
-    return subprocess.run(command, env=module_environment(), capture_output=True, text=True, check=False, **options)
+    process = subprocess.Popen(
+        command, env=module_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)

@@ -77,7 +77,7 @@ def monitor_of(split, **options):
     return LISMonitor(split, options.pop("items", ITEMS), **{"every_n_steps": 2, "progress": False} | options)
 
 
-def fit(folder, *callbacks, steps=12, ckpt_path=None, module=None, **options):
+def fit(folder, *callbacks, steps=12, ckpt_path=None, module=None, collate_fn=None, **options):
     """Train for some steps in a folder, from a checkpoint if there is one; return Trainer and module."""
     checkpointing = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     options = {"logger": False, "enable_checkpointing": checkpointing} | options
@@ -90,7 +90,7 @@ def fit(folder, *callbacks, steps=12, ckpt_path=None, module=None, **options):
             max_steps=steps, max_epochs=-1, callbacks=list(callbacks), default_root_dir=folder, accelerator="cpu",
             enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, **options,
         )  # fmt: skip
-        trainer.fit(module, DataLoader(range(EPOCH)), ckpt_path=ckpt_path)
+        trainer.fit(module, DataLoader(range(EPOCH), collate_fn=collate_fn), ckpt_path=ckpt_path)
     return trainer, module
 
 

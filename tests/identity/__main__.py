@@ -11,7 +11,6 @@ import argparse
 import logging
 import warnings
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +23,6 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="leave out what takes long, as the default tests do")
     parser.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"], help="where to train")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.errors import ConfigError, LisWarning, RecordError, SnapshotError
+from lis_lightning.errors import ConfigError, ItemError, LisWarning, RecordError, SnapshotError
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
@@ -170,6 +171,24 @@ def test_logger_gets_the_same_keys_at_each_snapshot(split, tmp_path):
         assert VERDICTS[int(float(row["lis/verdict"]))] == result.verdict
 
 
+def test_what_an_encode_logs_does_not_reach_the_curves(split, tmp_path):
+    class Logging(Tower):
+        def encode_items(self, batch):
+            self.log("encoded", 1.0, on_step=True)
+            return super().encode_items(batch)
+
+        def training_step(self, batch, batch_idx):
+            self.log("trained", 1.0, on_step=True)
+            return super().training_step(batch, batch_idx)
+
+    logger = CSVLogger(tmp_path, name="runs", version="a")
+    trainer, _ = fit(tmp_path, monitor_of(split), module=Logging(), logger=logger)
+    header = (tmp_path / "runs" / "a" / "metrics.csv").read_text().splitlines()[0]
+    assert "trained" in header
+    assert "encoded" not in header
+    assert "encoded" not in trainer.callback_metrics
+
+
 def test_stock_callbacks_find_the_score(split, tmp_path):
     checkpoint = ModelCheckpoint(
         tmp_path, monitor="lis/ais", mode="max", every_n_train_steps=2, save_top_k=1, filename="{step}"
@@ -316,7 +335,7 @@ def test_missing_items_are_refused_at_setup(split, tmp_path):
 
 def test_items_never_encoded_are_named(split, tmp_path):
     items = [Items()[row] for row in range(3, NUM_ITEMS)]  # a list cannot say its ids beforehand
-    with pytest.warns(LisWarning, match=r"SnapshotError: 3 .*0, 1, 2"):
+    with pytest.raises(ItemError, match=r"3 of 30 items .*\[0, 1, 2\]"):
         fit(tmp_path, monitor_of(split, items=items), steps=2)
 
 
@@ -360,6 +379,22 @@ def test_several_labels_are_judged_each_and_come_back_from_the_record(tmp_path):
 def test_every_n_steps_is_checked(split):
     with pytest.raises(ConfigError, match="at least 1 optimizer step, got 0"):
         monitor_of(split, every_n_steps=0)
+
+
+def test_two_monitors_of_one_name_are_told_to_take_another(split):
+    for names in ((None, None), ("text", "text")):
+        monitors = [monitor_of(split, name=name) for name in names]
+        with pytest.raises(ConfigError, match=r'different names.*LISMonitor\(\.\.\., name="text"\)'):
+            pl.Trainer(callbacks=monitors, logger=False, enable_checkpointing=False, accelerator="cpu")
+
+
+def test_a_checkpoint_holds_plain_keys(split, tmp_path):
+    monitor = monitor_of(split)
+    trainer, _ = fit(tmp_path, monitor, steps=2)
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    keys = torch.load(tmp_path / "plain.ckpt", weights_only=True)["callbacks"]
+    assert {type(key) for key in keys} == {str}
+    assert monitor.state_key in keys
 
 
 # --- resume ---------------------------------------------------------------------------------------------------------

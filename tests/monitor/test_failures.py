@@ -22,7 +22,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from lis_lightning.errors import LisWarning, NonFiniteError, RecordError
+from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, RecordError, ShapeError
 from lis_lightning.monitor import run_history as history_module, storage
 from lis_lightning.results.record import Record
 from lis_lightning.scoring.scorer import Scorer
@@ -357,3 +357,87 @@ def test_a_record_that_could_never_be_written_costs_nothing_but_the_record(split
     assert [result.step for result in monitor.results] == [0, 2, 4, 6]
     assert monitor.record_path is None
     assert sorted(Path(tmp_path).iterdir()) == [tmp_path / "taken"]
+
+
+# --- what cannot heal -------------------------------------------------------------------------------------------------
+
+
+def padded(batch):
+    """A collate function of a training."""
+    return torch.utils.data.default_collate(batch)
+
+
+class Output:
+    """What a model of transformers returns."""
+
+
+def ragged(item):
+    return {"item_id": item["item_id"], "x": torch.ones(1 + item["item_id"] % 3)}
+
+
+def renamed(item):
+    return {"id": item["item_id"], "x": item["x"]}
+
+
+def texts(item):
+    return {"item_id": str(item["item_id"]), "x": item["x"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"items": [renamed(item) for item in small_run.ITEMS]}, r"no key 'item_id'.*\['id', 'x'\].*item_key="),
+        ({"items": [ragged(item) for item in small_run.ITEMS]}, r"default_collate cannot.*collate_fn=.*Your training"),
+        ({"encode": lambda module, batch: Output()}, r"must return a tensor of shape \[30, D\], got Output"),
+        ({"items": [texts(item) for item in small_run.ITEMS]}, r"ids are int such as 0, those .* str such as '0'"),
+        ({"items": small_run.ITEMS[:20]}, r"10 of 30 items .*\[20, 21"),
+        ({"encode": lambda module, batch: module.encoder(batch)}, r"every later one would: AttributeError: .*encoder"),
+    ],
+    ids=["key", "collate", "output object", "ids of another type", "items missing", "mistake in the code"],
+)
+def test_what_cannot_heal_is_raised_before_the_first_step(split, tmp_path, options, message):
+    module = small_run.Tower()
+    with pytest.raises((ConfigError, ItemError, ShapeError), match=message):
+        small_run.fit(tmp_path, small_run.monitor_of(split, **options), module=module, collate_fn=padded)
+    assert module.trainer.global_step == 0
+
+
+def test_a_missing_image_is_raised_before_the_first_step(split, tmp_path):
+    images = Images(tmp_path, small_run.ITEMS)
+    images.paths[7].unlink()
+    with pytest.raises(ConfigError, match=r"every later one would: FileNotFoundError: .*7\.npy.*Put the file there"):
+        small_run.fit(tmp_path, small_run.monitor_of(split, items=images))
+
+
+def test_a_collate_function_is_not_missed_where_the_training_has_none(split, tmp_path):
+    items = [ragged(item) for item in small_run.ITEMS]
+    with pytest.raises(ConfigError, match="default_collate cannot") as caught:
+        small_run.fit(tmp_path, small_run.monitor_of(split, items=items))
+    assert "training loader" not in str(caught.value)
+
+
+def test_the_same_errors_are_survived_once_there_is_something_to_lose(split, tmp_path):
+    stage = Stage(tmp_path, None, None)
+    monitor = small_run.monitor_of(split, encode=stage.failing(KeyError("x")))
+    with pytest.warns(LisWarning, match="the snapshot of step 2 failed. KeyError"):
+        trainer, _ = small_run.fit(tmp_path, Witness(stage.switch), monitor, steps=STEPS)
+    assert trainer.global_step == STEPS
+
+
+@pytest.mark.parametrize("change", [renamed, texts])
+def test_a_resumed_run_refuses_items_that_no_longer_fit(split, tmp_path, change):
+    saver = small_run.saver(tmp_path / "saved")
+    small_run.fit(tmp_path, small_run.monitor_of(split), saver, steps=3)
+    monitor = small_run.monitor_of(split, items=[change(item) for item in small_run.ITEMS])
+    with pytest.raises((ConfigError, ItemError), match=r"item_key=|ids are int"):
+        small_run.fit(tmp_path, monitor, ckpt_path=tmp_path / "saved" / "step=3.ckpt")
+
+
+def test_failures_are_counted_over_a_resume(split, tmp_path):
+    monitor = small_run.monitor_of(split)
+    monitor.load_state_dict(small_run.monitor_of(split).state_dict() | {"failures": COUNTED})
+    assert monitor.last_error == "OSError: gone"
+    assert monitor.state_dict()["failures"] == COUNTED
+
+
+COUNTED = {"num_snapshots": 3, "last_snapshot": "OSError: gone", "last": "OSError: gone"}

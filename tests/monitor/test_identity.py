@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 
 from lis_lightning.errors import ConfigError
+from lis_lightning.monitor import isolation
 from tests._helpers import run_module
 from tests._helpers.training import NaiveCallback, differences, fingerprint, fit, monitor_of
 from tests.identity.cases import CASES, run, split
@@ -19,6 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),  # in what torch.compile imports
     pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The ``compute`` method of metric"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
 PARAMETERS = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in CASES]
@@ -31,6 +35,21 @@ def test_monitors_change_no_bit_and_a_naive_callback_does(case):
     assert outcome.watched == []
     assert outcome.snapshots == -1 or outcome.snapshots >= 4
     assert {"weights", "optimizer", "torch", "numpy", "python", "data"} <= set(outcome.naive)
+
+
+@pytest.mark.parametrize(
+    ("restored", "case"),
+    [
+        ("_buffers_restored", "buffers written by the encode"),
+        ("generators_restored", "generators of the module"),
+        ("generators_restored", "a generator of the data"),
+        ("_metrics_restored", "metrics and logs in the encode"),
+    ],
+)
+def test_the_matrix_sees_what_is_not_restored(monkeypatch, restored, case):
+    monkeypatch.setattr(isolation, restored, lambda *_: contextlib.nullcontext())
+    outcome = run(next(of for of in CASES if of.name == case))
+    assert "weights" in outcome.watched or "data" in outcome.watched
 
 
 @pytest.mark.gpu

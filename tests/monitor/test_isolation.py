@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torchmetrics import CatMetric, MeanMetric
 
-from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.errors import ConfigError
+from lis_lightning.monitor.isolation import check_initialized, undisturbed
 
 
 def everything_random():
@@ -98,3 +101,66 @@ def test_compiled_modules_get_no_new_graphs():
     assert len(graphs) == compiled
     module.eval()(torch.ones(9, 3))
     assert len(graphs) > compiled, "this is what is avoided"
+
+
+class Writing(pl.LightningModule):
+    """A forward that writes wherever it can, in evaluation too."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("queue", torch.zeros(4))
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("history", torch.zeros(1))
+        self.register_buffer("not_a_number", torch.tensor(torch.nan))
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+        self.inner = nn.BatchNorm1d(2)
+        self.mean, self.seen = MeanMetric(), CatMetric()
+
+    def forward(self, x):
+        self.queue[int(self.count) % 4] = 1.0
+        self.count += 1
+        self.history = torch.cat([self.history, torch.ones(1)])
+        self.cache = torch.ones(5)
+        self.inner.train()(x)
+        self.mean.update(x.sum())
+        self.seen.update(x.sum())
+        self.log("encoded", 1.0)
+        self.log_dict({"too": 1.0})
+        return self.weight * x
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
+def test_buffers_and_metrics_are_restored_and_nothing_is_logged(fails):
+    module = Writing()
+    module.mean.update(3.0)
+    module.seen.update(3.0)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    objects = dict(module.named_buffers())
+    with contextlib.suppress(KeyError), undisturbed(module):
+        module(torch.arange(4.0).reshape(2, 2))
+        if fails:
+            raise KeyError
+    after = dict(module.named_buffers())
+    assert after.pop("cache").tolist() == [1.0] * 5, "a cache that grew stays, as what knows of its size does"
+    for name, buffer in after.items():
+        assert torch.equal(torch.nan_to_num(buffer), torch.nan_to_num(before[name])), name
+        assert buffer is objects[name]
+    assert (float(module.mean.compute()), module.seen.compute().tolist()) == (3.0, 3.0)
+    assert "log" not in vars(module)
+
+
+def test_buffers_that_did_not_change_stay_usable_in_a_graph():
+    module = nn.BatchNorm1d(2).eval()
+    weighted = (torch.ones(2, requires_grad=True) * module.running_var).sum()
+    with undisturbed(module):
+        module(torch.ones(3, 2))
+    weighted.backward()
+
+
+def test_uninitialised_parameters_are_named():
+    module = nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4))
+    with pytest.raises(ConfigError, match=r"uninitialised parameter '1\.weight'.*configure_model"):
+        check_initialized(module)
+    module(torch.ones(1, 2))
+    check_initialized(module)

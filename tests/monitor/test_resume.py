@@ -191,13 +191,6 @@ def test_two_monitors_on_one_split_keep_two_curves(split, tmp_path):
     assert again.results[1].ais != other.results[1].ais
 
 
-def test_two_monitors_need_names(split, tmp_path):
-    with pytest.raises(RuntimeError, match="more than one stateful callback of type `LISMonitor`"):
-        small_run.fit(tmp_path, small_run.monitor_of(split), small_run.monitor_of(split))
-    with pytest.raises(ConfigError, match=r"`name` is part of keys and file names.*got 'a/b'"):
-        small_run.monitor_of(split, name="a/b")
-
-
 class Interrupt(Callback):
     """Press Ctrl-C, or fail, at a step."""
 
@@ -223,3 +216,8 @@ def test_a_run_cut_short_still_ends_its_record_and_shows_its_table(split, tmp_pa
     assert [result.step for result in Record.read(monitor.record_path)[1]] == [0, 2, 4]
     assert logged.count("Best snapshot: step") == 1
     assert str(monitor.record_path) in logged
+
+
+def test_a_name_is_part_of_keys_and_files(split):
+    with pytest.raises(ConfigError, match=r"`name` is part of keys and file names.*got 'a/b'"):
+        small_run.monitor_of(split, name="a/b")

@@ -5,6 +5,8 @@ import pytest
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
 from lis_lightning.report import find_runs, recorded_run
 from lis_lightning.report.runs import same_split
+from lis_lightning.report.terminal import render_text
+from lis_lightning.results.record import Record
 
 
 def test_a_run_is_found_by_its_folder_a_folder_above_and_its_record(one_run):
@@ -101,3 +103,16 @@ def test_runs_on_another_split_are_not_paired(runs, log_maker, write_run, tmp_pa
 def test_a_copied_folder_is_another_run(one_run, tmp_path):
     shutil.copytree(one_run, tmp_path / "copy")
     assert len(find_runs([one_run, tmp_path])) == 2
+
+
+def test_a_monitor_that_failed_every_time_is_named(write_run, tmp_path):
+    write_run(tmp_path / "scored", num=2)
+    failed = Record.create(tmp_path / "failed" / "record-text.jsonl", run_id="a1", split_hash="c0ffee")
+    for step in (0, 2, 4):
+        failed.status("failure", what="snapshot", step=step, error="OSError: gone")
+    line = "text: 0 of 3 snapshots scored, last error OSError: gone"
+    (run,) = find_runs([tmp_path])
+    assert run.failures == [line]
+    assert line in render_text([run])
+    with pytest.raises(ConfigError, match=line):
+        find_runs([tmp_path / "failed"])

@@ -24,6 +24,12 @@ def test_snapshot_line():
 
 
 def test_summary_says_where_everything_is(tmp_path):
-    text = terminal.summary(RESULTS, RESULTS[1], tmp_path / "record.jsonl", "Upload it.")
+    text = terminal.summary(RESULTS, RESULTS[1], tmp_path / "record.jsonl", hint="Upload it.")
     assert "Best snapshot: step 20. Verdict: plateau, about plateau" in text
     assert text.endswith(f"Record: {tmp_path / 'record.jsonl'}\nUpload it.")
+
+
+def test_summary_counts_what_failed():
+    line = terminal.failed_line("text", 0, 3, "OSError: gone")
+    assert terminal.summary([], None, None, line) == "\ntext: 0 of 3 snapshots scored, last error OSError: gone"
+    assert terminal.summary(RESULTS, RESULTS[1], None, line).endswith(f"plateau, about plateau\n{line}")

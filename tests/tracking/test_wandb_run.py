@@ -92,6 +92,7 @@ def run(home, file, tmp_path_factory):
         options = {"previous": "improving", "step": 40, "stopped": False}
         failures.extend(tracking.log_alert([logger], judgement("plateau"), **options))
         failures.extend(tracking.log_movers([logger], [mover(number) for number in range(50)], num=2))
+        failures.extend(tracking.log_failures([logger], 3, 1, "OSError: gone"))
         failures.extend(tracking.finish([logger], RESULTS, BEST, file))
         hints.append((tracking.sync_hint([logger]), logger.experiment.settings.sync_dir))
 
@@ -136,6 +137,10 @@ def test_the_summary_says_verdict_best_last_and_ceilings(run):
     for name in ("pairs", "ids"):
         ceiling = [said[f"lis/ceiling_{name}{end}"] for end in ("", "_low", "_high")]
         assert ceiling == [0.02, 0.01, 0.03]
+
+
+def test_the_summary_counts_the_snapshots_that_failed(run):
+    assert (run.summary["lis/failures"], run.summary["lis/last_error"]) == ("3 of 4 snapshots scored", "OSError: gone")
 
 
 def test_the_config_describes_the_split(run):
