@@ -15,6 +15,8 @@ from tests.identity.cases import CASES, Case, run
 NAMES = (
     "all three", "trainable BatchNorm", "accumulation", "gradient clipping", "LoRA", "EMA of the weights",
     "manual optimisation", "two monitors", "scores in the background", "snapshots that fail",
+    "buffers written by the encode", "generators of the module", "a generator of the data",
+    "metrics and logs in the encode", "lazy, initialised before", "unwrapped optimizer",
 )  # fmt: skip
 LAST = ("compiled, aot_eager", "compiled, inductor")  # slow: if time runs out, these are missing
 

@@ -256,7 +256,7 @@ class Lazy(Tower):
         super().__init__(nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(DIM)))
 
     def configure_model(self):
-        self.net(torch.zeros(1, DIM))
+        self.net(torch.zeros(1, DIM, device=self.device))
 
 
 class Unwrapped(Tower):
