@@ -14,9 +14,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
 
-PATIENCE = (
-    100  # batches without a step of Lightning's, if no weight is seen to change: some optimizers write to `.data`
-)
+# Batches without a step, if no weight is seen to change: some optimizers write to `.data`.
+PATIENCE = 100
 
 
 class StepClock:
