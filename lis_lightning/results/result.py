@@ -129,8 +129,10 @@ class LISResult:
         periods: Results of the same representation on the later pairs of rolling windows, oldest first; this result
             belongs to the first pair.
         num_events: Number of test events.
-        detectable: Smallest gain that this number of events can detect, if ``ais`` or a ceiling is exactly 0 (the
-            ranker did not use the vectors); NaN otherwise.
+        num_users: Number of users that they are of; 0 if unknown.
+        num_days: Days over which they spread; NaN if the unit of time is unknown.
+        detectable: Smallest gain that this number of events can detect, if ``ais`` or a ceiling may be 0; NaN
+            otherwise.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
             [num_users + NUM_GROUPS]; for paired comparisons with other results.
         item_gains: Contribution of each item's test events to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
@@ -174,6 +176,8 @@ class LISResult:
     tasks: Mapping[str, LISResult] = field(default_factory=dict)
     periods: tuple[LISResult, ...] = ()
     num_events: int = 0
+    num_users: int = 0
+    num_days: float = NAN
     detectable: float = NAN
     split_hash: str = ""
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))

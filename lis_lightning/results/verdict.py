@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
-from lis_lightning.functional.simultaneous import simultaneous_critical_value
+from lis_lightning.functional.intervals import Estimate, cluster_interval, critical_value, paired_difference
+from lis_lightning.functional.simultaneous import largest_fall_critical_value
 from lis_lightning.results.evidence import gain_over, underpowered
 from lis_lightning.results.format import format_estimate, format_interval
 from lis_lightning.results.result import LISResult
@@ -28,7 +28,7 @@ from lis_lightning.results.stopping import (
     recent_trend,
     remaining_steps,
     step_of,
-    stop_reason,
+    stop_reason_at,
     too_early,
 )
 
@@ -116,16 +116,13 @@ def judge(
         raise ConfigError("Nothing to judge: the list of results is empty.")
     scored = [index for index, result in enumerate(results) if math.isfinite(result.ais)]
     if not scored:
-        return Judgement(
-            verdict="warming-up", message="no snapshot has a score yet: look at why they failed.", stop=False,
-            reason="", best=0, gain_z=math.nan,
-        )  # fmt: skip
+        return _unscored(ended)
     usable = [results[index] for index in scored]
     rule = rule or StopRule()
     run = _Run(usable, rule, max_steps, ended)
     finding = run.finding()
     failed = "" if scored[-1] == len(results) - 1 else "the newest snapshot has no score; up to the one before: "
-    reason = stop_reason(usable, rule, max_steps)
+    reason = stop_reason_at(run.trend, usable, rule, max_steps)
     return Judgement(
         verdict=finding.verdict,
         message=failed + finding.message,
@@ -134,6 +131,15 @@ def judge(
         best=scored[run.best_index],
         gain_z=math.nan if failed else run.gains[-1].z,
     )
+
+
+def _unscored(ended: bool) -> Judgement:
+    """Return the judgement on a run without any score."""
+    verdict, message = "warming-up", "no snapshot has a score yet: look at why they failed."
+    if ended:
+        verdict = "too-few-snapshots"
+        message = f"no snapshot has a score: {1 + MIN_SNAPSHOTS} are needed. Look at why they failed."
+    return Judgement(verdict=verdict, message=message, stop=False, reason="", best=0, gain_z=math.nan)
 
 
 def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
@@ -193,11 +199,17 @@ class _Run:
         return None
 
     def _data_bound(self) -> _Finding | None:
-        """Return what follows from a ceiling that may be 0, where AIS may be 0 too.
+        """Return what follows from too few users, and from a ceiling that may be 0 where AIS may be 0 too.
 
         The best snapshot is what a run has reached: read off the newest, one unlucky snapshot would take it back.
         """
         best, limit = self.best, self.best.ceiling
+        if 0 < best.num_users < MIN_USERS:
+            return _Finding(
+                "underpowered",
+                f"the test events are of {best.num_users} users: no interval holds with fewer than {MIN_USERS}. "
+                "Score more users.",
+            )
         if limit is None:
             return self._underpowered("AIS", cluster_interval(best.ais, best.influence))
         estimate = cluster_interval(limit.value, limit.influence)
@@ -233,17 +245,18 @@ class _Run:
     def _falls(self) -> bool:
         """Return whether the newest result is below the best by a relevant amount.
 
-        The critical value is simultaneous over all earlier snapshots, since the best was picked among them.
+        The critical value is simultaneous over all pairs of snapshots so far: the best was picked among them, and a
+        fall is looked for at each of them.
         """
-        rivals = [result.influence for result in self.results[:-1] if result.influence.size]
         if not self.best.influence.size or not self.last.influence.size:
             return False
         drop = self.best.compare(self.last)
-        if drop.value <= self.negligible:
+        probability = 1 - self.rule.significance
+        single = critical_value(self.best.influence - self.last.influence, probability)
+        if drop.value - single * drop.se <= self.negligible:
             return False
-        differences = np.array([influence - self.last.influence for influence in rivals])
-        margin = simultaneous_critical_value(differences, 1 - self.rule.significance, two_sided=False) * drop.se
-        return drop.value - margin > self.negligible
+        influence = np.array([result.influence for result in self.results if result.influence.size])
+        return drop.value - largest_fall_critical_value(influence, probability) * drop.se > self.negligible
 
     def _gap_change(self) -> str:
         """Return how the gap between seen and unseen items changed since the best snapshot; empty where unknown."""
@@ -322,6 +335,7 @@ class _Run:
     def _early(self) -> _Finding:
         """Return the verdict of a run that is too short for a trend."""
         last, needed = self.last, 1 + MIN_SNAPSHOTS
+        usable = 1 + sum(result.influence.size > 0 for result in self.results[1:])
         if not isinstance(last, Snapshot) and len(self.results) == 1:
             if last.realised_high < self.rule.model_bound_below:
                 return _Finding(
@@ -331,11 +345,10 @@ class _Run:
                 )
             return _Finding("warming-up", "one representation shows no trend; score the snapshots of a run to see one.")
         if self.ended:
-            missing = max(needed - len(self.results), 1)
             return _Finding(
                 "too-few-snapshots",
-                f"the run ended with {len(self.results)} of the {needed} snapshots that show a trend: {missing} more "
-                "needed. Take them more often.",
+                f"the run ended with {usable} of the {needed} snapshots that show a trend: {max(needed - usable, 1)} "
+                "more needed. Take them more often.",
             )
         return _Finding(
             "warming-up",
@@ -343,7 +356,10 @@ class _Run:
         )
 
     def _underpowered(self, what: str, estimate: Estimate) -> _Finding | None:
-        message = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain, self.best.detectable)
+        last = self.last
+        message = underpowered(
+            what, estimate, last.num_events, last.num_days, self.rule.relevant_gain, self.best.detectable
+        )
         return None if message is None else _Finding("underpowered", message)
 
     def _left(self) -> str:
