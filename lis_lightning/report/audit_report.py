@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.functional.intervals import Estimate, cluster_interval
 from lis_lightning.functional.multiple_comparisons import Comparison
 from lis_lightning.report.tables import Table
 from lis_lightning.results.audit import Audit, Part
@@ -190,7 +190,7 @@ def _conclusions(part: Part) -> list[str]:
     """Return rankings and findings, one line each."""
     rankings = {"ceilings": part.ceiling_ranking, "representations": part.ranking}
     lines = [f"{name}: {ranking_in_words(pairs)}" for name, pairs in rankings.items() if pairs]
-    if abs(part.placebo.z) >= Z95:
+    if _clear(part.placebo):
         lines.append(
             f"warning: random vectors gain {_interval(part.placebo)}: the base ranker lacks structure that any vector "
             "adds. Compare all gains with this one, not with 0."
@@ -253,11 +253,16 @@ def _changes(audit: Audit) -> list[str]:
     """Return the significant changes over time, one sentence each."""
     lines = []
     for (measure, name), change in audit.aging.items():
-        if abs(change.z) >= Z95:
+        if _clear(change):
             verb = "fell" if change.value < 0 else "rose"
             by = f"by {_interval(change)}"
             lines.append(f"{_LABELS[measure]} {name} {verb} from the oldest to the newest window, {by}")
     return lines or ["no change over time is significant"]
+
+
+def _clear(estimate: Estimate) -> bool:
+    """Return whether the interval of an estimate leaves out 0."""
+    return estimate.low > 0 or estimate.high < 0
 
 
 def _interval(estimate: Estimate) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lis_lightning.functional.intervals import POWER_80, Z95, Estimate
+from lis_lightning.functional.intervals import POWER_80, Estimate
 from lis_lightning.results.format import format_estimate, format_gain
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
@@ -19,14 +19,16 @@ def _round_up(number: float) -> int:
 def gain_over(best: LISResult, result: LISResult) -> Estimate:
     """Return the paired difference of a result to the best one before it.
 
-    A snapshot restored from a checkpoint may have lost its influence values; the interval then follows from ``gain_z``.
+    A snapshot restored from a checkpoint may have lost its influence values; the interval then follows from ``gain_z``
+    and the t quantile of the users of the snapshot that has them.
     """
     if result.influence.size and best.influence.size:
         return result.compare(best)
     value = result.ais - best.ais
     gain_z = result.gain_z if isinstance(result, Snapshot) else math.nan
     se = value / gain_z if gain_z else math.nan
-    return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
+    margin = (result if result.influence.size else best).critical_value * se
+    return Estimate(value=value, se=se, low=value - margin, high=value + margin)
 
 
 def underpowered(

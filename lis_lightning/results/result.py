@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
+from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, critical_value, paired_difference
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 
 NAN = math.nan
@@ -183,6 +183,11 @@ class LISResult:
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_gains: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_errors: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+
+    @property
+    def critical_value(self) -> float:
+        """Half-width of a 95 % interval in standard errors; the normal quantile if the per-user values are unknown."""
+        return critical_value(self.influence, 0.975) if self.influence.any() else Z95
 
     @property
     def se(self) -> float:
