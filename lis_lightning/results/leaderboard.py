@@ -62,7 +62,8 @@ class Standing:
         ais: Mean best AIS over seeds, with its interval; NaN if every run failed.
         corrected: The same, corrected for the choice of the best snapshot of each run and, for the leader, for having
             been picked among the recipes; NaN if unknown.
-        realised: Mean realised share of the ceiling; NaN without a ceiling.
+        headroom: Mean AUC gain that the preference data of the recipe would still add; NaN if unknown.
+        realised: Mean realised share of LIS, an estimate of what that data carries; NaN if unknown.
         step: Optimizer step of the best snapshot of the best run.
         verdict: Verdict of that snapshot.
         seeds: Number of runs with a result.
@@ -81,6 +82,7 @@ class Standing:
     recipe: str
     ais: Estimate
     corrected: Estimate
+    headroom: float
     realised: float
     step: int | None
     verdict: str
@@ -172,13 +174,12 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
         ais, step, verdict = _combined(_gains(runs), _influence(runs)).estimate, best.step, best.verdict
     if runs.corrected:
         corrected = _shifted(ais, float(np.mean(runs.corrected)) - ais.value)
-    shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
-    realised = float(np.mean(shares)) if shares else math.nan
     return Standing(
         recipe=name,
         ais=ais,
         corrected=corrected,
-        realised=realised,
+        headroom=_finite_mean([result.headroom for result in runs.best]),
+        realised=_finite_mean([result.realised for result in runs.best]),
         step=step,
         verdict=verdict,
         seeds=len(runs.best),
@@ -188,6 +189,12 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
         p=p,
         pruned=runs.pruned,
     )
+
+
+def _finite_mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are known; NaN if none is."""
+    finite = [value for value in values if not math.isnan(value)]
+    return float(np.mean(finite)) if finite else math.nan
 
 
 def _gains(runs: Runs) -> np.ndarray:
@@ -273,6 +280,7 @@ def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
             "ais_corrected": standing.corrected.value,
             "ais_corrected_low": standing.corrected.low,
             "ais_corrected_high": standing.corrected.high,
+            "headroom": standing.headroom,
             "realised": standing.realised,
             "best_step": standing.step,
             "verdict": standing.verdict,
@@ -299,31 +307,20 @@ def render_standings(standings: Sequence[Standing]) -> str:
     Example:
         >>> table = render_standings(rank_recipes({"mine": Runs(best=[], failed=2)}))
         >>> table.splitlines()[-1].split()
-        ['1', 'mine', '-', '-', '-', '-', '-', '0,', '2', 'failed', '-', 'failed']
+        ['1', 'mine', '-', '-', '-', '-', '-', '-', '0,', '2', 'failed', '-', 'failed']
     """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, header_style="bold")
-    headings = (
-        "",
-        "recipe",
-        "best AIS",
-        "95 % interval",
-        "corrected",
-        "realised",
-        "step",
-        "seeds",
-        "minutes",
-        "behind",
-    )
-    for heading in (*headings, "p"):
+    headings = ("", "recipe", "best AIS", "95 % interval", "corrected", "headroom", "realised", "step", "seeds")
+    for heading in (*headings, "minutes", "behind", "p"):
         table.add_column(heading, justify="left" if heading in {"", "recipe"} else "right", no_wrap=True)
     table.add_column("verdict")
     for number, standing in enumerate(standings, start=1):
         table.add_row(*_cells(number, standing))
     longest_name = max((len(standing.recipe) for standing in standings), default=0)
-    return render_plain(table, width=142 + longest_name)
+    return render_plain(table, width=154 + longest_name)
 
 
 def _cells(number: int, standing: Standing) -> list[str]:
@@ -344,6 +341,7 @@ def _cells(number: int, standing: Standing) -> list[str]:
         format_gain(standing.ais.value),
         interval,
         format_gain(standing.corrected.value),
+        format_gain(standing.headroom),
         format_share(standing.realised),
         step,
         seeds,

@@ -22,6 +22,9 @@ NAN = math.nan
 class Ceiling:
     """The Leakage Impact Score (LIS): the AUC gain that leaked preference data of one kind would bring.
 
+    It is an estimate of what this preference data carries, and no bound: content can exceed it, above all on items with
+    little data. `LISResult.headroom`, what the data would still add to a representation, binds.
+
     Attributes:
         value: LIS in AUC points (0.01 is one point of AUC), cross-fitted by user.
         low: Lower end of the user-clustered 95 % interval. The interval treats the leaked vectors as given: it does not
@@ -318,6 +321,9 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
         ("AUC of the base", f"{result.auc_base:.4f}", "", num_events),
         ("AUC with the representation", f"{result.auc:.4f}", "", ""),
         _row("AIS", result.ais, result.ais_low, result.ais_high),
+        _row(
+            f"headroom: {result.aligned_to} would still add", result.headroom, result.headroom_low, result.headroom_high
+        ),
         _row("AIS, geometry only", result.ais_geometry),
     ]
     if not math.isnan(result.ais_weighted):
@@ -325,18 +331,19 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     rows.append(_row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
     for name, part in result.slices.items():
         rows.append(_row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
-    rows += [_ceiling_row(f"ceiling, {name}", ceiling) for name, ceiling in result.ceilings.items()]
+    rows += [_ceiling_row(f"LIS of {name}, an estimate", ceiling) for name, ceiling in result.ceilings.items()]
     unbounded = math.isnan(result.realised_low)
     bounds = "" if unbounded else format_bounds(result.realised_low, result.realised_high, percent=True)
-    rows.append((f"realised of {result.aligned_to}", format_share(result.realised), bounds, ""))
-    rows.append(_row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
+    rows.append((f"realised: AIS / LIS of {result.aligned_to}", format_share(result.realised), bounds, ""))
     for name, task in result.tasks.items():
         rows.append(_ais_row(f"[{name}] AIS", task))
-        rows += [_ceiling_row(f"[{name}] ceiling, {kind}", ceiling) for kind, ceiling in task.ceilings.items()]
+        rows += [
+            _ceiling_row(f"[{name}] LIS of {kind}, an estimate", ceiling) for kind, ceiling in task.ceilings.items()
+        ]
     for number, period in enumerate(result.periods, start=1):
         rows.append(_ais_row(f"AIS, {number} later", period))
         if period.ceiling is not None:
-            rows.append(_ceiling_row(f"ceiling of {period.aligned_to}, {number} later", period.ceiling))
+            rows.append(_ceiling_row(f"LIS of {period.aligned_to}, {number} later", period.ceiling))
     if result.periods:
         rows.append(_row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
     return rows

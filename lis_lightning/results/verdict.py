@@ -17,7 +17,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Estimate, cluster_interval, critical_value, paired_difference
 from lis_lightning.functional.simultaneous import largest_fall_critical_value
 from lis_lightning.results.evidence import gain_over, underpowered
-from lis_lightning.results.format import format_estimate, format_interval
+from lis_lightning.results.format import estimate_name, format_estimate, format_interval
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import (
@@ -215,7 +215,7 @@ class _Run:
         estimate = cluster_interval(limit.value, limit.influence)
         if best.ais_low > 0 or estimate.low > 0:
             return None
-        name = f"the ceiling of {best.aligned_to}"
+        name = estimate_name(best.aligned_to)
         if finding := self._underpowered(name, estimate):
             return finding
         if 0 < np.count_nonzero(limit.influence) < MIN_USERS:
@@ -271,14 +271,13 @@ class _Run:
         if limit is None:
             return None
         estimate = cluster_interval(limit.value, limit.influence)
-        name = f"the ceiling of {best.aligned_to}"
-        interval = format_estimate(estimate)
+        name, interval = estimate_name(best.aligned_to), format_estimate(estimate)
         room = paired_difference(limit.value, limit.influence, best.ais, best.influence)
         if room.z <= -NOT_BINDING_Z and best.ais_low > 0:
             return _Finding(
                 "ceiling-not-binding",
-                f"AIS {best.ais:+.4f} exceeds {name}, {interval}: the content carries more than this "
-                f"preference data. No share is printed; watch AIS itself.{self._left()}",
+                f"AIS {best.ais:+.4f} exceeds {name}, {interval}: the content carries more than that. "
+                f"No share is printed; watch AIS itself.{self._left()}",
             )
         # AIS may meet a ceiling that is too low while the data has more to teach: headroom tells.
         spent = max(self.negligible, SPENT_SHARE * best.ais)
@@ -286,7 +285,7 @@ class _Run:
         if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < spent):
             return _Finding(
                 "at-ceiling",
-                f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {interval}."
+                f"AIS {best.ais:+.4f} has reached {name}, {interval}."
                 f"{self._left()} {self._keep()}Only better preference data can bring more.",
             )
         return None
@@ -307,7 +306,7 @@ class _Run:
         if reachable < self.rule.model_bound_below and trend.slope.low <= 0:
             return _Finding(
                 "model-bound",
-                f"at most {reachable:.0%} of the ceiling of {self.best.aligned_to} can be realised at this pace, and "
+                f"at most {reachable:.0%} of {estimate_name(self.best.aligned_to)} can be realised at this pace, and "
                 f"{measured}: the model or its training is the bottleneck, not the data.",
             )
         if finding := self._underpowered(f"the gain of steps {trend.first_step} to {trend.last_step}", trend.gain):
@@ -340,7 +339,7 @@ class _Run:
             if last.realised_high < self.rule.model_bound_below:
                 return _Finding(
                     "model-bound",
-                    f"at most {last.realised_high:.0%} of the ceiling of {last.aligned_to} is realised: the model is "
+                    f"at most {last.realised_high:.0%} of {estimate_name(last.aligned_to)} is realised: the model is "
                     "the bottleneck, not the data.",
                 )
             return _Finding("warming-up", "one representation shows no trend; score the snapshots of a run to see one.")

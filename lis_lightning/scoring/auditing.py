@@ -18,7 +18,7 @@ from lis_lightning.functional.intervals import POWER_80, cluster_interval
 from lis_lightning.functional.multiple_comparisons import compare_all_pairs
 from lis_lightning.results.audit import Audit, Finding, Part
 from lis_lightning.results.evidence import underpowered
-from lis_lightning.results.format import format_estimate, format_interval
+from lis_lightning.results.format import estimate_name, format_estimate, format_interval
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import MIN_CEILING_Z
@@ -92,7 +92,7 @@ def audit(
         part_scorer = Scorer(part, cache_dir=cache_dir)
         ceilings = {}
         for name, preference in chosen.items():
-            report_step(f"ceiling of {name}: {window}")
+            report_step(f"LIS of {name}: {window}")
             ceilings[name] = part_scorer.ceiling(preference)
         report_step(f"smallest detectable gain: {window}")
         key = (part.task, part.period)
@@ -192,7 +192,7 @@ def judge_ceiling(
     """
     rule = rule or StopRule()
     estimate = cluster_interval(ceiling.value, ceiling.influence)
-    subject = f"the ceiling of {name}"
+    subject = estimate_name(name)
     size = f"{subject} is {format_estimate(ceiling)}"
     too_few_events = underpowered(subject, estimate, num_events, num_days, rule.relevant_gain, detectable)
     if too_few_events is not None:
@@ -230,9 +230,9 @@ def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
     if rank < StopRule().collapsed_below:
         collapsed = f" Its effective rank is {rank:.1f}: it distinguishes few items."
     if result.ais_low > 0:
-        share = "" if np.isnan(result.realised) else f", {result.realised:.0%} of the ceiling of {result.aligned_to}"
         left = "" if np.isnan(result.headroom) else f" {result.aligned_to} would still add {result.headroom:+.4f}."
-        return Finding(name=name, verdict="gain", message=f"{gain}{share}.{left}{collapsed}")
+        share = "" if np.isnan(result.realised) else f" Realised: {result.realised:.0%} of LIS, which is an estimate."
+        return Finding(name=name, verdict="gain", message=f"{gain}.{left}{share}{collapsed}")
     power = f"a gain of about {max(POWER_80 * result.se, detectable):+.4f} would be detected 4 times in 5"
     if result.ais == 0:
         power = f"the ranker does not use it; {power}"

@@ -16,6 +16,7 @@ from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import VERDICTS, gains_over_best, judge
 
 TRAJECTORIES = Path(__file__).parent / "trajectories"
+PAIRS = "LIS of pairs (an estimate of what this preference data carries)"
 ENDS = {
     "at-ceiling": "at-ceiling",
     "ceiling-not-binding": "ceiling-not-binding",
@@ -132,7 +133,8 @@ def test_noise_on_a_plateau_is_neither_a_rise_nor_a_fall():
 def test_a_plateau_far_below_the_ceiling_is_model_bound():
     judgement = judge(recorded("model-bound"))
     assert re.search(
-        r"at most \d\d% of the ceiling of pairs can be realised at this pace, and steps 600", judgement.message
+        r"at most \d\d% of LIS of pairs \(an estimate of .*\) can be realised at this pace, and steps 600",
+        judgement.message,
     )
     assert "the model or its training is the bottleneck, not the data" in judgement.message
 
@@ -141,21 +143,21 @@ def test_the_ceiling_is_said_and_a_lower_newest_snapshot_does_not_take_it_back()
     judgements = judged(recorded("at-ceiling"))
     assert [judgement.verdict for judgement in judgements[4:]] == ["at-ceiling"] * 3
     assert not any(judgement.stop for judgement in judgements[:6])  # content may go beyond: the curve decides
-    assert "AIS +0.0262 has reached what pairs can teach: the ceiling of pairs is +0.0251 [" in judgements[4].message
+    assert f"AIS +0.0262 has reached {PAIRS}, +0.0251 [" in judgements[4].message
     assert judgements[6].message.endswith("Keep the snapshot of step 500. Only better preference data can bring more.")
 
 
 def test_a_ceiling_that_does_not_bind_is_said_and_does_not_stop():
     judgement = judge(recorded("ceiling-not-binding"))
     assert not judgement.stop
-    assert "exceeds the ceiling of pairs, +0.0251 [" in judgement.message
+    assert f"exceeds {PAIRS}, +0.0251 [" in judgement.message
 
 
 def test_data_that_cannot_help_is_said_from_the_first_snapshot_on():
     judgements = judged(recorded("data-bound"))
     assert {judgement.verdict for judgement in judgements} == {"data-bound"}
     assert re.fullmatch(
-        r"the ceiling of pairs is \+0.000\d \[-0.000\d, \+0.00\d+\], below the \+0.005 that matters: more or better "
+        re.escape(PAIRS) + r" is \+0.000\d \[-0.000\d, \+0.00\d+\], below the \+0.005 that matters: more or better "
         r"preference data is needed; more training will not help\.",
         judgements[0].message,
     )

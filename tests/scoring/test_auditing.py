@@ -88,7 +88,7 @@ def ceiling(value, spread, **fields):
 @pytest.mark.parametrize(
     ("given", "verdict", "words"),
     [
-        (ceiling(0.02, 0.002), "worth-aligning", r"the ceiling of clicks is \+0\.0200 .*: worth aligning to\.$"),
+        (ceiling(0.02, 0.002), "worth-aligning", r"^LIS of clicks \(an est.*\) is \+0\.0200 .*: worth aligning to\.$"),
         (ceiling(0.006, 0.002), "worth-aligning", r"uncertain \(z 3\.0\), so no share of it is reported"),
         (ceiling(0.0003, 0.0003), "underpowered", r"\+0\.0003 .* But 1,000 test events show gains"),
         (ceiling(0.0003, 0.00005), "data-bound", "more or better preference data is needed"),
