@@ -16,7 +16,7 @@ from lis_lightning.results.result import LISResult
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 _LEGEND = {
-    "headroom:": "headroom: what the data would still add",
+    "": "headroom: what the data would still add",
     "LIS of": "LIS: an estimate of what the data carries",
     "AIS of": "AIS: what the vectors gain",
 }
@@ -55,9 +55,9 @@ def _forest(part: Part) -> Any:
     rooms = {f"{result.aligned_to} over {name}": _headroom(result) for name, result in part.results.items()}
     rooms = {name: estimate for name, estimate in rooms.items() if math.isfinite(estimate.value)}
     figure = new_figure()
-    kinds = (("headroom:", GREEN, rooms), ("LIS of", ORANGE, ceilings), ("AIS of", BLUE, gains))
+    kinds = (("", GREEN, rooms), ("LIS of", ORANGE, ceilings), ("AIS of", BLUE, gains))
     for kind, colour, estimates in kinds:
-        labels = [f"{kind} {name}" for name in estimates]
+        labels = [f"{kind} {name}".lstrip() for name in estimates]
         figure.add_scatter(
             x=[estimate.value for estimate in estimates.values()], y=labels, name=_LEGEND[kind], mode="markers",
             marker={"color": colour, "size": 10}, error_x=_error_bars(list(estimates.values())),
@@ -71,10 +71,11 @@ def _forest(part: Part) -> Any:
     )  # fmt: skip
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        height=220 + 36 * (len(rooms) + len(ceilings) + len(gains)), legend={"orientation": "h", "y": 1.15},
-        xaxis_title=f"AUC gain over the base: {part.task}, test window from {part.begins} (higher is better)",
+        height=220 + 36 * (len(rooms) + len(ceilings) + len(gains)),
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        xaxis_title="AUC gain over the base (higher is better)", margin={"l": 10, "r": 20},
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 

@@ -119,12 +119,13 @@ def _gauge(run: RecordedRun, scale: float) -> dict[str, Any]:
     room = 0.0 if math.isnan(best.headroom) else max(best.headroom, 0.0)
     ais = 0.0 if math.isnan(best.ais) else max(best.ais, 0.0)
     low, high = (100 * min(max((ais + end) / scale, 0.0), 1.0) for end in (best.headroom_low, best.headroom_high))
-    added = headroom(best)
+    measured = math.isfinite(best.headroom)
+    added = f"headroom {headroom(best)}" if measured else headroom(best)
     gain = format_interval(best.ais, best.ais_low, best.ais_high)
     return {
-        "name": run.name, "measured": math.isfinite(best.headroom), "ais": 100 * ais / scale,
+        "name": run.name, "measured": measured, "ais": 100 * ais / scale,
         "room": 100 * room / scale, "low": low, "width": high - low, "share": round(100 * ais / ((ais + room) or 1.0)),
-        "text": f"headroom {added}", "gain": f"AIS {gain}",
+        "text": added, "gain": f"AIS {gain}",
     }  # fmt: skip
 
 

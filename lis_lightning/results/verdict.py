@@ -367,7 +367,7 @@ class _Run:
         if not math.isfinite(best.headroom):
             return ""
         left = format_interval(best.headroom, best.headroom_low, best.headroom_high)
-        return f" Leaked on top of this representation it would still add {left}."
+        return f" Leaked on top of this representation, {best.aligned_to} would still add {left}."
 
     def _keep(self) -> str:
         """Return which snapshot to keep, if it is not the newest."""

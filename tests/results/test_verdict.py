@@ -301,7 +301,9 @@ def test_headroom_says_what_is_left_and_ends_a_run_that_has_it_all():
     bare = judge(results)
     assert bare.verdict == "ceiling-not-binding"
     left = [replace(one, headroom=0.004, headroom_low=0.002, headroom_high=0.006) for one in results]
-    assert "would still add +0.0040 [+0.0020, +0.0060]" in judge(left).message
+    assert (
+        "Leaked on top of this representation, pairs would still add +0.0040 [+0.0020, +0.0060]" in judge(left).message
+    )
     assert not judge(left).stop
 
 
