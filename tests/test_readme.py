@@ -67,8 +67,8 @@ def test_the_python_runs(log, split, latents, tmp_path, monkeypatch, capsys):
         exec(code, {"items": items, "module": TwoTower(), "loader": loader, "embeddings": latents})
     told = capsys.readouterr().out
     assert "smallest detectable gain" in told
-    assert "ceiling, pairs" in told
-    assert "[like] ceiling, mine" in told
+    assert "LIS of pairs, an estimate" in told
+    assert "[like] LIS of mine, an estimate" in told
     assert "aging" in told
     assert np.isfinite(float(re.search(r"AIS +([+-][\d.]+)", told)[1]))
 

@@ -19,9 +19,10 @@ from lis_lightning.report.terminal import render_text
 from lis_lightning.tracking.wandb_offline import OFFLINE_READERS
 
 _DESCRIPTION = """\
-Shows how training changes the ranker's gain: whether the score still improves, how far it is from the ceiling, whether
-to stop, and what the bottleneck is. Reads the records that LISMonitor and lis-align write (record.jsonl), also those of
-runs in progress and of killed runs. Runs without a record are read from W&B's offline files. Needs no network.
+Shows how training changes the ranker's gain: what the preference data would still add, whether the score still
+improves, whether to stop, and what the bottleneck is. Reads the records that LISMonitor and lis-align write
+(record.jsonl), also those of runs in progress and of killed runs. Runs without a record are read from W&B's offline
+files. Needs no network.
 
   lis-report outputs/infonce/2026-11-24_10-00-00     one run: a page beside its record, and a summary here
   lis-report outputs/sweeps/first                    a sweep: curves overlaid, paired differences, leaderboard

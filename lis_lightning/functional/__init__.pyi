@@ -35,5 +35,6 @@ from .regularizers import uniformity as uniformity, variance_covariance as varia
 from .representation_metrics import linear_cka as linear_cka, pair_auc as pair_auc, rankme as rankme
 from .simultaneous import (
     cross_fitted_maximum as cross_fitted_maximum,
+    largest_fall_critical_value as largest_fall_critical_value,
     simultaneous_critical_value as simultaneous_critical_value,
 )

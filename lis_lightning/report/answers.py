@@ -1,4 +1,4 @@
-"""Answers to four questions about a run: improvement, distance to the ceiling, stopping, and the bottleneck."""
+"""Answers to four questions about a run: what the data would still add, improvement, stopping, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass
 
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.format import format_bounds, format_estimate, format_interval, format_share
+from lis_lightning.results.format import (
+    estimate_name,
+    format_bounds,
+    format_estimate,
+    format_interval,
+    format_share,
+)
 from lis_lightning.results.snapshot import Snapshot
 
 # For each verdict: a mark that is readable without colour, whether the run still improves, and the bottleneck.
@@ -61,34 +67,42 @@ def answers(run: RecordedRun) -> list[Answer]:
     judgement, last, best = run.judgement, run.results[-1], run.best
     _, improving, bottleneck = _ANSWERS[judgement.verdict]
     newest = f"newest snapshot: step {last.step}, AIS {format_interval(last.ais, last.ais_low, last.ais_high)}"
-    keep = f"Keep step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}."
+    keep = f"Keep step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}{picked(run)}."
+    reason = judgement.reason and f"{judgement.reason[0].upper()}{judgement.reason[1:]}."
     return [
+        Answer(question="What would the data still add?", answer=headroom(best), evidence=_carried(best)),
         Answer(question="Still improving?", answer=improving, evidence=newest),
-        Answer(question="How far from the ceiling?", answer=_distance(best), evidence=_room(best)),
-        Answer(question="Stop or go on?", answer=_action(run), evidence=judgement.reason or keep),
+        Answer(question="Stop or go on?", answer=_action(run), evidence=" ".join(filter(None, [reason, keep]))),
         Answer(question="What is the bottleneck?", answer=bottleneck, evidence=f"verdict: {judgement.verdict}"),
     ]
 
 
-def _distance(best: Snapshot) -> str:
-    if not math.isnan(best.realised):
-        bounds = format_bounds(best.realised_low, best.realised_high, percent=True)
-        return f"{format_share(best.realised)} realised {bounds}"
+def headroom(best: Snapshot) -> str:
+    """Return what the preference data would still add to a snapshot, or why it is not known."""
+    if math.isfinite(best.headroom):
+        return format_interval(best.headroom, best.headroom_low, best.headroom_high)
+    return "Not measured" if best.ceilings else "No preference data was scored"
+
+
+def picked(run: RecordedRun) -> str:
+    """Return the AIS of the best snapshot corrected for having been picked, in words; empty where it is unknown."""
+    if len(run.results) == 1 or math.isnan(run.corrected.value):
+        return ""
+    return f"; {format_estimate(run.corrected)} corrected for being the best of {len(run.results)}"
+
+
+def _carried(best: Snapshot) -> str:
+    """Return LIS and the realised share, with what LIS is."""
     limit = best.ceiling
     if limit is None:
-        return "No ceiling was computed"
+        return "see the curve"
+    carried = f"{estimate_name(best.aligned_to)}: {format_estimate(limit)}"
+    if not math.isnan(best.realised):
+        bounds = format_bounds(best.realised_low, best.realised_high, percent=True)
+        return f"{carried}; realised, AIS / LIS: {format_share(best.realised)} {bounds}"
     if limit.low <= 0:
-        return "The ceiling may be 0"
-    return "AIS exceeds the ceiling" if best.ais > limit.value else "The ceiling is too unclear for a share"
-
-
-def _room(best: Snapshot) -> str:
-    left = format_interval(best.headroom, best.headroom_low, best.headroom_high)
-    limit = best.ceiling
-    ceiling = "" if limit is None else f"ceiling of {best.aligned_to} {format_estimate(limit)}"
-    if left == "-":
-        return ceiling or "see the curve"
-    return "; ".join(filter(None, [ceiling, f"the data would still add {left}"]))
+        return f"{carried}; it may be 0"
+    return f"{carried}; {'AIS exceeds it' if best.ais > limit.value else 'too unclear for a share'}"
 
 
 def _action(run: RecordedRun) -> str:

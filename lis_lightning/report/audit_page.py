@@ -1,18 +1,25 @@
-"""Audit as a self-contained HTML page: forest plots of ceilings and gains, then the tables."""
+"""Audit as a self-contained HTML page: forest plots of headroom, LIS and gains, then the tables."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lis_lightning.functional.intervals import Estimate, cluster_interval
-from lis_lightning.report.audit_report import chapters
+from lis_lightning.report.audit_report import LABELS, chapters
 from lis_lightning.report.curve import BLUE, GREEN, GREY, ORANGE, new_figure
 from lis_lightning.report.document import document, write
 from lis_lightning.results.audit import Audit, Part
+from lis_lightning.results.result import LISResult
 
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
+_LEGEND = {
+    "": "headroom: what the data would still add",
+    "LIS of": "LIS: an estimate of what the data carries",
+    "AIS of": "AIS: what the vectors gain",
+}
 
 
 def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
@@ -41,35 +48,44 @@ def _error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
 
 
 def _forest(part: Part) -> Any:
-    """Return each gain as a dot with its interval: ceilings, then representations, then random vectors."""
+    """Return each gain as a dot with its interval: headroom first, then LIS, representations and random vectors."""
     ceilings = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ceiling"}
     gains = {name: cluster_interval(*gain) for (kind, name), gain in part.gains.items() if kind == "ais"}
     gains = dict(sorted(gains.items(), key=lambda pair: -pair[1].value)) | {"random vectors": part.placebo}
+    rooms = {f"{result.aligned_to} over {name}": _headroom(result) for name, result in part.results.items()}
+    rooms = {name: estimate for name, estimate in rooms.items() if math.isfinite(estimate.value)}
     figure = new_figure()
-    for kind, colour, estimates in (("ceiling", ORANGE, ceilings), ("AIS", BLUE, gains)):
-        labels = [f"{kind} {name}" for name in estimates]
+    kinds = (("", GREEN, rooms), ("LIS of", ORANGE, ceilings), ("AIS of", BLUE, gains))
+    for kind, colour, estimates in kinds:
+        labels = [f"{kind} {name}".lstrip() for name in estimates]
         figure.add_scatter(
-            x=[estimate.value for estimate in estimates.values()], y=labels, name=kind, mode="markers",
+            x=[estimate.value for estimate in estimates.values()], y=labels, name=_LEGEND[kind], mode="markers",
             marker={"color": colour, "size": 10}, error_x=_error_bars(list(estimates.values())),
             hovertemplate="%{y}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
-    labels = [f"ceiling {name}" for name in part.ceilings]
+    labels = [f"LIS of {name}" for name in part.ceilings]
     figure.add_scatter(
         x=[ceiling.past for ceiling in part.ceilings.values()], y=labels,
-        name="ceiling without the future", mode="markers",
+        name="LIS without the future", mode="markers",
         marker={"color": ORANGE, "size": 10, "symbol": "circle-open"}, hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )  # fmt: skip
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        height=220 + 36 * (len(ceilings) + len(gains)), legend={"orientation": "h", "y": 1.15},
-        xaxis_title=f"AUC gain over the base: {part.task}, test window from {part.begins} (higher is better)",
+        height=220 + 36 * (len(rooms) + len(ceilings) + len(gains)),
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        xaxis_title="AUC gain over the base (higher is better)", margin={"l": 10, "r": 20},
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 
+def _headroom(result: LISResult) -> Estimate:
+    """Return what the preference data would still add to a representation."""
+    return Estimate(value=result.headroom, se=math.nan, low=result.headroom_low, high=result.headroom_high)
+
+
 def _over_time(periods: Sequence[Part]) -> Any:
-    """Return the curve of each gain over the test windows, ceilings dashed."""
+    """Return the curve of each gain over the test windows, LIS dashed."""
     figure = new_figure()
     windows = [part.begins for part in periods]
     for index, (kind, name) in enumerate(periods[0].gains):
@@ -77,7 +93,7 @@ def _over_time(periods: Sequence[Part]) -> Any:
         line = {"color": _COLOURS[index % len(_COLOURS)], "dash": "dash" if kind == "ceiling" else "solid"}
         figure.add_scatter(
             x=windows, y=[gain.value for gain in gains], error_y=_error_bars(gains), line=line,
-            name=f"{kind} {name}", mode="lines+markers",
+            name=f"{LABELS[kind]} {name}", mode="lines+markers",
         )  # fmt: skip
     figure.add_hline(y=0, line_width=1, line_color=GREY)
     figure.update_layout(

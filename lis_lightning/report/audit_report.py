@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.functional.intervals import Estimate, cluster_interval
 from lis_lightning.functional.multiple_comparisons import Comparison
 from lis_lightning.report.tables import Table
 from lis_lightning.results.audit import Audit, Part
@@ -24,7 +24,7 @@ from lis_lightning.results.format import format_gain, format_share, plain_consol
 from lis_lightning.results.result import LISResult
 
 _WIDTH = 130
-_LABELS = {"ceiling": "ceiling of", "ais": "AIS of"}
+LABELS = {"ceiling": "LIS of", "ais": "AIS of"}
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,11 @@ def _preferences(part: Part, where: str) -> Table:
         )
         for name, limit in part.ceilings.items()
     ]  # fmt: skip
-    headings = ("preference data", "ceiling", "without future", "gain of the future", "no vector: + / -")
+    headings = ("preference data", "LIS, an estimate", "without future", "gain of the future", "no vector: + / -")
     return Table(
-        f"Ceilings of preference data over a base AUC of {part.facts['base_auc']:.4f} ({where})", headings, rows
+        f"Estimates of what preference data carries, over a base AUC of {part.facts['base_auc']:.4f} ({where})",
+        headings,
+        rows,
     )
 
 
@@ -161,13 +163,13 @@ def _differences(part: Part, where: str) -> Table:
 def _representations(part: Part, aligned_to: str, where: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            name, _cell(result.ais, result.ais_low, result.ais_high), format_gain(result.ais_geometry),
+            name, _cell(result.headroom, result.headroom_low, result.headroom_high),
+            _cell(result.ais, result.ais_low, result.ais_high), format_gain(result.ais_geometry),
             _cell(result.realised, result.realised_low, result.realised_high, format_share),
-            _cell(result.headroom, result.headroom_low, result.headroom_high),
         )
         for name, result in _best_first(part)
     ]  # fmt: skip
-    headings = ("representation", "AIS", "geometry only", f"realised of {aligned_to}", f"{aligned_to} would still add")
+    headings = ("representation", f"{aligned_to} would still add", "AIS", "geometry only", "realised (AIS / LIS)")
     return Table(f"Gains of representations ({where})", headings, rows)
 
 
@@ -188,9 +190,9 @@ def _best_first(part: Part) -> list[tuple[str, LISResult]]:
 
 def _conclusions(part: Part) -> list[str]:
     """Return rankings and findings, one line each."""
-    rankings = {"ceilings": part.ceiling_ranking, "representations": part.ranking}
+    rankings = {"preference data by LIS": part.ceiling_ranking, "representations": part.ranking}
     lines = [f"{name}: {ranking_in_words(pairs)}" for name, pairs in rankings.items() if pairs]
-    if abs(part.placebo.z) >= Z95:
+    if _clear(part.placebo):
         lines.append(
             f"warning: random vectors gain {_interval(part.placebo)}: the base ranker lacks structure that any vector "
             "adds. Compare all gains with this one, not with 0."
@@ -244,7 +246,7 @@ def _timeline(audit: Audit) -> Table:
     for (measure, name), change in audit.aging.items():
         gains = [cluster_interval(*part.gains[measure, name]) for part in periods]
         cells = [f"{format_gain(gain.value)} ±{gain.high - gain.value:.4f}" for gain in gains]
-        rows.append((f"{_LABELS[measure]} {name}", *cells, _interval(change)))
+        rows.append((f"{LABELS[measure]} {name}", *cells, _interval(change)))
     headings = ("test window from", *(part.begins for part in periods), "newest less oldest")
     return Table(f"Change over time ({periods[0].task})", headings, rows)
 
@@ -253,11 +255,16 @@ def _changes(audit: Audit) -> list[str]:
     """Return the significant changes over time, one sentence each."""
     lines = []
     for (measure, name), change in audit.aging.items():
-        if abs(change.z) >= Z95:
+        if _clear(change):
             verb = "fell" if change.value < 0 else "rose"
             by = f"by {_interval(change)}"
-            lines.append(f"{_LABELS[measure]} {name} {verb} from the oldest to the newest window, {by}")
+            lines.append(f"{LABELS[measure]} {name} {verb} from the oldest to the newest window, {by}")
     return lines or ["no change over time is significant"]
+
+
+def _clear(estimate: Estimate) -> bool:
+    """Return whether the interval of an estimate leaves out 0."""
+    return estimate.low > 0 or estimate.high < 0
 
 
 def _interval(estimate: Estimate) -> str:

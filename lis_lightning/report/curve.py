@@ -1,4 +1,4 @@
-"""Curve of a run as a figure: AIS over optimizer steps with its 95 % band, and the ceilings with theirs."""
+"""Curve of a run as a figure: AIS over optimizer steps and LIS of the preference data, with their 95 % bands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def new_figure() -> Figure:
 
 
 def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | None = None) -> Figure:
-    """Return the curve of a run: AIS and its 95 % band, the geometry-only gain, the ceilings, and the best snapshot.
+    """Return the curve of a run: AIS and its 95 % bands, the geometry-only gain, LIS, and the best snapshot.
 
     Args:
         results: Snapshots in the order of their steps, at least one.
@@ -84,10 +84,11 @@ def _ceilings(figure: Any, last: Snapshot, ends: list[int], references: Mapping[
     """Draw the ceilings from end to end, dashed and with their bands, and the references, dotted."""
     for colour, (name, ceiling) in zip((ORANGE, GREY), last.ceilings.items(), strict=False):
         if math.isfinite(ceiling.low):
-            _band(figure, ends, [ceiling.low] * 2, [ceiling.high] * 2, colour, f"ceiling {name}, 95 %")
+            _band(figure, ends, [ceiling.low] * 2, [ceiling.high] * 2, colour, f"LIS of {name}, 95 %")
         figure.add_scatter(
-            x=ends, y=[ceiling.value] * 2, mode="lines", name=f"ceiling {name}", line={"color": colour, "dash": "dash"}
-        )
+            x=ends, y=[ceiling.value] * 2, mode="lines", name=f"LIS of {name} (estimate)",
+            line={"color": colour, "dash": "dash"},
+        )  # fmt: skip
     for name, value in references.items():
         figure.add_scatter(x=ends, y=[value] * 2, mode="lines", name=name, line={"color": GREY, "dash": "dot"})
 

@@ -10,6 +10,7 @@ from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
 from lis_lightning.report.runs import RecordedRun, same_split
+from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 
 VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#C9B900"  # Okabe and Ito, too
@@ -25,7 +26,7 @@ def colours(runs: Sequence[RecordedRun]) -> list[tuple[str, str]]:
 
 
 def curves(runs: Sequence[RecordedRun], references: Mapping[str, float]) -> Any:
-    """Return AIS over steps with its 95 % band for each run, the ceilings of the first run, and reference gains.
+    """Return AIS over steps with its 95 % bands for each run, LIS of the first run, and reference gains.
 
     Args:
         runs: The runs, the best first.
@@ -49,12 +50,13 @@ def _draw_ceilings(figure: Any, best: Snapshot, ends: list[int]) -> None:
         meta = {"layer": "ceiling" if name == best.aligned_to else "ceilings"}
         if math.isfinite(ceiling.low):
             _band(figure, ends, [ceiling.low] * 2, [ceiling.high] * 2, colour, meta)
-        _line(figure, ends, [ceiling.value] * 2, colour, "dash", f"ceiling of {name}", meta)
+        _line(figure, ends, [ceiling.value] * 2, colour, "dash", f"LIS of {name} (estimate)", meta)
 
 
 def _draw_run(figure: Any, run: RecordedRun, colour: str, dash: str, meta: dict[str, Any]) -> None:
-    """Draw the curve of a run with its band, its geometry-only gain, and a star at the best snapshot."""
+    """Draw the curve of a run with its bands, its geometry-only gain, and a star at the best snapshot."""
     results, steps = run.results, _steps(run.results)
+    _simultaneous_band(figure, results, colour, meta | {"layer": "simultaneous"})
     _band(figure, steps, _column(results, "ais_low"), _column(results, "ais_high"), colour, meta)
     _line(
         figure, steps, _column(results, "ais_geometry"), colour, "dot", f"{run.name}: cosines only",
@@ -69,6 +71,15 @@ def _draw_run(figure: Any, run: RecordedRun, colour: str, dash: str, meta: dict[
         hovertemplate="%{fullData.name}<br>step %{x}: %{y:+.4f} [%{customdata[0]:+.4f}, %{customdata[1]:+.4f}]"
         "<br>%{customdata[2]}<extra></extra>",
     )  # fmt: skip
+
+
+def _simultaneous_band(figure: Any, results: Sequence[Snapshot], colour: str, meta: dict[str, Any]) -> None:
+    """Draw the band that holds all snapshots at once, if there are several with per-user values."""
+    band = zip(_steps(results), simultaneous_band(results), strict=True)
+    ends = [(step, estimate.low, estimate.high) for step, estimate in band if math.isfinite(estimate.se)]
+    if len(ends) > 1:
+        steps, low, high = map(list, zip(*ends, strict=True))
+        _band(figure, steps, low, high, colour, meta)
 
 
 def forest(rows: Mapping[str, Mapping[str, Estimate]], title: str) -> Any:

@@ -27,7 +27,8 @@ def standings_of(runs: Sequence[RecordedRun]) -> list[Standing]:
 def _runs(members: Sequence[RecordedRun]) -> Runs:
     """Return the runs of one recipe for the leaderboard."""
     best = [run.best for run in members]
-    return Runs(best=best, seconds=sum(_seconds(run) for run in members))
+    corrected = [run.corrected.value for run in members]
+    return Runs(best=best, corrected=corrected, seconds=sum(_seconds(run) for run in members))
 
 
 def ranked(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

@@ -10,12 +10,13 @@ from typing import Any
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.report import figures, tables
-from lis_lightning.report.answers import answers, mark, tone
+from lis_lightning.report.answers import answers, headroom, mark, picked, tone
 from lis_lightning.report.document import document, write
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
 from lis_lightning.report.runs import RecordedRun
 from lis_lightning.report.thumbnails import data_url
 from lis_lightning.results.format import format_interval
+from lis_lightning.results.snapshot import Snapshot
 
 NUM_SHOWN = 4  # runs whose curves are shown initially: more bands would hide each other
 
@@ -73,7 +74,8 @@ def render_report(
     if differences := figures.differences(runs):
         axis = "AUC gain less that of the best run (right is better)"
         plots["differences"] = figures.forest({"difference to the best": differences}, axis)
-    gauges = [_gauge(run) for run in runs]
+    scale = max(_end(run.best) for run in runs) or 1.0
+    gauges = [_gauge(run, scale) for run in runs]
     failures = [f"{run.name}: {failure}" for run in runs for failure in run.failures]
     correlations = {name: tables.correlation(lead, name) for name in companions}
     return document(
@@ -111,23 +113,25 @@ def _listed(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
     return rows
 
 
-def _gauge(run: RecordedRun) -> dict[str, Any]:
-    """Return the values of a run's gauge of the realised share, in per cent, clipped to 0 to 100."""
+def _gauge(run: RecordedRun, scale: float) -> dict[str, Any]:
+    """Return the values of a run's gauge: AIS and what the data would still add to it, in per cent of a scale."""
     best = run.best
-    measured = not math.isnan(best.realised)
-    if measured:
-        text = format_interval(best.realised, best.realised_low, best.realised_high, percent=True)
-    else:
-        text = answers(run)[1].answer
-    low, high = _percent(best.realised_low), _percent(best.realised_high)
+    room = 0.0 if math.isnan(best.headroom) else max(best.headroom, 0.0)
+    ais = 0.0 if math.isnan(best.ais) else max(best.ais, 0.0)
+    low, high = (100 * min(max((ais + end) / scale, 0.0), 1.0) for end in (best.headroom_low, best.headroom_high))
+    measured = math.isfinite(best.headroom)
+    added = f"headroom {headroom(best)}" if measured else headroom(best)
+    gain = format_interval(best.ais, best.ais_low, best.ais_high)
     return {
-        "name": run.name, "measured": measured, "value": _percent(best.realised), "low": low,
-        "width": high - low, "text": text,
+        "name": run.name, "measured": measured, "ais": 100 * ais / scale,
+        "room": 100 * room / scale, "low": low, "width": high - low, "share": round(100 * ais / ((ais + room) or 1.0)),
+        "text": added, "gain": f"AIS {gain}",
     }  # fmt: skip
 
 
-def _percent(share: float) -> float:
-    return 0.0 if math.isnan(share) else 100 * min(max(share, 0.0), 1.0)
+def _end(best: Snapshot) -> float:
+    """Return the upper end of AIS with the headroom on top: the length of the gauge."""
+    return max(best.ais, 0.0) + (best.headroom_high if math.isfinite(best.headroom_high) else 0.0)
 
 
 def _movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:
@@ -150,5 +154,5 @@ def _curve_label(lead: RecordedRun) -> str:
     best = lead.best
     return (
         f"AIS over optimizer steps. {lead.name}: {len(lead.results)} snapshots, best at step {best.step} with "
-        f"{format_interval(best.ais, best.ais_low, best.ais_high)}; verdict {lead.judgement.verdict}."
+        f"{format_interval(best.ais, best.ais_low, best.ais_high)}{picked(lead)}; verdict {lead.judgement.verdict}."
     )

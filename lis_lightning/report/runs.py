@@ -14,10 +14,12 @@ from typing import Any
 import polars as pl
 
 from lis_lightning.errors import ConfigError, LisError, LisWarning
+from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.snapshot_text import failed_line
 from lis_lightning.results.jobs import JOB_FILE, Job
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement, judge
@@ -87,6 +89,11 @@ class RecordedRun:
     def best(self) -> Snapshot:
         """Its snapshot with the highest AIS."""
         return self.results[self.judgement.best]
+
+    @cached_property
+    def corrected(self) -> Estimate:
+        """AIS of the best snapshot, corrected for having been picked; NaN without per-user values."""
+        return corrected_best(self.results)
 
     @property
     def movers(self) -> list[Mover]:

@@ -69,6 +69,9 @@ def _corrected(results: Sequence[Snapshot]) -> str:
 def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) -> str:
     """Return the snapshots as a plain-text table, the best one marked by ``*``.
 
+    ``headroom`` is what the preference data would still add to the snapshot; ``realised`` is AIS as a share of LIS, an
+    estimate that may be exceeded.
+
     Args:
         results: The snapshots, by step; at least one.
         best: The best of them; None marks none.
@@ -84,7 +87,7 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
 
     table = Table(box=box.SIMPLE)
     tasks = [f"AIS {name}" for name in results[-1].tasks]
-    for heading in ("step", "AIS", "95 % interval", "geometry", "realised", *tasks, "verdict"):
+    for heading in ("step", "AIS", "95 % interval", "headroom", "geometry", "realised", *tasks, "verdict"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
     for result in results:
         star = "*" if best is not None and result.step == best.step else " "
@@ -92,19 +95,21 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
             f"{result.step}{star}",
             format_gain(result.ais),
             format_bounds(result.ais_low, result.ais_high),
+            format_gain(result.headroom),
             format_gain(result.ais_geometry),
             format_share(result.realised),
             *(format_gain(task.ais) for task in result.tasks.values()),
             result.verdict,
         )
-    return render_plain(table, width=100)
+    return render_plain(table, width=112)
 
 
 def snapshot_line(result: Snapshot) -> str:
     """Return a snapshot as one line of a log."""
     interval = format_interval(result.ais, result.ais_low, result.ais_high)
-    realised = "" if math.isnan(result.realised) else f", {format_share(result.realised)} of the ceiling"
+    headroom = "" if math.isnan(result.headroom) else f", {result.aligned_to} would still add {result.headroom:+.4f}"
+    realised = "" if math.isnan(result.realised) else f", realised {format_share(result.realised)}"
     return (
-        f"LIS step {result.step}: AIS {interval}{realised}, "
+        f"LIS step {result.step}: AIS {interval}{headroom}{realised}, "
         f"{result.verdict} ({result.encode_seconds:.1f} s to encode, {result.score_seconds:.1f} s to score)"
     )

@@ -17,7 +17,8 @@ from lis_lightning.results.movers import concentration as gain_concentration
 from lis_lightning.results.snapshot import Snapshot
 
 HOW_TO_READ = (
-    "AIS is the AUC gain of a ranker that gets the representation, on logged exposures. Ceilings are estimates. "
+    "AIS is the AUC gain of a ranker that gets the representation, on logged exposures. Headroom is what the "
+    "preference data would add on top. LIS estimates what that data carries by itself: content can exceed it. "
     "Intervals are 95 %, clustered by user; they cover the sampling of users, not that of items."
 )
 
@@ -40,7 +41,8 @@ class Table:
 def snapshots(runs: Sequence[RecordedRun]) -> Table:
     """Return all snapshots of all runs."""
     headings = [
-        "run", "step", "AIS", "cosines only", "realised", "headroom", "z to the best before", "per-user AUC", "verdict",
+        "run", "step", "headroom", "AIS", "cosines only", "realised (AIS / LIS)", "z to the best before",
+        "per-user AUC", "verdict",
     ]  # fmt: skip
     rows = [[run.name, *_snapshot(result, run.best)] for run in runs for result in run.results]
     if len(runs) == 1:
@@ -52,10 +54,10 @@ def _snapshot(result: Snapshot, best: Snapshot) -> list[str]:
     star = " ★" if result is best else ""
     return [
         f"{result.step}{star}",
+        format_interval(result.headroom, result.headroom_low, result.headroom_high),
         format_interval(result.ais, result.ais_low, result.ais_high),
         format_gain(result.ais_geometry),
         format_interval(result.realised, result.realised_low, result.realised_high, percent=True),
-        format_interval(result.headroom, result.headroom_low, result.headroom_high),
         "-" if math.isnan(result.gain_z) else f"{result.gain_z:+.1f}",
         format_interval(result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high),
         f"{mark(result.verdict)} {result.verdict}",
@@ -67,7 +69,10 @@ def leaderboard(standings: Sequence[Standing]) -> Table | None:
     if not standings:
         return None
     rows = [_standing(rank, standing) for rank, standing in enumerate(standings, start=1)]
-    headings = ["recipe", "best AIS", "realised", "step", "seeds", "minutes", "the leader gains more", "p", "verdict"]
+    headings = [
+        "recipe", "headroom", "best AIS", "corrected", "realised", "step", "seeds", "minutes", "the leader gains more",
+        "p", "verdict",
+    ]  # fmt: skip
     return Table("Leaderboard", headings, rows)
 
 
@@ -79,8 +84,9 @@ def _standing(rank: int, standing: Standing) -> list[str]:
     if not math.isnan(standing.p):
         behind, p = format_estimate(standing.behind), f"{standing.p:.2g}"
     return [
-        f"{rank}{tie} {standing.recipe}", format_estimate(standing.ais), format_share(standing.realised), step,
-        str(standing.seeds), minutes, behind, p, standing.verdict,
+        f"{rank}{tie} {standing.recipe}", format_gain(standing.headroom), format_estimate(standing.ais),
+        format_estimate(standing.corrected), format_share(standing.realised), step, str(standing.seeds), minutes,
+        behind, p, standing.verdict,
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lis_lightning.report.answers import answers, mark
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.format import format_gain, format_interval, plain_console
+from lis_lightning.results.format import format_gain, format_interval, format_share, plain_console
 from lis_lightning.results.leaderboard import render_standings
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -34,7 +34,7 @@ def sparkline(values: Sequence[float], low: float, high: float) -> str:
 
 
 def render_text(runs: Sequence[RecordedRun]) -> str:
-    """Return the runs as text of at most about 130 columns.
+    """Return the runs as text of at most about 140 columns.
 
     Args:
         runs: The runs, as :func:`find_runs` returns them; at least one.
@@ -45,16 +45,19 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     values = [result.ais for run in runs for result in run.results if math.isfinite(result.ais)]
     low, high = min([0.0, *values]), max([0.0, *values])
     table = Table(box=box.SIMPLE, header_style="bold")
-    for heading in ("run", f"AIS {format_gain(low)} to {format_gain(high)}", "best AIS", "step", "realised", "verdict"):
+    curve = f"AIS {format_gain(low)} to {format_gain(high)}"
+    for heading in ("run", curve, "headroom", "best AIS", "corrected", "step", "realised", "verdict"):
         table.add_column(heading, no_wrap=heading != "run")
     for run in ranked(runs):
         best = run.best
         table.add_row(
             run.name,
             sparkline([result.ais for result in run.results], low, high),
+            format_gain(best.headroom),
             format_interval(best.ais, best.ais_low, best.ais_high),
+            format_gain(run.corrected.value),
             f"{best.step}/{run.results[-1].step}",
-            format_interval(best.realised, best.realised_low, best.realised_high, percent=True),
+            format_share(best.realised),
             f"{mark(run.judgement.verdict)} {run.judgement.verdict}",
         )
     console = plain_console(output := io.StringIO(), 132)
@@ -62,7 +65,7 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     if len(runs) == 1:
         console.print(f"{runs[0].judgement.verdict}: {runs[0].judgement.message}\n", soft_wrap=True)
         for answer in answers(runs[0]):
-            console.print(f"{answer.question:<26}{answer.answer}; {answer.evidence}", soft_wrap=True)
+            console.print(f"{answer.question:<32}{answer.answer}; {answer.evidence}", soft_wrap=True)
     elif standings := standings_of(runs):
         console.print(render_standings(standings), soft_wrap=True)
         console.print(conclusion_of(standings), soft_wrap=True)

@@ -102,6 +102,19 @@ def format_estimate(estimate: Interval) -> str:
     return format_interval(estimate.value, estimate.low, estimate.high)
 
 
+def estimate_name(name: str) -> str:
+    """Return the name of a ceiling for a reader: what it estimates, since content can exceed it.
+
+    Args:
+        name: Name of the preference data.
+
+    Example:
+        >>> estimate_name("pairs")
+        'LIS of pairs (an estimate of what this preference data carries)'
+    """
+    return f"LIS of {name} (an estimate of what this preference data carries)"
+
+
 def plain_console(file: TextIO, width: int) -> Console:
     """Return a rich console that writes plain text to a file in every environment.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lis_lightning.results.leaderboard import Runs
 from lis_lightning.results.record import Record
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
@@ -135,14 +136,15 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     """Return the runs of some jobs, with their best snapshots up to an optimizer step."""
-    best = []
+    best, corrected = [], []
     for folder, job in jobs.items():
         results = [result for result in results_of(folder, job) if result.step <= until]
         if results:
             best.append(max(results, key=lambda result: result.ais))
+            corrected.append(corrected_best(results).value)
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
-    return Runs(best=best, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
+    return Runs(best=best, corrected=corrected, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
 
 
 def results_of(folder: Path, job: Job) -> list[Snapshot]:

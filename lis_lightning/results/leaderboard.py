@@ -1,21 +1,27 @@
 """A leaderboard of recipes, with paired differences to the leader and Holm-corrected p-values.
 
 Recipes are compared on the test events of one split, paired by user. With several seeds, the gain of a recipe is the
-mean over its seeds, and its standard error includes the variance between seeds as well as that between users.
+mean over its seeds, and its standard error includes the variance between seeds as well as that between users. Few seeds
+say little of their variance: intervals and p-values use the t distribution of Satterthwaite's (1946) approximation.
+
+The best snapshot of a run, and the best of several recipes, are too high on average for having been picked. The raw
+values are ranked; a corrected one stands beside each.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import norm
+from scipy.special import stdtr, stdtrit
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval
+from lis_lightning.functional.intervals import Estimate, cluster_interval, effective_users
+from lis_lightning.functional.simultaneous import cross_fitted_maximum
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
 
@@ -28,6 +34,8 @@ class Runs:
 
     Attributes:
         best: The best snapshot of each run. Its gain is biased slightly upwards by that selection.
+        corrected: AIS of each of these corrected for that, as
+            :func:`lis_lightning.results.corrected_best` returns it; empty if unknown.
         seconds: Total duration, including training; NaN if unknown.
         failed: Number of runs that ended in an error.
         pruned: Number of runs that were stopped early because they were behind; their best snapshots are in `best`.
@@ -39,6 +47,7 @@ class Runs:
     """
 
     best: Sequence[Snapshot]
+    corrected: Sequence[float] = ()
     seconds: float = math.nan
     failed: int = 0
     pruned: int = 0
@@ -51,7 +60,10 @@ class Standing:
     Attributes:
         recipe: Name of the recipe.
         ais: Mean best AIS over seeds, with its interval; NaN if every run failed.
-        realised: Mean realised share of the ceiling; NaN without a ceiling.
+        corrected: The same, corrected for the choice of the best snapshot of each run and, for the leader, for having
+            been picked among the recipes; NaN if unknown.
+        headroom: Mean AUC gain that the preference data of the recipe would still add; NaN if unknown.
+        realised: Mean realised share of LIS, an estimate of what that data carries; NaN if unknown.
         step: Optimizer step of the best snapshot of the best run.
         verdict: Verdict of that snapshot.
         seeds: Number of runs with a result.
@@ -69,6 +81,8 @@ class Standing:
 
     recipe: str
     ais: Estimate
+    corrected: Estimate
+    headroom: float
     realised: float
     step: int | None
     verdict: str
@@ -86,6 +100,18 @@ class Standing:
 
 
 _NO_ESTIMATE = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
+
+
+class _Mean(NamedTuple):
+    """A mean over seeds, with the degrees of freedom of its standard error."""
+
+    estimate: Estimate
+    degrees: float
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of 0."""
+        return 2 * float(stdtr(self.degrees, -abs(self.estimate.z)))
 
 
 def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
@@ -119,23 +145,41 @@ def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
     ranked = sorted(runs, key=lambda name: mean_gains.get(name, -math.inf), reverse=True)
     finished = [name for name in ranked if name in mean_gains]
     gaps = {name: _difference(runs[finished[0]], runs[name]) for name in finished[1:]}
-    p_values = {name: 2 * float(norm.sf(abs(gap.z))) for name, gap in gaps.items()}
-    corrected = _holm(p_values, len(finished))
-    return [_standing(name, runs[name], gaps.get(name, _NO_ESTIMATE), corrected.get(name, math.nan)) for name in ranked]
+    p_values = _holm({name: gap.p for name, gap in gaps.items()}, len(finished))
+    behind = {name: gap.estimate for name, gap in gaps.items()}
+    standings = [
+        _standing(name, runs[name], behind.get(name, _NO_ESTIMATE), p_values.get(name, math.nan)) for name in ranked
+    ]
+    if len(finished) > 1:
+        bias = _leader_bias([runs[name] for name in finished])
+        standings[0] = replace(standings[0], corrected=_shifted(standings[0].corrected, -bias))
+    return standings
+
+
+def _leader_bias(finished: Sequence[Runs]) -> float:
+    """Return by how much the best of several recipes is too high on average for having been picked."""
+    gains = np.array([_gains(runs).mean() for runs in finished])
+    influence = np.array([_influence(runs) for runs in finished])
+    return float(gains.max()) - cross_fitted_maximum(gains, influence).value
+
+
+def _shifted(estimate: Estimate, by: float) -> Estimate:
+    return Estimate(value=estimate.value + by, se=estimate.se, low=estimate.low + by, high=estimate.high + by)
 
 
 def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
-    if not runs.best:
-        ais, step, verdict = _NO_ESTIMATE, None, "failed"
-    else:
+    ais, corrected, step, verdict = _NO_ESTIMATE, _NO_ESTIMATE, None, "failed"
+    if runs.best:
         best = max(runs.best, key=lambda result: result.ais)
-        ais, step, verdict = _combined(_gains(runs), _influence(runs)), best.step, best.verdict
-    shares = [result.realised for result in runs.best if not math.isnan(result.realised)]
-    realised = float(np.mean(shares)) if shares else math.nan
+        ais, step, verdict = _combined(_gains(runs), _influence(runs)).estimate, best.step, best.verdict
+    if runs.corrected:
+        corrected = _shifted(ais, float(np.mean(runs.corrected)) - ais.value)
     return Standing(
         recipe=name,
         ais=ais,
-        realised=realised,
+        corrected=corrected,
+        headroom=_finite_mean([result.headroom for result in runs.best]),
+        realised=_finite_mean([result.realised for result in runs.best]),
         step=step,
         verdict=verdict,
         seeds=len(runs.best),
@@ -147,6 +191,12 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
     )
 
 
+def _finite_mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are known; NaN if none is."""
+    finite = [value for value in values if not math.isnan(value)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
 def _gains(runs: Runs) -> np.ndarray:
     return np.array([result.ais for result in runs.best])
 
@@ -155,8 +205,10 @@ def _influence(runs: Runs) -> np.ndarray:
     return np.asarray(np.mean([result.influence for result in runs.best], axis=0))
 
 
-def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> Estimate:
+def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> _Mean:
     """Return the mean over seeds, with the variance between users plus the variance between seeds.
+
+    The degrees of freedom are those of Satterthwaite: each variance counts with the number of users or seeds behind it.
 
     Args:
         values: Gain of each seed.
@@ -164,12 +216,18 @@ def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray
         *subtracted: Gains by seed whose mean was subtracted from `values`; their variance between seeds is added.
     """
     mean, user_se = float(values.mean()), cluster_interval(0.0, influence).se
-    seed_variances = [seeds.var(ddof=1) / seeds.size for seeds in (values, *subtracted) if seeds.size > 1]
-    se = math.sqrt(user_se**2 + sum(seed_variances))
-    return Estimate(value=mean, se=se, low=mean - Z95 * se, high=mean + Z95 * se)
+    seeds = [gains for gains in (values, *subtracted) if gains.size > 1]
+    parts = [(user_se**2, effective_users(influence))]
+    parts += [(gains.var(ddof=1) / gains.size, gains.size - 1) for gains in seeds]
+    variance = sum(part for part, _ in parts)
+    spread = sum(part**2 / degrees for part, degrees in parts)
+    degrees = variance**2 / spread if spread > 0 else math.inf
+    se = math.sqrt(variance)
+    margin = float(stdtrit(degrees, 0.975)) * se
+    return _Mean(Estimate(value=mean, se=se, low=mean - margin, high=mean + margin), degrees)
 
 
-def _difference(first: Runs, second: Runs) -> Estimate:
+def _difference(first: Runs, second: Runs) -> _Mean:
     """Return the paired difference of the mean gains of two recipes."""
     gains, subtracted = _gains(first), _gains(second)
     return _combined(gains - subtracted.mean(), _influence(first) - _influence(second), subtracted)
@@ -219,6 +277,10 @@ def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
             "ais": standing.ais.value,
             "ais_low": standing.ais.low,
             "ais_high": standing.ais.high,
+            "ais_corrected": standing.corrected.value,
+            "ais_corrected_low": standing.corrected.low,
+            "ais_corrected_high": standing.corrected.high,
+            "headroom": standing.headroom,
             "realised": standing.realised,
             "best_step": standing.step,
             "verdict": standing.verdict,
@@ -245,19 +307,20 @@ def render_standings(standings: Sequence[Standing]) -> str:
     Example:
         >>> table = render_standings(rank_recipes({"mine": Runs(best=[], failed=2)}))
         >>> table.splitlines()[-1].split()
-        ['1', 'mine', '-', '-', '-', '-', '0,', '2', 'failed', '-', 'failed']
+        ['1', 'mine', '-', '-', '-', '-', '-', '-', '0,', '2', 'failed', '-', 'failed']
     """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, header_style="bold")
-    for heading in ("", "recipe", "best AIS", "95 % interval", "realised", "step", "seeds", "minutes", "behind", "p"):
+    headings = ("", "recipe", "best AIS", "95 % interval", "corrected", "headroom", "realised", "step", "seeds")
+    for heading in (*headings, "minutes", "behind", "p"):
         table.add_column(heading, justify="left" if heading in {"", "recipe"} else "right", no_wrap=True)
     table.add_column("verdict")
     for number, standing in enumerate(standings, start=1):
         table.add_row(*_cells(number, standing))
     longest_name = max((len(standing.recipe) for standing in standings), default=0)
-    return render_plain(table, width=130 + longest_name)
+    return render_plain(table, width=154 + longest_name)
 
 
 def _cells(number: int, standing: Standing) -> list[str]:
@@ -277,6 +340,8 @@ def _cells(number: int, standing: Standing) -> list[str]:
         standing.recipe,
         format_gain(standing.ais.value),
         interval,
+        format_gain(standing.corrected.value),
+        format_gain(standing.headroom),
         format_share(standing.realised),
         step,
         seeds,

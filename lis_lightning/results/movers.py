@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.data.tables import Table, id_codes, read_table, require_columns
 from lis_lightning.errors import ItemError, ShapeError
-from lis_lightning.functional.intervals import Z95, Estimate
+from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.result import LISResult
 
 
@@ -107,8 +107,8 @@ class Mover:
         image: Its image file; None if it has none.
         gain: Contribution of its test events to AIS in the later snapshot, in AUC units.
         change: Change of that contribution since the earlier snapshot. The interval treats the two as independent; they
-            are positively correlated, so it is too wide rather than too narrow. It is not corrected for the selection
-            of this item among many.
+            are positively correlated, so it is too wide rather than too narrow. It uses the t quantile of all test
+            users, although those of one item are fewer, and is not corrected for the selection of this item among many.
     """
 
     item_id: Any
@@ -149,19 +149,20 @@ def movers(first: LISResult, last: LISResult, catalogue: Catalogue, *, num: int 
 
 
 def _mover(row: int, first: LISResult, last: LISResult, catalogue: Catalogue) -> Mover:
+    critical = last.critical_value
     gain, gain_before = float(last.item_gains[row]), float(first.item_gains[row])
     error, error_before = float(last.item_errors[row]), float(first.item_errors[row])
     return Mover(
         item_id=catalogue.ids[row : row + 1].tolist()[0],
         title=catalogue.titles[row],
         image=catalogue.images[row],
-        gain=_estimate(gain, error),
-        change=_estimate(gain - gain_before, math.hypot(error, error_before)),
+        gain=_estimate(gain, error, critical),
+        change=_estimate(gain - gain_before, math.hypot(error, error_before), critical),
     )
 
 
-def _estimate(value: float, se: float) -> Estimate:
-    return Estimate(value=value, se=se, low=value - Z95 * se, high=value + Z95 * se)
+def _estimate(value: float, se: float, critical: float) -> Estimate:
+    return Estimate(value=value, se=se, low=value - critical * se, high=value + critical * se)
 
 
 def concentration(gains: Sequence[float] | NDArray[np.float64]) -> float:

@@ -9,7 +9,10 @@ are::
     result    one Snapshot; NaN is null, arrays are base64 of little-endian float32
     failure   a failed snapshot, logger or write, with its step and error
     rewind    the run was resumed from a checkpoint at this step: results of later steps no longer count
-    end       best step and last verdict
+    end       best step, its AIS corrected for having been picked, last verdict, and the simultaneous band of all steps
+
+A run that was killed has no end line: :func:`lis_lightning.results.simultaneous_band` and
+:func:`lis_lightning.results.corrected_best` compute both from its results.
 
 Arrays are rounded to float32; all other numbers are restored exactly.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -27,6 +30,7 @@ from typing import Any, BinaryIO, Self
 from lis_lightning.errors import RecordError
 from lis_lightning.results.packing import dumps, pack_snapshot
 from lis_lightning.results.record_contents import FORMAT, RecordContents, checked_line, payload_of, read_contents
+from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 
 FILENAME = "record.jsonl"
@@ -179,11 +183,13 @@ class Record:
         self._ceilings |= ceilings
 
     def status(self, kind: str, **values: Any) -> None:
-        """Append a ``failure`` or ``end`` line with plain values.
+        """Append a ``failure`` or ``end`` line with plain values; an ``end`` line also gets the simultaneous ``band``.
 
         Raises:
             RecordError: If the file cannot be written.
         """
+        if kind == "end":
+            values["band"] = _band(read_contents(self.path).results)
         self._write([dumps({"kind": kind, **values})])
 
     def rewind(self, step: int) -> None:
@@ -225,6 +231,16 @@ class Record:
                 f"Another process writes to {self.path} too: a run was resumed twice. Give one of them another "
                 "`dirpath`."
             )
+
+
+def _band(results: Sequence[Snapshot]) -> dict[str, list[float]]:
+    """Return the simultaneous 95 % band of AIS over all snapshots: steps, lower and upper ends."""
+    band = simultaneous_band(results)
+    return {
+        "steps": [result.step for result in results],
+        "low": [estimate.low for estimate in band],
+        "high": [estimate.high for estimate in band],
+    }
 
 
 @functools.cache  # looking up versions takes longer than writing a record

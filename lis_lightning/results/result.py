@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis_lightning.errors import ShapeError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
+from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, critical_value, paired_difference
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 
 NAN = math.nan
@@ -21,6 +21,9 @@ NAN = math.nan
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
     """The Leakage Impact Score (LIS): the AUC gain that leaked preference data of one kind would bring.
+
+    It is an estimate of what this preference data carries, and no bound: content can exceed it, above all on items with
+    little data. `LISResult.headroom`, what the data would still add to a representation, binds.
 
     Attributes:
         value: LIS in AUC points (0.01 is one point of AUC), cross-fitted by user.
@@ -129,8 +132,10 @@ class LISResult:
         periods: Results of the same representation on the later pairs of rolling windows, oldest first; this result
             belongs to the first pair.
         num_events: Number of test events.
-        detectable: Smallest gain that this number of events can detect, if ``ais`` or a ceiling is exactly 0 (the
-            ranker did not use the vectors); NaN otherwise.
+        num_users: Number of users that they are of; 0 if unknown.
+        num_days: Days over which they spread; NaN if the unit of time is unknown.
+        detectable: Smallest gain that this number of events can detect, if ``ais`` or a ceiling may be 0; NaN
+            otherwise.
         influence: Per-user sums of the influence values of ``ais``, then the jackknife terms of the training window,
             [num_users + NUM_GROUPS]; for paired comparisons with other results.
         item_gains: Contribution of each item's test events to ``ais``, by row of R, [num_items]; sums to ``ais``. Empty
@@ -174,11 +179,18 @@ class LISResult:
     tasks: Mapping[str, LISResult] = field(default_factory=dict)
     periods: tuple[LISResult, ...] = ()
     num_events: int = 0
+    num_users: int = 0
+    num_days: float = NAN
     detectable: float = NAN
     split_hash: str = ""
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_gains: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     item_errors: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
+
+    @property
+    def critical_value(self) -> float:
+        """Half-width of a 95 % interval in standard errors; the normal quantile if the per-user values are unknown."""
+        return critical_value(self.influence, 0.975) if self.influence.any() else Z95
 
     @property
     def se(self) -> float:
@@ -309,6 +321,9 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
         ("AUC of the base", f"{result.auc_base:.4f}", "", num_events),
         ("AUC with the representation", f"{result.auc:.4f}", "", ""),
         _row("AIS", result.ais, result.ais_low, result.ais_high),
+        _row(
+            f"headroom: {result.aligned_to} would still add", result.headroom, result.headroom_low, result.headroom_high
+        ),
         _row("AIS, geometry only", result.ais_geometry),
     ]
     if not math.isnan(result.ais_weighted):
@@ -316,18 +331,19 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     rows.append(_row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
     for name, part in result.slices.items():
         rows.append(_row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
-    rows += [_ceiling_row(f"ceiling, {name}", ceiling) for name, ceiling in result.ceilings.items()]
+    rows += [_ceiling_row(f"LIS of {name}, an estimate", ceiling) for name, ceiling in result.ceilings.items()]
     unbounded = math.isnan(result.realised_low)
     bounds = "" if unbounded else format_bounds(result.realised_low, result.realised_high, percent=True)
-    rows.append((f"realised of {result.aligned_to}", format_share(result.realised), bounds, ""))
-    rows.append(_row(f"headroom of {result.aligned_to}", result.headroom, result.headroom_low, result.headroom_high))
+    rows.append((f"realised: AIS / LIS of {result.aligned_to}", format_share(result.realised), bounds, ""))
     for name, task in result.tasks.items():
         rows.append(_ais_row(f"[{name}] AIS", task))
-        rows += [_ceiling_row(f"[{name}] ceiling, {kind}", ceiling) for kind, ceiling in task.ceilings.items()]
+        rows += [
+            _ceiling_row(f"[{name}] LIS of {kind}, an estimate", ceiling) for kind, ceiling in task.ceilings.items()
+        ]
     for number, period in enumerate(result.periods, start=1):
         rows.append(_ais_row(f"AIS, {number} later", period))
         if period.ceiling is not None:
-            rows.append(_ceiling_row(f"ceiling of {period.aligned_to}, {number} later", period.ceiling))
+            rows.append(_ceiling_row(f"LIS of {period.aligned_to}, {number} later", period.ceiling))
     if result.periods:
         rows.append(_row("aging: newest less oldest AIS", result.aging.value, result.aging.low, result.aging.high))
     return rows

@@ -48,7 +48,8 @@ def simultaneous_band(results: Sequence[LISResult]) -> list[Estimate]:
     for index in usable:
         result = results[index]
         se = cluster_interval(result.ais, result.influence).se
-        margin = critical * se if se > 0 else 0.0
+        # Never narrower than the interval of the snapshot alone, which may rest on fewer users than the others.
+        margin = max(critical, result.critical_value) * se if se > 0 else 0.0
         band[index] = Estimate(value=result.ais, se=se, low=result.ais - margin, high=result.ais + margin)
     return band
 

@@ -241,7 +241,11 @@ def stop_reason(results: Sequence[LISResult], rule: StopRule | None = None, max_
         ('', 'at the pace since step 200, the remaining 600')
     """
     rule = rule or StopRule()
-    trend = recent_trend(results, rule)
+    return stop_reason_at(recent_trend(results, rule), results, rule, max_steps)
+
+
+def stop_reason_at(trend: Trend | None, results: Sequence[LISResult], rule: StopRule, max_steps: int | None) -> str:
+    """Return why a run with this trend should stop now; empty if it should go on. See :func:`stop_reason`."""
     if trend is None or too_early(results, rule, max_steps):
         return ""
     return pace_too_slow(trend, rule, max(result.ais for result in results), max_steps)

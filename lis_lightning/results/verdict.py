@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, paired_difference
-from lis_lightning.functional.simultaneous import simultaneous_critical_value
+from lis_lightning.functional.intervals import Estimate, cluster_interval, critical_value, paired_difference
+from lis_lightning.functional.simultaneous import largest_fall_critical_value
 from lis_lightning.results.evidence import gain_over, underpowered
-from lis_lightning.results.format import format_estimate, format_interval
+from lis_lightning.results.format import estimate_name, format_estimate, format_interval
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import (
@@ -28,7 +28,7 @@ from lis_lightning.results.stopping import (
     recent_trend,
     remaining_steps,
     step_of,
-    stop_reason,
+    stop_reason_at,
     too_early,
 )
 
@@ -116,16 +116,13 @@ def judge(
         raise ConfigError("Nothing to judge: the list of results is empty.")
     scored = [index for index, result in enumerate(results) if math.isfinite(result.ais)]
     if not scored:
-        return Judgement(
-            verdict="warming-up", message="no snapshot has a score yet: look at why they failed.", stop=False,
-            reason="", best=0, gain_z=math.nan,
-        )  # fmt: skip
+        return _unscored(ended)
     usable = [results[index] for index in scored]
     rule = rule or StopRule()
     run = _Run(usable, rule, max_steps, ended)
     finding = run.finding()
     failed = "" if scored[-1] == len(results) - 1 else "the newest snapshot has no score; up to the one before: "
-    reason = stop_reason(usable, rule, max_steps)
+    reason = stop_reason_at(run.trend, usable, rule, max_steps)
     return Judgement(
         verdict=finding.verdict,
         message=failed + finding.message,
@@ -134,6 +131,15 @@ def judge(
         best=scored[run.best_index],
         gain_z=math.nan if failed else run.gains[-1].z,
     )
+
+
+def _unscored(ended: bool) -> Judgement:
+    """Return the judgement on a run without any score."""
+    verdict, message = "warming-up", "no snapshot has a score yet: look at why they failed."
+    if ended:
+        verdict = "too-few-snapshots"
+        message = f"no snapshot has a score: {1 + MIN_SNAPSHOTS} are needed. Look at why they failed."
+    return Judgement(verdict=verdict, message=message, stop=False, reason="", best=0, gain_z=math.nan)
 
 
 def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
@@ -193,17 +199,23 @@ class _Run:
         return None
 
     def _data_bound(self) -> _Finding | None:
-        """Return what follows from a ceiling that may be 0, where AIS may be 0 too.
+        """Return what follows from too few users, and from a ceiling that may be 0 where AIS may be 0 too.
 
         The best snapshot is what a run has reached: read off the newest, one unlucky snapshot would take it back.
         """
         best, limit = self.best, self.best.ceiling
+        if 0 < best.num_users < MIN_USERS:
+            return _Finding(
+                "underpowered",
+                f"the test events are of {best.num_users} users: no interval holds with fewer than {MIN_USERS}. "
+                "Score more users.",
+            )
         if limit is None:
             return self._underpowered("AIS", cluster_interval(best.ais, best.influence))
         estimate = cluster_interval(limit.value, limit.influence)
         if best.ais_low > 0 or estimate.low > 0:
             return None
-        name = f"the ceiling of {best.aligned_to}"
+        name = estimate_name(best.aligned_to)
         if finding := self._underpowered(name, estimate):
             return finding
         if 0 < np.count_nonzero(limit.influence) < MIN_USERS:
@@ -233,17 +245,18 @@ class _Run:
     def _falls(self) -> bool:
         """Return whether the newest result is below the best by a relevant amount.
 
-        The critical value is simultaneous over all earlier snapshots, since the best was picked among them.
+        The critical value is simultaneous over all pairs of snapshots so far: the best was picked among them, and a
+        fall is looked for at each of them.
         """
-        rivals = [result.influence for result in self.results[:-1] if result.influence.size]
         if not self.best.influence.size or not self.last.influence.size:
             return False
         drop = self.best.compare(self.last)
-        if drop.value <= self.negligible:
+        probability = 1 - self.rule.significance
+        single = critical_value(self.best.influence - self.last.influence, probability)
+        if drop.value - single * drop.se <= self.negligible:
             return False
-        differences = np.array([influence - self.last.influence for influence in rivals])
-        margin = simultaneous_critical_value(differences, 1 - self.rule.significance, two_sided=False) * drop.se
-        return drop.value - margin > self.negligible
+        influence = np.array([result.influence for result in self.results if result.influence.size])
+        return drop.value - largest_fall_critical_value(influence, probability) * drop.se > self.negligible
 
     def _gap_change(self) -> str:
         """Return how the gap between seen and unseen items changed since the best snapshot; empty where unknown."""
@@ -258,14 +271,13 @@ class _Run:
         if limit is None:
             return None
         estimate = cluster_interval(limit.value, limit.influence)
-        name = f"the ceiling of {best.aligned_to}"
-        interval = format_estimate(estimate)
+        name, interval = estimate_name(best.aligned_to), format_estimate(estimate)
         room = paired_difference(limit.value, limit.influence, best.ais, best.influence)
         if room.z <= -NOT_BINDING_Z and best.ais_low > 0:
             return _Finding(
                 "ceiling-not-binding",
-                f"AIS {best.ais:+.4f} exceeds {name}, {interval}: the content carries more than this "
-                f"preference data. No share is printed; watch AIS itself.{self._left()}",
+                f"AIS {best.ais:+.4f} exceeds {name}, {interval}: the content carries more than that. "
+                f"No share is printed; watch AIS itself.{self._left()}",
             )
         # AIS may meet a ceiling that is too low while the data has more to teach: headroom tells.
         spent = max(self.negligible, SPENT_SHARE * best.ais)
@@ -273,7 +285,7 @@ class _Run:
         if estimate.z > MIN_CEILING_Z and (reached or best.headroom_high < spent):
             return _Finding(
                 "at-ceiling",
-                f"AIS {best.ais:+.4f} has reached what {best.aligned_to} can teach: {name} is {interval}."
+                f"AIS {best.ais:+.4f} has reached {name}, {interval}."
                 f"{self._left()} {self._keep()}Only better preference data can bring more.",
             )
         return None
@@ -294,7 +306,7 @@ class _Run:
         if reachable < self.rule.model_bound_below and trend.slope.low <= 0:
             return _Finding(
                 "model-bound",
-                f"at most {reachable:.0%} of the ceiling of {self.best.aligned_to} can be realised at this pace, and "
+                f"at most {reachable:.0%} of {estimate_name(self.best.aligned_to)} can be realised at this pace, and "
                 f"{measured}: the model or its training is the bottleneck, not the data.",
             )
         if finding := self._underpowered(f"the gain of steps {trend.first_step} to {trend.last_step}", trend.gain):
@@ -322,20 +334,20 @@ class _Run:
     def _early(self) -> _Finding:
         """Return the verdict of a run that is too short for a trend."""
         last, needed = self.last, 1 + MIN_SNAPSHOTS
+        usable = 1 + sum(result.influence.size > 0 for result in self.results[1:])
         if not isinstance(last, Snapshot) and len(self.results) == 1:
             if last.realised_high < self.rule.model_bound_below:
                 return _Finding(
                     "model-bound",
-                    f"at most {last.realised_high:.0%} of the ceiling of {last.aligned_to} is realised: the model is "
+                    f"at most {last.realised_high:.0%} of {estimate_name(last.aligned_to)} is realised: the model is "
                     "the bottleneck, not the data.",
                 )
             return _Finding("warming-up", "one representation shows no trend; score the snapshots of a run to see one.")
         if self.ended:
-            missing = max(needed - len(self.results), 1)
             return _Finding(
                 "too-few-snapshots",
-                f"the run ended with {len(self.results)} of the {needed} snapshots that show a trend: {missing} more "
-                "needed. Take them more often.",
+                f"the run ended with {usable} of the {needed} snapshots that show a trend: {max(needed - usable, 1)} "
+                "more needed. Take them more often.",
             )
         return _Finding(
             "warming-up",
@@ -343,7 +355,10 @@ class _Run:
         )
 
     def _underpowered(self, what: str, estimate: Estimate) -> _Finding | None:
-        message = underpowered(what, estimate, self.last.num_events, self.rule.relevant_gain, self.best.detectable)
+        last = self.last
+        message = underpowered(
+            what, estimate, last.num_events, last.num_days, self.rule.relevant_gain, self.best.detectable
+        )
         return None if message is None else _Finding("underpowered", message)
 
     def _left(self) -> str:
@@ -352,7 +367,7 @@ class _Run:
         if not math.isfinite(best.headroom):
             return ""
         left = format_interval(best.headroom, best.headroom_low, best.headroom_high)
-        return f" Leaked on top of this representation it would still add {left}."
+        return f" Leaked on top of this representation, {best.aligned_to} would still add {left}."
 
     def _keep(self) -> str:
         """Return which snapshot to keep, if it is not the newest."""

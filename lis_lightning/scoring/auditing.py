@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from lis_lightning.functional.intervals import POWER_80, cluster_interval
 from lis_lightning.functional.multiple_comparisons import compare_all_pairs
 from lis_lightning.results.audit import Audit, Finding, Part
 from lis_lightning.results.evidence import underpowered
-from lis_lightning.results.format import format_estimate, format_interval
+from lis_lightning.results.format import estimate_name, format_estimate, format_interval
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import MIN_CEILING_Z
 from lis_lightning.scoring.options import ScoreOptions
+from lis_lightning.scoring.power import tested_days
 from lis_lightning.scoring.preferences.naming import Preference, by_name
 from lis_lightning.scoring.scorer import Scorer
 
@@ -90,7 +92,7 @@ def audit(
         part_scorer = Scorer(part, cache_dir=cache_dir)
         ceilings = {}
         for name, preference in chosen.items():
-            report_step(f"ceiling of {name}: {window}")
+            report_step(f"LIS of {name}: {window}")
             ceilings[name] = part_scorer.ceiling(preference)
         report_step(f"smallest detectable gain: {window}")
         key = (part.task, part.period)
@@ -122,8 +124,10 @@ def _part(
 ) -> Part:
     """Assemble a part: numbers, verdicts, and the comparison of all pairs."""
     split, facts = scorer.split, scorer.describe()
-    num_events, detectable = facts["test_events"], facts["smallest_detectable_gain"]
-    on_ceilings = [judge_ceiling(name, ceiling, num_events, detectable) for name, ceiling in ceilings.items()]
+    num_events, num_days, detectable = int(split.tested.sum()), tested_days(split), facts["smallest_detectable_gain"]
+    on_ceilings = [
+        judge_ceiling(name, ceiling, num_events, detectable, num_days=num_days) for name, ceiling in ceilings.items()
+    ]
     ceiling_gains = {name: (ceiling.value, ceiling.influence) for name, ceiling in ceilings.items()}
     gains = {name: (result.ais, result.influence) for name, result in results.items()}
     on_results = [_judge_result(name, result, detectable) for name, result in results.items()]
@@ -165,7 +169,13 @@ def _begins(split: PreferenceSplit) -> str:
 
 
 def judge_ceiling(
-    name: str, ceiling: Ceiling, num_events: int, detectable: float = 0.0, rule: StopRule | None = None
+    name: str,
+    ceiling: Ceiling,
+    num_events: int,
+    detectable: float = 0.0,
+    rule: StopRule | None = None,
+    *,
+    num_days: float = math.nan,
 ) -> Finding:
     """Judge whether preference data is worth aligning to.
 
@@ -175,15 +185,16 @@ def judge_ceiling(
         num_events: Number of test events that the ceiling was measured on.
         detectable: Smallest AUC gain that the test window can detect.
         rule: Thresholds for too small and too uncertain; None takes the defaults.
+        num_days: Days over which these events spread; NaN if unknown.
 
     Returns:
         The verdict with its reasons.
     """
     rule = rule or StopRule()
     estimate = cluster_interval(ceiling.value, ceiling.influence)
-    subject = f"the ceiling of {name}"
+    subject = estimate_name(name)
     size = f"{subject} is {format_estimate(ceiling)}"
-    too_few_events = underpowered(subject, estimate, num_events, rule.relevant_gain, detectable)
+    too_few_events = underpowered(subject, estimate, num_events, num_days, rule.relevant_gain, detectable)
     if too_few_events is not None:
         verdict, message = "underpowered", too_few_events
     elif ceiling.low <= 0 or ceiling.high < rule.min_gain:
@@ -219,9 +230,9 @@ def _judge_result(name: str, result: LISResult, detectable: float) -> Finding:
     if rank < StopRule().collapsed_below:
         collapsed = f" Its effective rank is {rank:.1f}: it distinguishes few items."
     if result.ais_low > 0:
-        share = "" if np.isnan(result.realised) else f", {result.realised:.0%} of the ceiling of {result.aligned_to}"
         left = "" if np.isnan(result.headroom) else f" {result.aligned_to} would still add {result.headroom:+.4f}."
-        return Finding(name=name, verdict="gain", message=f"{gain}{share}.{left}{collapsed}")
+        share = "" if np.isnan(result.realised) else f" Realised: {result.realised:.0%} of LIS, which is an estimate."
+        return Finding(name=name, verdict="gain", message=f"{gain}.{left}{share}{collapsed}")
     power = f"a gain of about {max(POWER_80 * result.se, detectable):+.4f} would be detected 4 times in 5"
     if result.ais == 0:
         power = f"the ranker does not use it; {power}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lis_lightning.data.random_streams import random_stream
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.functional.auc import auroc_influence
 from lis_lightning.functional.intervals import POWER_80, Estimate, cluster_interval, user_sums
 from lis_lightning.scoring.base_ranker import prepare
@@ -30,6 +33,15 @@ def smallest_detectable_gain(cache: SplitCache) -> float:
         The gain in AUC.
     """
     return cache.value("smallest detectable gain", lambda: _simulate(cache), lambda: None)
+
+
+def tested_days(split: PreferenceSplit) -> float:
+    """Return the days over which the tested events of a split spread; NaN if the unit of time is unknown."""
+    log, per_day = split.log, split.settings["units_per_day"]
+    if per_day is None:
+        return math.nan
+    times = log.time[log.window == 2] if split.periods else log.time[log.window > 0]
+    return float((times.max() - times.min()) / per_day)
 
 
 def _simulate(cache: SplitCache) -> float:

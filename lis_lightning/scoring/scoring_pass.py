@@ -37,7 +37,7 @@ from lis_lightning.scoring.companions import companions
 from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.power import smallest_detectable_gain
+from lis_lightning.scoring.power import smallest_detectable_gain, tested_days
 
 MIN_SLICE_EVENTS = 200
 MIN_SLICE_CLASS = 20  # events of the rarer class
@@ -118,8 +118,8 @@ class _ScoringPass:
         realised = _realised(arm, ceilings.get(self.options.aligned_to))
         headroom = self._headroom(cache, arm)
         noise_gains = self._placebo(cache) if placebo else None
-        # A gain of exactly 0 has no interval; the smallest detectable gain says how large it may be.
-        any_zero = 0.0 in (gain.value, *(ceiling.value for ceiling in ceilings.values()))
+        # Of a gain that may be 0, the smallest detectable gain says how large it may be.
+        may_be_zero = min(gain.low, *(ceiling.low for ceiling in ceilings.values()), math.inf) <= 0
         result = LISResult(
             task=split.task,
             ais=gain.value,
@@ -148,7 +148,9 @@ class _ScoringPass:
             companions=self.companions,
             placebo=noise_gains,
             num_events=arm.labels.size,
-            detectable=smallest_detectable_gain(cache) if any_zero else math.nan,
+            num_users=int(np.unique(split.events.user[split.tested]).size),
+            num_days=tested_days(split),
+            detectable=smallest_detectable_gain(cache) if may_be_zero else math.nan,
             split_hash=split.hash,
             influence=arm.gain.influence,
             item_gains=item_gains,

@@ -9,10 +9,11 @@ in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and
 a name inserts the name after ``lis/`` in all keys.
 
 W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
-``lis/best_realised``, ``lis/final_realised`` and the ceilings, and if snapshots failed ``lis/failures`` ("0 of 3
-snapshots scored") and ``lis/last_error``; the config ``lis`` (the split); the panel ``lis/curve`` during the run; the
-tables ``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that call for action; and,
-if requested, the best snapshot as an artifact.
+``lis/best_ais_corrected`` (with ``_low`` and ``_high``), ``lis/best_headroom``, ``lis/best_realised``,
+``lis/final_realised`` and the ceilings, and if snapshots failed ``lis/failures`` ("0 of 3 snapshots scored") and
+``lis/last_error``; the config ``lis`` (the split); the panel ``lis/curve`` during the run; the tables
+``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that call for action; and, if
+requested, the best snapshot as an artifact.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import wandb_tables as tables
@@ -75,6 +76,7 @@ def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
         "message": last.message,
         "best_step": best.step,
         "best_ais": best.ais,
+        "best_headroom": best.headroom,
         "best_realised": best.realised,
         "final_realised": last.realised,
     }
@@ -82,6 +84,12 @@ def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
         key = f"ceiling_{name}"
         values |= {key: ceiling.value, f"{key}_low": ceiling.low, f"{key}_high": ceiling.high}
     return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+def corrected_summaries(results: Sequence[Snapshot], prefix: str) -> dict[str, float]:
+    """Return the summary values of the best AIS, corrected for having been picked."""
+    best, key = corrected_best(results), f"{prefix}/best_ais_corrected"
+    return {key: best.value, f"{key}_low": best.low, f"{key}_high": best.high}
 
 
 def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str) -> None:
@@ -92,7 +100,8 @@ def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str)
 
 
 def draw(run: Any, results: Sequence[Snapshot], prefix: str) -> None:
-    """Log the curve so far as ``curve``, if plotly is installed."""
+    """Log what depends on all snapshots: the corrected best AIS and, if plotly is installed, the curve as ``curve``."""
+    run.summary.update(corrected_summaries(results, prefix))
     if find_spec("plotly") is not None:
         run.log({f"{prefix}/curve": tables.curve_panel(results), STEP: results[-1].step})
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import wandb
 
 SNAPSHOT_COLUMNS = (
-    "step", "ais", "ais_low", "ais_high", "ais_geometry", "realised", "realised_low", "realised_high", "headroom",
-    "headroom_low", "headroom_high", "gain_z", "ais_seen", "ais_unseen", "verdict", "message",
+    "step", "headroom", "headroom_low", "headroom_high", "ais", "ais_low", "ais_high", "ais_geometry", "realised",
+    "realised_low", "realised_high", "gain_z", "ais_seen", "ais_unseen", "verdict", "message",
 )  # fmt: skip
 SLICE_COLUMNS = ("snapshot", "step", "slice", "events", "ais", "ais_low", "ais_high")
 MOVER_COLUMNS = (

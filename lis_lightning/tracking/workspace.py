@@ -173,10 +173,12 @@ def _verdict(prefix: str) -> Section:
     return _section(
         "Verdict",
         [
+            _number("headroom: what the data would still add", f"{prefix}/best_headroom"),
             _number("best AIS", f"{prefix}/best_ais"),
+            _number("best AIS, corrected for having been picked", f"{prefix}/best_ais_corrected"),
             _number("step of the best snapshot", f"{prefix}/best_step"),
-            _number("best share of the ceiling", f"{prefix}/best_realised"),
-            _number("last share of the ceiling", f"{prefix}/final_realised"),
+            _number("best AIS / LIS (LIS is an estimate)", f"{prefix}/best_realised"),
+            _number("last AIS / LIS (LIS is an estimate)", f"{prefix}/final_realised"),
             _line(codes, f"{prefix}/verdict"),
             wr.WeavePanelSummaryTable(table_name=f"{prefix}/snapshots"),
         ],
@@ -185,15 +187,16 @@ def _verdict(prefix: str) -> Section:
 
 def _curve(prefix: str) -> Section:
     wr = _packages()[1]
+    estimates = "AIS, and LIS: an estimate of what preference data carries"
     return _section(
         "Curve",
         [
-            wr.MediaBrowser(title="AIS, ceilings and their bands", media_keys=[f"{prefix}/curve"], num_columns=1),
+            wr.MediaBrowser(title="AIS, LIS and their bands", media_keys=[f"{prefix}/curve"], num_columns=1),
+            _band("headroom: what the data would still add", f"{prefix}/headroom"),
             _band("AIS", f"{prefix}/ais"),
-            _line("AIS and ceilings", *(f"{prefix}/{key}" for key in ("ais", "ceiling_pairs", "ceiling_ids"))),
+            _line(estimates, *(f"{prefix}/{key}" for key in ("ais", "ceiling_pairs", "ceiling_ids"))),
             _line("AIS, geometry only", f"{prefix}/ais_geometry"),
-            _band("share of the ceiling", f"{prefix}/realised"),
-            _band("headroom", f"{prefix}/headroom"),
+            _band("realised: AIS / LIS", f"{prefix}/realised"),
             _line("AUC without and with the representation", f"{prefix}/auc_base", f"{prefix}/auc"),
             _band("gain of the per-user AUC", f"{prefix}/gauc_gain"),
             _line("paired z against the best before", f"{prefix}/gain_z"),

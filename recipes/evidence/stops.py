@@ -26,6 +26,7 @@ PATIENCE = (1, 2, 3, 5)
 LOST = 0.05  # share of the gain that a rule may lose
 BROKEN = {"data-bound", "collapsed", "placebo-failed"}
 RIGHT = {  # other truths are met by their own name alone
+    "data-bound": {"data-bound", "ceiling-not-binding"},  # the second where content gains by itself
     "done": {"at-ceiling", "ceiling-not-binding", "plateau"},
     "overfitting": {"overfitting", "past-its-best"},
 }

@@ -54,7 +54,8 @@ def test_the_default_shows_the_known_truth(tmp_path, capsys):
     found = run(tmp_path, *SMALL, f"cache_dir={tmp_path}/cache", "preferences=[pairs]")
     told = capsys.readouterr().out
     for expected in (
-        "smallest detectable gain", "AUC of the true click probabilities", "content (truth)", "the ceiling of pairs is",
+        "smallest detectable gain", "AUC of the true click probabilities", "content (truth)",
+        "LIS of pairs (an estimate of what this preference data carries) is",
         "picture: ", "took ",
     ):  # fmt: skip
         assert expected in told
@@ -183,4 +184,4 @@ def test_movielens_is_audited_within_a_minute(movielens_folder, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert float(re.search(r"took (\d+) s", done.stdout)[1]) < 60
-    assert "the ceiling of pairs is +0.00" in done.stdout
+    assert "LIS of pairs (an estimate of what this preference data carries) is +0.00" in done.stdout

@@ -14,7 +14,7 @@ def test_a_run_gets_a_page_beside_its_record_and_a_summary(one_run, tmp_path, ca
     for expected in (
         "my-run",
         "Still improving?",
-        "How far from the ceiling?",
+        "What would the data still add?",
         "Stop or go on?",
         "bottleneck?",
         "page: ",
@@ -38,9 +38,9 @@ def test_text_alone_writes_no_page(write_run, tmp_path, capsys):
 
 def test_a_sweep_in_a_terminal_ends_with_the_leaderboard(runs):
     text = render_text(runs)
-    assert "good leads with AIS" in text
+    assert "good and weak cannot be told apart; the others are behind." in text  # two seeds each say little
     assert "▁" in text
-    assert max(map(len, text.splitlines())) <= 135
+    assert max(map(len, text.splitlines())) <= 142
 
 
 @pytest.mark.parametrize(

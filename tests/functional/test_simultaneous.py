@@ -1,5 +1,6 @@
 """Simultaneous critical values and selection-corrected maxima, against known limits and by coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 from scipy.stats import norm
 
 from lis_lightning.functional.intervals import cluster_interval
-from lis_lightning.functional.simultaneous import cross_fitted_maximum, simultaneous_critical_value
+from lis_lightning.functional.simultaneous import (
+    cross_fitted_maximum,
+    largest_fall_critical_value,
+    simultaneous_critical_value,
+)
 
 NUM_USERS = 300
 
@@ -73,3 +78,24 @@ def test_the_band_covers_the_whole_curve():
         errors = np.array([cluster_interval(0.0, row).se for row in influence])
         inside.append(np.all(np.abs(values - truth) <= simultaneous_critical_value(influence) * errors))
     assert 0.91 <= np.mean(inside) <= 0.985
+
+
+def test_the_largest_fall_between_equals_exceeds_its_critical_value_in_a_twentieth_of_curves():
+    rng = np.random.default_rng(0)
+    exceeded = []
+    for _ in range(300):
+        noise = rng.standard_normal((12, 200)) + rng.standard_normal(200)
+        influence = noise - noise.mean(axis=1, keepdims=True)
+        values = noise.sum(axis=1)
+        critical = largest_fall_critical_value(influence)
+        falls = [
+            (values[first] - values[last]) / np.linalg.norm(influence[first] - influence[last])
+            for first, last in itertools.combinations(range(12), 2)
+        ]
+        exceeded.append(max(falls) > critical)
+    assert 0.02 <= np.mean(exceeded) <= 0.08
+
+
+def test_equal_curves_have_no_fall():
+    assert largest_fall_critical_value(np.ones((3, 50))) == math.inf
+    assert largest_fall_critical_value(np.zeros((2, 5))) == math.inf

@@ -28,9 +28,11 @@ def test_the_text_shows_each_task_then_time_and_concludes(found):
     text = render(found)
     gain = found.parts[0].results["latents"]
     for expected in (
-        "Ceilings of preference data over a base AUC", "(label, test window from", "(other, test window from",
+        "Estimates of what preference data carries, over a base AUC", "(label, test window from",
+        "(other, test window from",
         f"{gain.ais:+.4f} [{gain.ais_low:+.4f}, {gain.ais_high:+.4f}]", "unseen items", "representations: latents >",
-        "the ceiling of pairs is", "Change over time (label)", "newest less oldest",
+        "LIS of pairs (an estimate of what this preference data carries)", "Change over time (label)",
+        "newest less oldest",
     ):  # fmt: skip
         assert expected in text
     assert "nan" not in text
@@ -56,7 +58,13 @@ def test_the_page_is_whole_and_needs_no_network(found, tmp_path):
     text = page.read_text()
     assert page.stat().st_size < 5_500_000, "plotly is in it once"
     assert '<script src="http' not in text
-    for expected in ("an &lt;audit&gt;", "ceiling without the future", "random vectors", "Change over time"):
+    for expected in (
+        "an &lt;audit&gt;",
+        "LIS without the future",
+        "headroom: what the data would still add",
+        "random vectors",
+        "Change over time",
+    ):
         assert expected in text
     assert "<td>&lt;b&gt;noise</td>" in text
     assert "<td><b>noise" not in text

@@ -110,9 +110,9 @@ def test_all_and_none_and_layers(visit, sweep_page):
 
 def test_ceilings_can_be_hidden(visit, run_page):
     tab = visit(run_page)
-    assert "ceiling of pairs" in drawn(tab)
-    tab.get_by_label("ceiling aligned to").click()
-    assert "ceiling of pairs" not in drawn(tab)
+    assert "LIS of pairs (estimate)" in drawn(tab)
+    tab.get_by_label("LIS of the data aligned to").click()
+    assert "LIS of pairs (estimate)" not in drawn(tab)
 
 
 def test_toggles_work_by_keyboard_and_outlive_a_reload(visit, sweep_page):

@@ -37,10 +37,13 @@ def test_the_band_runs_along_the_upper_ends_and_back_along_the_lower_ones():
 
 def test_a_ceiling_is_a_line_with_its_band_from_end_to_end():
     drawn = traces(curve_figure(RESULTS))
-    assert (list(drawn["ceiling pairs"].x), list(drawn["ceiling pairs"].y)) == ([0, 100], [0.02, 0.02])
-    assert list(drawn["ceiling pairs, 95 %"].y) == [0.022, 0.022, 0.018, 0.018]
-    assert "ceiling ids" in drawn
-    assert "ceiling ids, 95 %" not in drawn  # an interval without an end has no band
+    assert (list(drawn["LIS of pairs (estimate)"].x), list(drawn["LIS of pairs (estimate)"].y)) == (
+        [0, 100],
+        [0.02, 0.02],
+    )
+    assert list(drawn["LIS of pairs, 95 %"].y) == [0.022, 0.022, 0.018, 0.018]
+    assert "LIS of ids (estimate)" in drawn
+    assert "LIS of ids, 95 %" not in drawn  # an interval without an end has no band
 
 
 def test_the_best_snapshot_is_marked():

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import sys
 
@@ -8,6 +9,8 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.report import find_runs, write_report
 from lis_lightning.report.figures import colours, differences
 from lis_lightning.report.page import render_report
+from lis_lightning.report.terminal import render_text
+from lis_lightning.results.selection import simultaneous_band
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,14 @@ def test_the_curve_holds_band_ceiling_best_and_references(page, one_run):
     assert curve["x"] == [one.step for one in run.results]
     assert curve["y"] == [one.ais for one in run.results]
     assert curve["marker"]["symbol"][run.judgement.best] == "star"
-    assert traces["ceiling of pairs"]["y"][0] == run.best.ceilings["pairs"].value
+    assert traces["LIS of pairs (estimate)"]["y"][0] == run.best.ceilings["pairs"].value
     assert traces["known truth"]["y"] == [0.0123] * 2
     bands = [trace for trace in drawn["data"] if trace.get("fill") == "toself"]
-    assert len(bands) == 2
+    assert len(bands) == 3
+    at_once = next(trace for trace in bands if trace["meta"].get("layer") == "simultaneous")
+    band = simultaneous_band(run.results)
+    assert at_once["y"][: len(band)] == [estimate.high for estimate in band]
+    assert band[-1].high > run.results[-1].ais_high
     assert drawn["layout"]["xaxis"]["title"]["text"] == "optimizer step"
     assert "higher is better" in drawn["layout"]["yaxis"]["title"]["text"]
 
@@ -61,6 +68,26 @@ def test_every_axis_names_its_unit_and_each_picture_has_a_text(page):
     assert text.count('role="img" aria-label="') == len(re.findall(r'data-figure="', text))
 
 
+def test_headroom_comes_first_and_lis_is_called_an_estimate(page, one_run):
+    (run,) = find_runs([one_run])
+    text, best = page.read_text(), run.best
+    assert text.index("What would the data still add?") < text.index("Still improving?")
+    assert text.index('id="headroom"') < text.index('id="curve"')
+    headroom = f"{best.headroom:+.4f} [{best.headroom_low:+.4f}, {best.headroom_high:+.4f}]"
+    assert f'aria-label="headroom {headroom}; AIS {best.ais:+.4f}' in text
+    assert "LIS of pairs (an estimate of what this preference data carries): +" in text
+
+
+def test_the_best_is_shown_corrected_beside_the_raw_value(page, one_run):
+    (run,) = find_runs([one_run])
+    corrected = run.corrected
+    assert corrected.value != run.best.ais
+    words = f"{corrected.value:+.4f} [{corrected.low:+.4f}, {corrected.high:+.4f}] corrected for being the best of"
+    assert f"AIS {run.best.ais:+.4f}" in page.read_text()
+    assert words in page.read_text()
+    assert f"{corrected.value:+.4f}" in render_text([run]).splitlines()[3]
+
+
 def test_movers_come_with_thumbnails_where_the_picture_can_be_read(page):
     text = page.read_text()
     assert "Items that moved" in text
@@ -70,7 +97,7 @@ def test_movers_come_with_thumbnails_where_the_picture_can_be_read(page):
 
 def test_a_sweep_shows_leaderboard_and_paired_differences(runs):
     text = render_report(runs, "sweep", {})
-    assert "good leads with AIS" in text
+    assert "good and weak cannot be told apart; the others are behind." in text
     board = text[text.index('<section id="leaderboard">') :]
     assert board.index("1 good") < board.index("weak") < board.index("control")
     gaps = figure(text, "differences")["data"]
@@ -111,8 +138,8 @@ def test_a_run_of_one_snapshot_and_one_without_ceiling_have_a_page(write_run, sc
     write_run(tmp_path / "run", num=1, items=False)
     (run,) = find_runs([tmp_path])
     assert f"<strong>{run.judgement.verdict}</strong>" in render_report([run], "t", {})
-    bare = [replace(one, ceilings={}, companions={}, slices={}) for one in scored(0)[:2]]
-    assert "No ceiling was computed" in render_report([recorded_run(None, bare)], "t", {})
+    bare = [replace(one, ceilings={}, companions={}, slices={}, headroom=math.nan) for one in scored(0)[:2]]
+    assert "No preference data was scored" in render_report([recorded_run(None, bare)], "t", {})
 
 
 def test_no_runs_are_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lis_lightning.report import snapshot_text as terminal
 from tests._helpers.small_results import RESULTS
 
@@ -18,9 +20,11 @@ def test_snapshot_table_marks_the_best():
 
 def test_snapshot_line():
     assert terminal.snapshot_line(RESULTS[1]) == (
-        "LIS step 20: AIS +0.0060 [+0.0050, +0.0070], 30% of the ceiling, improving (1.2 s to encode, 0.5 s to score)"
+        "LIS step 20: AIS +0.0060 [+0.0050, +0.0070], realised 30%, improving (1.2 s to encode, 0.5 s to score)"
     )
-    assert "of the ceiling" not in terminal.snapshot_line(RESULTS[0])
+    left = replace(RESULTS[1], headroom=0.004)
+    assert "+0.0070], pairs would still add +0.0040, realised 30%, " in terminal.snapshot_line(left)
+    assert "realised" not in terminal.snapshot_line(RESULTS[0])
 
 
 def test_summary_says_where_everything_is(tmp_path):

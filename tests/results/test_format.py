@@ -28,10 +28,10 @@ def result(split, latents):
     ("table", "word"),
     [
         (lambda split, result: str(split), "smallest detectable gain"),
-        (lambda split, result: str(result), "ceiling, pairs"),
+        (lambda split, result: str(result), "LIS of pairs, an estimate"),
         (lambda split, result: snapshot_table([result]), "warming-up|model-bound|at-ceiling|ceiling-not-binding"),
         (lambda split, result: render_standings(rank_recipes({"mine": Runs(best=[result])})), "mine"),
-        (lambda split, result: render_audit(audit(split, ["pairs"])), "ceiling of pairs"),
+        (lambda split, result: render_audit(audit(split, ["pairs"])), "LIS of pairs"),
     ],
     ids=["split", "result", "snapshots", "leaderboard", "audit"],
 )

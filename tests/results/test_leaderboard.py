@@ -1,14 +1,17 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import t
 
 from lis_lightning.errors import ConfigError
+from lis_lightning.functional.intervals import p_value
 from lis_lightning.results.leaderboard import Runs, conclusion, rank_recipes, standings_frame
 from lis_lightning.results.snapshot import Snapshot
 
 USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
+USERS -= USERS.mean()
 
 
 def result(ais, *, noise=0.0, seed=1, split="s", realised=0.5, **fields):
@@ -33,7 +36,8 @@ def test_places_are_ranked_and_paired():
     paired = runs["a"].best[0].compare(runs["b"].best[0])
     assert standings[1].behind.value == pytest.approx(paired.value)
     assert standings[1].behind.se == pytest.approx(paired.se)
-    assert standings[1].p == pytest.approx(2 * norm.sf(paired.z))
+    influence = runs["a"].best[0].influence - runs["b"].best[0].influence
+    assert standings[1].p == pytest.approx(p_value(paired.z, influence))
     assert (standings[2].verdict, standings[2].failed, standings[2].tied) == ("failed", 2, False)
     assert conclusion(standings) == "a leads with AIS +0.0200, clearly before all others."
 
@@ -58,8 +62,9 @@ def test_equals_cannot_be_told_apart_and_seeds_widen():
 def test_correction_counts_every_pair():
     runs = {str(i): Runs(best=[result(0.02 - 0.0001 * i, noise=1.0, seed=i)]) for i in range(5)}
     standings = rank_recipes(runs)
-    raw = sorted(2 * norm.sf(abs(standing.behind.z)) for standing in standings[1:])
-    assert min(standing.p for standing in standings[1:]) == pytest.approx(min(1.0, 10 * raw[0]))
+    first = runs["0"].best[0].influence
+    raw = [p_value(standing.behind.z, first - runs[standing.recipe].best[0].influence) for standing in standings[1:]]
+    assert min(standing.p for standing in standings[1:]) == pytest.approx(min(1.0, 10 * min(raw)))
 
 
 def test_false_alarms_are_rare_among_equals():
@@ -91,3 +96,51 @@ def test_the_table_has_a_row_a_recipe():
     assert table["recipe"].to_list() == ["a", "b"]
     assert table["ais"][0] == 0.02
     assert table["verdict"].to_list() == ["plateau", "failed"]
+
+
+def test_the_interval_of_a_recipe_with_few_seeds_has_the_t_quantile_of_their_number():
+    far_apart = {"a": Runs(best=[result(0.010), result(0.030), result(0.050)])}
+    ais = rank_recipes(far_apart)[0].ais
+    assert ais.se == pytest.approx(0.02 / np.sqrt(3), rel=0.02)  # the users add next to nothing
+    assert (ais.high - ais.value) / ais.se == pytest.approx(t.ppf(0.975, 2), rel=0.05)
+    single = rank_recipes({"a": Runs(best=[result(0.010)])})[0].ais
+    assert (single.high - single.value) / single.se == pytest.approx(1.98, abs=0.02)
+
+
+def test_equal_recipes_of_few_seeds_are_covered():
+    rng = np.random.default_rng(5)
+    inside = []
+    for _ in range(400):
+        gains = 0.02 + rng.normal(0, 0.01, 3)
+        ais = rank_recipes({"a": Runs(best=[result(gain) for gain in gains])})[0].ais
+        inside.append(ais.low <= 0.02 <= ais.high)
+    assert 0.91 <= np.mean(inside) <= 0.98  # the normal quantile: .82
+
+
+def test_the_leader_of_equals_is_corrected_for_having_been_picked():
+    rng = np.random.default_rng(1)
+    raw, corrected = [], []
+    for _ in range(60):
+        runs = {}
+        for name in range(12):
+            noise = rng.standard_normal(200) * 2e-4
+            snapshot = replace(result(0.02 + noise.sum()), influence=noise - noise.mean())
+            runs[str(name)] = Runs(best=[snapshot], corrected=[snapshot.ais])
+        leader = rank_recipes(runs)[0]
+        raw.append(leader.ais.value - 0.02)
+        corrected.append(leader.corrected.value - 0.02)
+    assert np.mean(raw) > 0.003
+    assert abs(np.mean(corrected)) < 0.0008
+
+
+def test_the_corrections_of_the_runs_are_averaged_and_only_the_leader_is_shifted_further():
+    runs = {
+        "a": Runs(best=[result(0.020), result(0.021)], corrected=[0.019, 0.020]),
+        "b": Runs(best=[result(0.010, noise=0.5, seed=2)], corrected=[0.0095]),
+        "c": Runs(best=[result(0.005)]),
+    }
+    first, second, third = rank_recipes(runs)
+    assert second.corrected.value == pytest.approx(0.0095)
+    assert second.corrected.high - second.corrected.low == pytest.approx(second.ais.high - second.ais.low)
+    assert first.corrected.value <= 0.0195 + 1e-12
+    assert math.isnan(third.corrected.value)

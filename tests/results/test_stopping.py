@@ -86,15 +86,11 @@ def test_the_slope_is_that_of_least_squares_and_its_error_is_honest(study):
     assert 0.85 < np.std(errors) < 1.1
 
 
-def test_a_flat_run_is_seldom_called_improving_or_past_its_best_over_fifty_looks(study):
-    improving = past = 0
-    for seed in range(40):
-        results = run(study, "flat", 50, seed=seed)
-        verdicts = {judge(results[:last], max_steps=1000).verdict for last in range(4, 52, 4)}
-        improving += "improving" in verdicts
-        past += judge(results, max_steps=1000).verdict == "past-its-best"
-    assert improving <= 2
-    assert past <= 2
+def test_a_flat_run_is_seldom_called_improving_or_past_its_best_at_any_of_fifty_looks(study):
+    """Seeds that neither the thresholds nor the correction were chosen on."""
+    shares = study.verdict_counts("flat", 50, range(7000, 7007))
+    assert shares.get("improving", 0.0) <= 0.05
+    assert shares.get("past-its-best", 0.0) <= 0.05
 
 
 @pytest.mark.parametrize("number", [10, 50])

@@ -16,6 +16,7 @@ from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import VERDICTS, gains_over_best, judge
 
 TRAJECTORIES = Path(__file__).parent / "trajectories"
+PAIRS = "LIS of pairs (an estimate of what this preference data carries)"
 ENDS = {
     "at-ceiling": "at-ceiling",
     "ceiling-not-binding": "ceiling-not-binding",
@@ -132,7 +133,8 @@ def test_noise_on_a_plateau_is_neither_a_rise_nor_a_fall():
 def test_a_plateau_far_below_the_ceiling_is_model_bound():
     judgement = judge(recorded("model-bound"))
     assert re.search(
-        r"at most \d\d% of the ceiling of pairs can be realised at this pace, and steps 600", judgement.message
+        r"at most \d\d% of LIS of pairs \(an estimate of .*\) can be realised at this pace, and steps 600",
+        judgement.message,
     )
     assert "the model or its training is the bottleneck, not the data" in judgement.message
 
@@ -141,21 +143,21 @@ def test_the_ceiling_is_said_and_a_lower_newest_snapshot_does_not_take_it_back()
     judgements = judged(recorded("at-ceiling"))
     assert [judgement.verdict for judgement in judgements[4:]] == ["at-ceiling"] * 3
     assert not any(judgement.stop for judgement in judgements[:6])  # content may go beyond: the curve decides
-    assert "AIS +0.0262 has reached what pairs can teach: the ceiling of pairs is +0.0251 [" in judgements[4].message
+    assert f"AIS +0.0262 has reached {PAIRS}, +0.0251 [" in judgements[4].message
     assert judgements[6].message.endswith("Keep the snapshot of step 500. Only better preference data can bring more.")
 
 
 def test_a_ceiling_that_does_not_bind_is_said_and_does_not_stop():
     judgement = judge(recorded("ceiling-not-binding"))
     assert not judgement.stop
-    assert "exceeds the ceiling of pairs, +0.0251 [" in judgement.message
+    assert f"exceeds {PAIRS}, +0.0251 [" in judgement.message
 
 
 def test_data_that_cannot_help_is_said_from_the_first_snapshot_on():
     judgements = judged(recorded("data-bound"))
     assert {judgement.verdict for judgement in judgements} == {"data-bound"}
     assert re.fullmatch(
-        r"the ceiling of pairs is \+0.000\d \[-0.000\d, \+0.00\d+\], below the \+0.005 that matters: more or better "
+        re.escape(PAIRS) + r" is \+0.000\d \[-0.000\d, \+0.00\d+\], below the \+0.005 that matters: more or better "
         r"preference data is needed; more training will not help\.",
         judgements[0].message,
     )
@@ -183,6 +185,30 @@ def test_an_exact_nothing_is_underpowered_where_the_split_would_not_have_shown_m
     assert judge([few]).verdict == "underpowered"
     assert re.search(r"is 0, .* 131 test events show gains from \+0\.1000 only, about 2,700 the", judge([few]).message)
     assert judge([replace(nothing, num_events=200_000, detectable=0.0007)]).verdict == "data-bound"
+
+
+def test_an_underpowered_split_names_the_days_where_time_has_a_unit():
+    wide = replace(flat(limit=0.001, limit_se=0.003), num_days=20.0)
+    assert re.search(r"about 58,000 can \(120 days at this rate\): more users or a longer log", judge([wide]).message)
+    assert "days" not in judge([flat(limit=0.001, limit_se=0.003)]).message
+
+
+def test_a_narrow_interval_around_a_low_ceiling_does_not_replace_the_power_of_the_split():
+    """A ranker that hardly uses useless vectors has a small standard error, which says nothing of a gain of .005."""
+    low = flat(limit=0.0005, limit_se=0.0005, ais=0.0)
+    assert judge([low]).verdict == "data-bound"
+    coarse = judge([replace(low, detectable=0.010)])
+    assert coarse.verdict == "underpowered"
+    assert "10,000 test events show gains from +0.0100 only, about 20,000 the +0.005" in coarse.message
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_fewer_than_ten_users_are_underpowered_even_where_the_interval_leaves_out_zero(clear):
+    result = replace(flat(0.02 if clear else 0.0, 0.001, limit=0.02), num_users=2)
+    judgement = judge([result])
+    assert judgement.verdict == "underpowered"
+    assert judgement.message.startswith("the test events are of 2 users: no interval holds with fewer than 10.")
+    assert judge([replace(result, num_users=10)]).verdict != "underpowered"
 
 
 def test_without_a_ceiling_ais_itself_is_what_may_be_underpowered():
@@ -275,7 +301,9 @@ def test_headroom_says_what_is_left_and_ends_a_run_that_has_it_all():
     bare = judge(results)
     assert bare.verdict == "ceiling-not-binding"
     left = [replace(one, headroom=0.004, headroom_low=0.002, headroom_high=0.006) for one in results]
-    assert "would still add +0.0040 [+0.0020, +0.0060]" in judge(left).message
+    assert (
+        "Leaked on top of this representation, pairs would still add +0.0040 [+0.0020, +0.0060]" in judge(left).message
+    )
     assert not judge(left).stop
 
 
@@ -320,6 +348,35 @@ def test_a_finished_run_ends_with_a_verdict():
     for judgement in (judge(results, ended=True), judge(results, max_steps=100)):
         assert judgement.verdict == "too-few-snapshots"
         assert "3 of the 4 snapshots that show a trend: 1 more needed" in judgement.message
+
+
+def test_a_finished_run_without_any_score_says_how_many_are_needed():
+    judgement = judge([replace(flat(), ais=math.nan)], ended=True)
+    assert judgement.verdict == "too-few-snapshots"
+    assert "4 are needed" in judgement.message
+
+
+def test_a_finished_run_whose_users_are_lost_counts_the_snapshots_that_it_can_use():
+    lost = [replace(flat(0.005, step=step), influence=np.zeros(0)) for step in range(0, 300, 50)]
+    message = judge([*lost, flat(0.01, step=300)], ended=True).message
+    assert "2 of the 4 snapshots that show a trend: 2 more needed" in message
+
+
+@pytest.mark.parametrize("users", [30, 100, 300, 1000, 3000])
+def test_a_real_ceiling_of_heavy_tailed_users_is_hardly_ever_data_bound(users):
+    """The influence of each user grows with an activity that is heavy-tailed; the ceiling is .005 or .01."""
+    rng = np.random.default_rng(users)
+    bound = []
+    for limit in (0.005, 0.01):
+        for _ in range(100):
+            activity = np.exp(rng.standard_normal(users))
+            influence = 0.06 * activity / activity.sum() * rng.standard_normal(users)
+            value = limit + influence.sum()
+            edge = cluster_interval(value, influence - influence.mean())
+            ceiling = Ceiling(value=value, low=edge.low, high=edge.high, influence=influence - influence.mean())
+            result = replace(flat(0.0), ceilings={"pairs": ceiling}, influence=spread(0.001, users))
+            bound.append(judge([result]).verdict == "data-bound")
+    assert np.mean(bound) <= 0.05
 
 
 @pytest.mark.parametrize(("rank", "ais", "collapsed"), [(6.0, 0.002, True), (6.0, 0.01, False), (8.0, 0.002, False)])

@@ -3,6 +3,7 @@ import math
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
@@ -87,9 +88,9 @@ def ceiling(value, spread, **fields):
 @pytest.mark.parametrize(
     ("given", "verdict", "words"),
     [
-        (ceiling(0.02, 0.002), "worth-aligning", r"the ceiling of clicks is \+0\.0200 .*: worth aligning to\.$"),
+        (ceiling(0.02, 0.002), "worth-aligning", r"^LIS of clicks \(an est.*\) is \+0\.0200 .*: worth aligning to\.$"),
         (ceiling(0.006, 0.002), "worth-aligning", r"uncertain \(z 3\.0\), so no share of it is reported"),
-        (ceiling(0.0003, 0.0003), "data-bound", r"\+0\.0003 \[-0\.0003, \+0\.0009\]: more or better preference data"),
+        (ceiling(0.0003, 0.0003), "underpowered", r"\+0\.0003 .* But 1,000 test events show gains"),
         (ceiling(0.0003, 0.00005), "data-bound", "more or better preference data is needed"),
         (ceiling(0.01, 0.01), "underpowered", r"1,000 test events cannot tell, about 62,000 can"),
         (ceiling(0.02, 0.002, missing_positive=0.5, missing_negative=0.1), "worth-aligning", "50% of the p.* and 10%"),
@@ -101,6 +102,29 @@ def test_a_ceiling_is_judged_in_words_to_act_on(given, verdict, words):
     finding = judge_ceiling("clicks", given, 1000, 0.02)
     assert finding.verdict == verdict
     assert re.search(words, finding.message)
+
+
+def test_a_low_ceiling_is_data_bound_only_where_the_split_would_have_shown_more():
+    low = ceiling(0.0003, 0.0003)
+    fine = judge_ceiling("clicks", low, 200_000, 0.002)
+    assert fine.verdict == "data-bound"
+    assert "+0.0003 [-0.0003, +0.0009]: more or better preference data is needed" in fine.message
+    coarse = judge_ceiling("clicks", low, 200_000, 0.010, num_days=30.0)
+    assert coarse.verdict == "underpowered"
+    assert "about 400,000 the +0.005 that matters (60 days at this rate): more users" in coarse.message
+
+
+def test_a_log_of_two_users_is_underpowered_whatever_its_interval():
+    rng = np.random.default_rng(0)
+    log = pl.DataFrame(
+        {"user_id": rng.integers(0, 2, 4000), "item_id": rng.integers(0, 30, 4000), "timestamp": np.arange(4000),
+         "label": rng.integers(0, 2, 4000)}
+    )  # fmt: skip
+    split = PreferenceSplit.from_log(log)
+    for ceilings in ((), ("pairs",)):
+        result = split.score(rng.standard_normal((split.num_items, 8)), ceilings=ceilings, cache_dir="off")
+        assert result.num_users == 2
+        assert result.verdict == "underpowered"
 
 
 def test_one_user_is_underpowered_without_a_number():

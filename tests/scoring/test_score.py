@@ -156,7 +156,13 @@ def test_scalars_are_the_logged_keys(result):
 
 def test_a_result_prints_as_a_table(result):
     text = str(result)
-    for expected in ("AIS, geometry only", "ceiling, pairs", "95 % interval", f"{result.ais:+.4f}"):
+    for expected in (
+        "AIS, geometry only",
+        "pairs would still add",
+        "LIS of pairs, an estimate",
+        "95 % interval",
+        f"{result.ais:+.4f}",
+    ):
         assert expected in text
 
 

@@ -9,16 +9,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.movers import Mover
+from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.verdict import VERDICTS, Judgement
 from lis_lightning.tracking import loggers as tracking, wandb_run as _wandb
 from lis_lightning.tracking.wandb_tables import MOVER_COLUMNS, SLICE_COLUMNS, SNAPSHOT_COLUMNS
-from tests._helpers.small_results import FROZEN_KEYS, RESULTS
+from tests._helpers.small_results import FROZEN_KEYS, RESULTS, make_result
 from tests._helpers.wandb_files import Run, quiet_home
 
 BEST = RESULTS[1]
@@ -157,7 +159,7 @@ def test_the_panel_follows_the_run_and_marks_the_best(run):
     assert [traces["AIS"]["x"] for traces in drawn] == [[0], [0, 20], [0, 20, 40]]
     assert drawn[-1]["best: step 20"]["y"] == [0.006]
     assert drawn[-1]["AIS, 95 %"]["y"] == pytest.approx([0.003, 0.007, 0.005, 0.003, 0.005, 0.001])
-    assert drawn[-1]["ceiling pairs, 95 %"]["y"] == [0.03, 0.03, 0.01, 0.01]
+    assert drawn[-1]["LIS of pairs, 95 %"]["y"] == [0.03, 0.03, 0.01, 0.01]
 
 
 def test_the_snapshots_are_a_table(run):
@@ -333,3 +335,15 @@ def test_the_hint_names_the_folder_to_sync(run, tmp_path):
     assert run.hint == f"W&B is offline; upload this run with `wandb sync {run.sync_dir}`."
     assert run.file.parent == Path(run.sync_dir)
     assert tracking.sync_hint([CSVLogger(tmp_path)]) is None
+
+
+def test_the_summary_holds_the_best_ais_corrected_for_having_been_picked():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((20, 200)) * 2e-4
+    results = [
+        make_result(step, 0.01 + row.sum(), "plateau", influence=row - row.mean()) for step, row in enumerate(rows)
+    ]
+    values = _wandb.corrected_summaries(results, "lis")
+    best = corrected_best(results)
+    assert values["lis/best_ais_corrected"] == best.value < max(result.ais for result in results)
+    assert (values["lis/best_ais_corrected_low"], values["lis/best_ais_corrected_high"]) == (best.low, best.high)

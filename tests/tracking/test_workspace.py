@@ -22,6 +22,7 @@ TABLES = {f"lis/{name}" for name in ("snapshots", "slices", "movers")}
 LOGGED = (
     FROZEN_KEYS
     | set(_wandb.summaries(RESULTS[-1], RESULTS[1], "lis"))
+    | set(_wandb.corrected_summaries(RESULTS, "lis"))
     | {f"lis/slice/{name}{end}" for name in SLICES for end in ("", "_low", "_high")}
     | TABLES
     | {"lis/curve"}
@@ -66,7 +67,14 @@ def test_every_key_of_a_panel_is_logged(built):
 def test_every_frozen_key_has_a_panel(built):
     without = {"lis/ceiling_pairs_low", "lis/ceiling_pairs_high", "lis/ceiling_ids_low", "lis/ceiling_ids_high"}
     assert FROZEN_KEYS - keys_of(built) == without  # the ends of the ceilings are drawn in `lis/curve`
-    assert keys_of(built) >= TABLES | {"lis/curve", "lis/best_ais", "lis/best_step", "lis/final_realised"}
+    assert keys_of(built) >= TABLES | {
+        "lis/curve",
+        "lis/best_headroom",
+        "lis/best_ais",
+        "lis/best_ais_corrected",
+        "lis/best_step",
+        "lis/final_realised",
+    }
 
 
 def test_the_slices_are_those_of_every_log(split):

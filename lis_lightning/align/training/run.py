@@ -34,7 +34,7 @@ from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
-from lis_lightning.results.format import format_estimate
+from lis_lightning.results.format import estimate_name, format_estimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
@@ -297,5 +297,5 @@ def _ceiling_options(scorer: Scorer, objectives: Mapping[str, Objective]) -> dic
             aligned_to = f"trained_{name}"
             preferences[aligned_to] = trained_on
     for name, preference in preferences.items():
-        rank_zero_print(f"ceiling of {name}: {format_estimate(scorer.ceiling(preference))}")
+        rank_zero_print(f"{estimate_name(name)}: {format_estimate(scorer.ceiling(preference))}")
     return {"ceilings": preferences, "aligned_to": aligned_to}
