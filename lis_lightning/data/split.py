@@ -16,6 +16,7 @@ from lis_lightning.data.columns import Label
 from lis_lightning.data.cutting import cut_log
 from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Table
+from lis_lightning.data.times import Time
 from lis_lightning.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ class PreferenceSplit:
     @classmethod
     def from_log(
         cls,
-        log: str | Path | Table,
+        log: str | Path | Sequence[str | Path] | Table,
         *,
         user: str = "user_id",
         item: str = "item_id",
-        time: str = "timestamp",
+        time: Time = "timestamp",
         label: Label | Sequence[str] | Mapping[str, Label] = "label",
         weight: str | None = None,
         slices: Sequence[str] = (),
@@ -130,16 +131,21 @@ class PreferenceSplit:
         negatives: int = 0,
         base_logit: str | Mapping[str, str] | None = None,
         seed: int = 0,
+        columns: Sequence[str] | None = None,
     ) -> PreferenceSplit:
         """Cut an interaction log.
 
         Args:
-            log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table; one row an event.
-            user: Column of user ids (integers or strings).
+            log: One row an event: files (parquet, CSV and other separated text, JSON lines, Arrow; also ``.gz`` and
+                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; or a
+                polars, pandas or Arrow table.
+            user: Column of user ids (integers or strings; with leading zeros they stay text).
             item: Column of item ids.
-            time: Column of timestamps: numbers of one unit, dates or datetimes.
-            label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", or None if every row is a positive.
-                Several tasks: a list of columns, or a mapping of names to any of these; the first is the primary one.
+            time: Column of timestamps: numbers of one unit, dates, datetimes, or digits such as 20260131235959; or the
+                column and the format of its text, as in ``("when", "%m/%d/%Y")``.
+            label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", ``(column, "buy")`` for "equal to",
+                or None if every row is a positive (as without the column, where `negatives` are drawn). Several tasks:
+                a list of columns, or a mapping of names to any of these; the first is the primary one.
             weight: Column of event weights (dwell time, bid value), at least 0: a weighted AUC then counts each pair of
                 a positive and a negative with the product of their weights.
             slices: Categorical columns that events are grouped by; the 12 most frequent values of the test events get
@@ -159,6 +165,7 @@ class PreferenceSplit:
             base_logit: Column with a production ranker's logit for each event; None builds a base. With several tasks
                 a mapping of tasks to columns; tasks left out get the built-in base.
             seed: Seed of the sampling of users, unseen items and negatives.
+            columns: Names of all columns, for text files without a header.
 
         Raises:
             LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
@@ -186,6 +193,7 @@ class PreferenceSplit:
                 "seed": seed,
             },
             cls,
+            names=columns,
         )  # fmt: skip
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:

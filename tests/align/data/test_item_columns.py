@@ -41,8 +41,8 @@ def test_ids_keep_the_order_of_the_table(values, expected):
 def test_missing_or_odd_ids_are_refused():
     with pytest.raises(ItemError, match=r"Item table: Column 'item' has 2 missing ids, the first in row 1"):
         read_ids(pl.DataFrame({"item": [1, None, None]}), "item")
-    with pytest.raises(ItemError, match=r"Column 'item' must hold integer or string ids, got Float64"):
-        read_ids(pl.DataFrame({"item": [1.0, 2.0]}), "item")
+    with pytest.raises(ItemError, match=r"Column 'item' must hold integer or string ids, got Float64 with fractions"):
+        read_ids(pl.DataFrame({"item": [1.5, 2.0]}), "item")
 
 
 def test_the_title_stands_in_for_a_missing_text():
