@@ -27,6 +27,7 @@ _FORMATS = {
     ".ndjson": "json",
     **dict.fromkeys(_SEPARATORS, "text"),
 }
+TABLE_ENDINGS = tuple(_FORMATS)
 _COMPRESSIONS = {".gz", ".zst"}
 _CLOUD = {"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf", "http", "https"}
 _NO_SEPARATOR = "\x1f"  # reads a line as one field
@@ -64,7 +65,7 @@ def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequ
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     paths = [path for given in sources for path in _expanded(str(given), what)]
-    kinds = sorted({_FORMATS.get(_ending(path), "parquet") for path in paths})
+    kinds = sorted({_FORMATS.get(file_ending(path), "parquet") for path in paths})
     if len(kinds) != 1:
         raise LogError(f"The {what} must be files of one kind, got {kinds or 'no file'}; name those of one kind.")
     if names is not None and kinds != ["text"]:
@@ -103,7 +104,7 @@ def _expanded(path: str, what: str) -> list[str]:
     else:
         raise LogError(f"The {what} {path!r} does not exist (working directory: {Path.cwd().name}/).")
     for file in paths:
-        if _ending(str(file)) not in _FORMATS:
+        if file_ending(str(file)) not in _FORMATS:
             raise LogError(f"Expected the {what} to end in {_endings()}, got {str(file)!r}.")
     return [str(file) for file in paths]
 
@@ -113,12 +114,12 @@ def _files_of(folder: Path) -> list[Path]:
     visible = []
     for file in sorted(folder.rglob("*")):
         hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-        if file.is_file() and not hidden and _ending(str(file)) in _FORMATS:
+        if file.is_file() and not hidden and file_ending(str(file)) in _FORMATS:
             visible.append(file)
     return visible
 
 
-def _ending(path: str) -> str:
+def file_ending(path: str) -> str:
     """Return the ending that tells the kind of a file: that before ``.gz`` or ``.zst``."""
     endings = [ending.lower() for ending in Path(path).suffixes]
     if endings and endings[-1] in _COMPRESSIONS:
@@ -133,7 +134,7 @@ def _endings() -> str:
 def _scan_parquet(paths: list[str], file_column: str | None) -> pl.LazyFrame:
     # A folder in an object store is listed by polars, with its Hive keys.
     is_remote = "://" in paths[0]
-    if len(paths) == 1 and not _ending(paths[0]):
+    if len(paths) == 1 and not file_ending(paths[0]):
         return pl.scan_parquet(paths[0].rstrip("/") + "/", hive_partitioning=True)
     return pl.scan_parquet(paths, glob=is_remote, hive_partitioning=is_remote, include_file_paths=file_column)
 
@@ -157,7 +158,7 @@ def _scan_text(paths: list[str], names: Sequence[str] | None, file_column: str |
     """Scan text files with every column as text, so that types are decided on whole columns."""
     is_utf16 = _is_utf16(paths[0])
     lines = _first_lines(io.BytesIO(_as_utf8(paths[0])) if is_utf16 else paths[0])
-    separator = _separator(lines, _SEPARATORS[_ending(paths[0])])
+    separator = _separator(lines, _SEPARATORS[file_ending(paths[0])])
     header = lines[0].split(separator) if lines else []
     if names is not None and lines and len(names) != len(header):
         raise ConfigError(f"`columns` names {len(names)} columns, but the first line has {len(header)}: {lines[0]!r}.")

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from lis_lightning.align.data.feature_files import list_column, load_tensors
 from lis_lightning.align.data.item_columns import read_ids
 from lis_lightning.align.data.item_table import check_features, first_ids, rows_of
-from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.data.files import TABLE_ENDINGS, file_ending
+from lis_lightning.data.tables import numbers_of, read_table, require_columns
 from lis_lightning.errors import ConfigError, ItemError, LisError, LogError, ShapeError
 
 _MATRIX = "embeddings"
 _IDS = "item_ids"
-_ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".npy", ".safetensors")
+_ENDINGS = (".npy", ".safetensors", *TABLE_ENDINGS)
 
 
 def read_vectors(
@@ -77,7 +78,7 @@ def _read(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[A
     """Return the ids of the rows of a file, and its matrix."""
     if not path.is_file():
         raise ConfigError(f"the file {path} does not exist (working directory: {Path.cwd().name}/).")
-    if path.suffix not in _ENDINGS:
+    if file_ending(str(path)) not in _ENDINGS:
         raise ConfigError(f"expected a file that ends in one of {', '.join(_ENDINGS)}.")
     if path.suffix not in {".npy", ".safetensors"}:
         table = _table(path, id_column)
@@ -115,7 +116,7 @@ def _given_ids(ids: Any, id_column: str) -> NDArray[Any]:
 def _table(path: Path, id_column: str) -> pl.DataFrame:
     """Read a table that has a column of ids."""
     try:
-        table = read_table(path, "table of embeddings")
+        table = read_table(path, "table of embeddings", ids=[id_column])
         require_columns(table, [id_column], "table of embeddings")
     except LogError as error:
         raise ItemError(str(error)) from error
@@ -125,6 +126,7 @@ def _table(path: Path, id_column: str) -> pl.DataFrame:
 def _columns(table: pl.DataFrame, id_column: str) -> NDArray[Any]:
     """Return the matrix in a table: its only column of lists, or else all columns of numbers."""
     others = table.drop(id_column)
+    others = others.with_columns([numbers_of(column) for column in others])
     lists = [name for name, dtype in others.schema.items() if isinstance(dtype, pl.List | pl.Array)]
     if len(lists) == 1:
         return list_column(others[lists[0]])

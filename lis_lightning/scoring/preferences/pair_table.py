@@ -14,7 +14,7 @@ from typing_extensions import override
 from lis_lightning.data import tables
 from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.data.times import timestamps
+from lis_lightning.data.times import Time, time_column, timestamps
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors
@@ -65,7 +65,7 @@ class PairTable(PreferenceData):
     other: str = "item_b"
     user: str | None = None
     weight: str | None = None
-    time: str | None = None
+    time: Time | None = None
     holds_no_evaluation_events: bool = False
 
     def __post_init__(self) -> None:
@@ -87,7 +87,8 @@ class PairTable(PreferenceData):
     @cached_property
     def pairs(self) -> Pairs:
         """The validated table as arrays."""
-        columns = (self.item, self.other, self.user, self.weight, self.time)
+        time_name = None if self.time is None else time_column(self.time)
+        columns = (self.item, self.other, self.user, self.weight, time_name)
         named = [name for name in columns if name is not None]
         table = tables.read_table(self.table, "pair table", named, ids=[self.item, self.other, self.user or self.item])
         if not table.height:

@@ -61,3 +61,7 @@ def test_an_item_without_text_and_title_is_refused():
 
 def test_items_may_have_no_texts_at_all():
     assert read_texts(pl.DataFrame({"item": IDS}), None, IDS, ["A", "B", "C"]) == ("", "", "")
+
+
+def test_unsigned_ids_beyond_63_bits_keep_their_value():
+    assert read_ids(pl.DataFrame({"item": pl.Series([2**64 - 1], dtype=pl.UInt64)}), "item").tolist() == [2**64 - 1]
