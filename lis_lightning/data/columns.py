@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data import tables
@@ -17,7 +18,7 @@ from lis_lightning.functional.as_of_counts import lexical_order
 
 Label = str | tuple[str, float | str] | None
 ALL_POSITIVE = "positive"  # the task of a log without a label column
-_ALIGNMENT_COLUMNS = ("user", "item", "time", "label")  # of ``split.alignment``, whatever the tasks
+ALIGNMENT_COLUMNS = ("label", "drawn")  # of ``split.alignment``, beside those of users, items and timestamps
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Columns:
         user_ids: Distinct user ids, sorted.
         item_ids: Distinct item ids, sorted.
         units_per_day: Number of time units in a day; None if the unit is unknown.
+        given: Users, items and timestamps as the log has them.
+        given_row: Row of `given`; for a drawn negative that of its positive.
+        drawn: Whether a row is a drawn negative.
     """
 
     user: NDArray[np.int64]
@@ -47,6 +51,9 @@ class Columns:
     user_ids: NDArray[Any]
     item_ids: NDArray[Any]
     units_per_day: int | None
+    given: pl.DataFrame
+    given_row: NDArray[np.int64]
+    drawn: NDArray[np.bool_]
 
     @property
     def primary(self) -> str:
@@ -68,6 +75,8 @@ class Columns:
             base_logits=base_logits,
             weight=weight,
             categories=categories,
+            given_row=self.given_row[rows],
+            drawn=self.drawn[rows],
         )
 
     def sorted(self) -> Columns:
@@ -105,7 +114,26 @@ class Columns:
         for name, column in self.categories.items():
             drawn_codes = _codes_of_negatives(self.item, column.codes, source, item)
             categories[name] = replace(column, codes=np.r_[column.codes, drawn_codes])
-        return replace(with_copies, item=np.r_[self.item, item], labels=labels, categories=categories).sorted()
+        return replace(
+            with_copies,
+            item=np.r_[self.item, item],
+            labels=labels,
+            categories=categories,
+            drawn=np.r_[self.drawn, np.ones(source.size, bool)],
+        ).sorted()
+
+    def given_events(self, rows: NDArray[np.bool_]) -> pl.DataFrame:
+        """Return users, items and timestamps of some rows as the log has them, under its names and of its types.
+
+        Args:
+            rows: Mask of the rows, [num_rows].
+        """
+        user_and_time = self.given[self.given_row[rows]]
+        # A drawn negative has the user and time of its positive, and the item as another row has it.
+        row_of_item = np.zeros(self.item_ids.size, np.int64)
+        row_of_item[self.item[~self.drawn]] = self.given_row[~self.drawn]
+        name = self.given.columns[1]
+        return user_and_time.with_columns(self.given[name][row_of_item[self.item[rows]]])
 
 
 def _codes_of_negatives(
@@ -153,7 +181,7 @@ def task_labels(
         raise ConfigError("`label=None` says that every row is a positive; it cannot stand among several tasks.")
     _, *secondary = tasks
     for name in secondary:
-        if name in _ALIGNMENT_COLUMNS:
+        if name in ALIGNMENT_COLUMNS:
             raise ConfigError(
                 f"Task {name!r} would hide a column of `split.alignment`; put it first or give it another name, as in "
                 f"label={{..., 'my_{name}': {tasks[name]!r}}}."
@@ -244,6 +272,7 @@ def read_columns(
     table = log.read([user, item, time_column(time), *optional], ids=[user, item])
     if not table.height:
         raise LogError("The interaction log has no rows.")
+    _check_alignment_columns([user, item, time_column(time)], list(labels)[1:])
     _check_slices(slices, {user: "user", time_column(time): "time"} | dict.fromkeys(label_columns, "label"))
     user_ids, user_codes = tables.id_codes(table, user)
     item_ids, item_codes = tables.id_codes(table, item)
@@ -266,7 +295,21 @@ def read_columns(
         user_ids=user_ids,
         item_ids=item_ids,
         units_per_day=units_per_day,
+        given=table.select(user, item, time_column(time)),
+        given_row=np.arange(table.height),
+        drawn=np.zeros(table.height, bool),
     ).sorted()
+
+
+def _check_alignment_columns(roles: Sequence[str], further_tasks: Sequence[str]) -> None:
+    """Raise a ConfigError if two columns of ``split.alignment`` would have one name."""
+    names = [*roles, *ALIGNMENT_COLUMNS, *further_tasks]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ConfigError(
+            f"Two columns of `split.alignment` would be called {repeated[0]!r}: it has the columns {list(roles)} of "
+            f"the log, {list(ALIGNMENT_COLUMNS)}, and one of each further task. Rename a column, or name the task."
+        )
 
 
 def _check_slices(slices: Sequence[str], roles: Mapping[str, str]) -> None:

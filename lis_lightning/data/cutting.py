@@ -297,15 +297,8 @@ def _alignment(rows: _Rows) -> pl.DataFrame:
     columns, seen = rows.columns, (rows.part == 0) & ~rows.unseen[rows.columns.item]
     primary, *further = columns.labels
     further_labels = {task: columns.labels[task][seen] for task in further}
-    return pl.DataFrame(
-        {
-            "user": columns.user_ids[columns.user[seen]],
-            "item": columns.item_ids[columns.item[seen]],
-            "time": columns.time[seen],
-            "label": columns.labels[primary][seen],
-            **further_labels,
-        }
-    )
+    labels = pl.DataFrame({"label": columns.labels[primary][seen], **further_labels, "drawn": columns.drawn[seen]})
+    return columns.given_events(seen).hstack(labels)
 
 
 def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from lis_lightning.data.alignment_check import check_alignment
 from lis_lightning.data.columns import Label
 from lis_lightning.data.cutting import cut_log
 from lis_lightning.data.events import Events, Log
@@ -46,7 +47,8 @@ class PreferenceSplit:
         history_item: Rows of R of the scored users' events, sorted by user, then time.
         history_label: Their labels.
         alignment: The events of w0 without the unseen items: the only events that alignment may see, in every task
-            and period. Columns user, item, time, label (of the primary task), and one by the name of each other task.
+            and period. Users, items and timestamps have the names and types of the log; then ``label`` (0/1, of the
+            primary task), one by the name of each other task, and ``drawn`` (whether it is a drawn negative).
         prior: Positive rate before w1; as-of rates are smoothed towards it.
         slices: Groups of the scored events by name, [num_events] each: seen and unseen items (withheld from
             alignment), head and tail items (head: the most frequent items with 80 % of the events before w1), new
@@ -195,6 +197,34 @@ class PreferenceSplit:
             cls,
             names=columns,
         )  # fmt: skip
+
+    def check_alignment(
+        self, pairs: str | Path | Table, *, items: Sequence[str] | None = None, time: Time | None = None
+    ) -> None:
+        """Check that what you train on holds nothing of the evaluation: no withheld or future item, no later event.
+
+        Items that the log does not have are no evidence of either.
+
+        Args:
+            pairs: Your training data, files or a table as in :meth:`from_log`.
+            items: Its columns of item ids; None for all columns but `time`.
+            time: Its column of timestamps, in the unit of the log; None if it has none.
+
+        Raises:
+            LogError: If rows have items that are withheld from alignment or first occur in w1 or w2, or timestamps in
+                w1 or w2; the message counts them.
+
+        Example:
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> split = PreferenceSplit.from_log(log, unseen_items=0)
+            >>> split.check_alignment(pl.DataFrame({"item": [0, 1], "at": [3, 30]}), items=["item"], time="at")
+            Traceback (most recent call last):
+            ...
+            lis_lightning.errors.LogError: 1 of 2 rows are of w1 or w2, which begin at 20; train on what is before.
+        """
+        check_alignment(self, pairs, items, time)
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
         """Return the cross-fitting fold of each scored user: folds of equal size, drawn with the seed of the split.

@@ -50,10 +50,10 @@ def test_counts_are_as_of_the_event(split):
 
 
 def test_alignment_holds_w0_without_unseen_items(split, log):
-    assert split.alignment["time"].max() < split.log.time[split.log.window == 1].min()
+    assert split.alignment["timestamp"].max() < split.log.time[split.log.window == 1].min()
     unseen = set(split.item_ids[np.unique(split.events.item[split.events.unseen])].tolist())
     assert unseen
-    assert not unseen & set(split.alignment["item"].to_list())
+    assert not unseen & set(split.alignment["item_id"].to_list())
     assert 0.05 < len(unseen) / split.num_items < 0.4
 
 
