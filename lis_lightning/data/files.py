@@ -160,8 +160,6 @@ def _scan_text(paths: list[str], names: Sequence[str] | None, file_column: str |
     lines = _first_lines(io.BytesIO(_as_utf8(paths[0])) if is_utf16 else paths[0])
     separator = _separator(lines, _SEPARATORS[file_ending(paths[0])])
     header = lines[0].split(separator) if lines else []
-    if names is not None and lines and len(names) != len(header):
-        raise ConfigError(f"`columns` names {len(names)} columns, but the first line has {len(header)}: {lines[0]!r}.")
 
     def scan(sources: Any, file_column: str | None) -> pl.LazyFrame:
         if len(separator) == 1:
@@ -216,13 +214,17 @@ def _split_lines(
         skip_rows=int(has_header), include_file_paths=file_column,
     )  # fmt: skip
     names = list(header) if has_header else [f"column_{index + 1}" for index in range(len(header))]
-    fields = pl.nth(0).str.split_exact(separator, len(names) - 1).struct.rename_fields(names).alias("fields")
+    fields = pl.nth(0).str.splitn(separator, len(names)).struct.rename_fields(names).alias("fields")
     return lines.select(fields, *([] if file_column is None else [file_column])).unnest("fields")
 
 
 def _renamed(frame: pl.LazyFrame, names: Sequence[str] | None, file_column: str | None) -> pl.LazyFrame:
     """Name the columns as given; else without the type that RecBole writes behind a name, as in ``user_id:token``."""
     present = [name for name in frame.collect_schema().names() if name != file_column]
+    if names is not None and len(names) != len(present):
+        raise ConfigError(
+            f"`columns` names {len(names)} columns, but the files have {len(present)}; name all, in their order."
+        )
     plain = [re.sub(r":(token|float)(_seq)?$", "", name) for name in present]
     return frame.rename(dict(zip(present, plain if names is None else names, strict=True)))
 

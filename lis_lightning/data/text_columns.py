@@ -7,7 +7,7 @@ import polars as pl
 # As numbers these would lose leading zeros, signs or digits, or merge with another text.
 _NOT_A_NUMBER = r"^\+|^-?0\d|^-0$|^\d+[eE]\d+$|^-?\d{16,}$|^\s|\s$"
 _INTEGRAL = r"^-?(0|[1-9]\d{0,14})(\.0+)?$"
-_ISO = r"^\d{4}-\d{2}-\d{2}"
+_YEAR_FIRST = r"^\d{4}[-/]\d{2}[-/]\d{2}"
 
 
 def typed(values: pl.Series) -> pl.Series:
@@ -30,7 +30,7 @@ def typed(values: pl.Series) -> pl.Series:
         return floats
     if values.is_in(["true", "false"]).all():
         return values == "true"
-    if values.str.contains(_ISO).all():
+    if values.str.contains(_YEAR_FIRST).all():
         return _moments(values)
     return values
 
@@ -60,12 +60,13 @@ def _integers(values: pl.Series) -> pl.Series | None:
 
 
 def _moments(values: pl.Series) -> pl.Series:
-    """Return ISO dates and datetimes; those with an offset in UTC. Text that is none stays as it is."""
+    """Return dates and datetimes, the year first; those with an offset in UTC. Text that is none stays as it is."""
+    given, values = values, values.str.replace(r"^(\d{4})/(\d{2})/", "${1}-${2}-")
     if (values.str.len_bytes() == len("2026-01-31")).all():
         moments = values.str.to_date("%Y-%m-%d", strict=False)
     else:
         try:
             moments = values.str.to_datetime(time_unit="us", strict=False)
         except pl.exceptions.ComputeError:  # no format fits
-            return values
-    return moments if moments.null_count() == values.null_count() else values
+            return given
+    return moments if moments.null_count() == given.null_count() else given
