@@ -17,23 +17,23 @@ def in_gzip(path, content):
 
 
 WRITERS = {
-    "log.parquet": lambda path: EVENTS.write_parquet(path),
-    "log.feather": lambda path: EVENTS.write_ipc(path),
-    "log.arrow": lambda path: EVENTS.write_ipc(path, compression="zstd"),
-    "log.jsonl": lambda path: EVENTS.write_ndjson(path),
-    "log.ndjson.gz": lambda path: in_gzip(path, EVENTS.write_ndjson().encode()),
-    "log.csv": lambda path: EVENTS.write_csv(path),
-    "log.csv.gz": lambda path: in_gzip(path, EVENTS.write_csv().encode()),
-    "log.CSV.GZ": lambda path: in_gzip(path, EVENTS.write_csv().encode()),
-    "log.csv.zst": lambda path: EVENTS.write_csv(path, compression="zstd"),
-    "log.tsv": lambda path: EVENTS.write_csv(path, separator="\t"),
-    "log.txt": lambda path: EVENTS.write_csv(path, separator="|"),
-    "semicolons.csv": lambda path: EVENTS.write_csv(path, separator=";"),
-    "tabs.csv": lambda path: EVENTS.write_csv(path, separator="\t"),
-    "colons.dat": lambda path: path.write_text(EVENTS.write_csv().replace(",", "::")),
-    "bom.csv": lambda path: path.write_text("\ufeff" + EVENTS.write_csv()),
-    "utf16.csv": lambda path: path.write_text(EVENTS.write_csv(), encoding="utf-16"),
-    "lines.csv": lambda path: path.write_bytes(EVENTS.write_csv().replace("\n", "\r\n").encode()),
+    "log.parquet": lambda path, frame=EVENTS: frame.write_parquet(path),
+    "log.feather": lambda path, frame=EVENTS: frame.write_ipc(path),
+    "log.arrow": lambda path, frame=EVENTS: frame.write_ipc(path, compression="zstd"),
+    "log.jsonl": lambda path, frame=EVENTS: frame.write_ndjson(path),
+    "log.ndjson.gz": lambda path, frame=EVENTS: in_gzip(path, frame.write_ndjson().encode()),
+    "log.csv": lambda path, frame=EVENTS: frame.write_csv(path),
+    "log.csv.gz": lambda path, frame=EVENTS: in_gzip(path, frame.write_csv().encode()),
+    "log.CSV.GZ": lambda path, frame=EVENTS: in_gzip(path, frame.write_csv().encode()),
+    "log.csv.zst": lambda path, frame=EVENTS: frame.write_csv(path, compression="zstd"),
+    "log.tsv": lambda path, frame=EVENTS: frame.write_csv(path, separator="\t"),
+    "log.txt": lambda path, frame=EVENTS: frame.write_csv(path, separator="|"),
+    "semicolons.csv": lambda path, frame=EVENTS: frame.write_csv(path, separator=";"),
+    "tabs.csv": lambda path, frame=EVENTS: frame.write_csv(path, separator="\t"),
+    "colons.dat": lambda path, frame=EVENTS: path.write_text(frame.write_csv().replace(",", "::")),
+    "bom.csv": lambda path, frame=EVENTS: path.write_text("\ufeff" + frame.write_csv()),
+    "utf16.csv": lambda path, frame=EVENTS: path.write_text(frame.write_csv(), encoding="utf-16"),
+    "lines.csv": lambda path, frame=EVENTS: path.write_bytes(frame.write_csv().replace("\n", "\r\n").encode()),
 }
 
 
@@ -75,11 +75,7 @@ def write_parts(folder, ending):
     for part, rows in (("date=2026-01-31/shard=01", EVENTS[:2]), ("date=2026-02-01/shard=10", EVENTS[2:])):
         path = folder / part / f"part-0{ending}"
         path.parent.mkdir(parents=True)
-        WRITERS[f"log{ending}"].__globals__["EVENTS"], kept = rows, EVENTS
-        try:
-            WRITERS[f"log{ending}"](path)
-        finally:
-            WRITERS[f"log{ending}"].__globals__["EVENTS"] = kept
+        WRITERS[f"log{ending}"](path, rows)
     (folder / "_SUCCESS").touch()
     (folder / ".part.crc").touch()
 
@@ -176,14 +172,11 @@ def test_all_missing_columns_are_named_at_once():
         read_table(upper, columns=["user_id"])
 
 
-def test_files_with_their_columns_in_another_order_are_never_read_by_position(tmp_path):
+def test_files_with_columns_in_another_order_are_refused(tmp_path):
     EVENTS[:1].write_csv(tmp_path / "a.csv")
     EVENTS[1:].select(reversed(EVENTS.columns)).write_csv(tmp_path / "b.csv")
-    try:
-        table = read_table(tmp_path)
-    except LogError:
-        return
-    assert table.equals(EVENTS)
+    with pytest.raises(LogError, match="cannot be read: schema names differ"):
+        read_table(tmp_path)
 
 
 def test_quoted_separators_do_not_count(tmp_path):
