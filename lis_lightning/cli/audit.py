@@ -6,11 +6,14 @@ Modules that load torch are imported inside the functions that need them, so tha
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +22,7 @@ from lis_lightning.cli.config_check import check_config
 from lis_lightning.cli.config_values import drop_null, lists_as_tuples
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.resources import resource_dir
-from lis_lightning.errors import ConfigError, LisError
+from lis_lightning.errors import ConfigError, ItemError, LisError, LisWarning
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from lis_lightning.align.data.alignment_data import AlignmentData
     from lis_lightning.data.split import PreferenceSplit
     from lis_lightning.results.audit import Audit
+
+OTHER_ORDER_Z = 4.0  # a gain of the rows in another order that is this many standard errors above 0 is no chance
+INTERVAL_WIDTH_Z = 3.92  # width of a 95 % interval in standard errors
 
 
 def main() -> None:
@@ -57,6 +63,7 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
         row_ids=config.row_ids,
         id_column=config.id_column,
         aligned_to=config.aligned_to,
+        missing=config.missing,
         folder=folder,
     )
 
@@ -71,6 +78,7 @@ def audit_data(
     row_ids: str | Path | None = None,
     id_column: str = "item_id",
     aligned_to: str | None = None,
+    missing: str = "raise",
 ) -> Audit:
     """Audit a log, print the result, and write it to files.
 
@@ -83,9 +91,14 @@ def audit_data(
         row_ids: Item ids for files without ids; None for those of the item table, in its order.
         id_column: Name of the id column in tables.
         aligned_to: The preference data that `realised` refers to; None for the first.
+        missing: What to do about items without a vector in a file: ``"raise"``; ``"mean"`` to give them the mean of
+            the others; or ``"drop"`` to leave out all events of items that a file lacks.
 
     Returns:
         The audit.
+
+    Warns:
+        LisWarning: The coverage where items are missing; and if rows of a file without ids seem to be in another order.
 
     Raises:
         LisError: If a file cannot be read or its content cannot be scored.
@@ -99,14 +112,21 @@ def audit_data(
 
     began = time.perf_counter()
     files = _files(embeddings)
+    if missing not in {"raise", "mean", "drop"}:
+        raise ConfigError(f"Expected `missing` to be raise, mean or drop, got {missing!r}.")
+    ids = row_ids if row_ids is not None or data.items is None else data.items.ids
+    if missing == "drop":
+        data = _with_vectors(data, files, ids, id_column)
     split = prepare_split(data, split_options).split
-    vectors = _true_vectors(data, split) | _vectors_of_files(files, data, split, row_ids, id_column)
+    file_vectors = _vectors_of_files(files, split, ids, id_column, "mean" if missing == "mean" else "raise")
+    vectors = _true_vectors(data, split) | file_vectors
     chosen = ("pairs", "ids") if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)
     # Progress goes to standard error, so that standard output holds the result alone.
     with Console(stderr=True).status("reading") as status:
         result = audit(split, chosen, vectors, aligned_to=aligned_to, progress=_progress(status))
+    _warn_of_other_orders(result, files, split, ids, id_column)
     rank_zero_print(render(result))
     written = _write(result, folder, f"Audit of {data.name}")
     rank_zero_print(f"\n{written}\ntook {time.perf_counter() - began:.0f} s")
@@ -131,23 +151,73 @@ def _true_vectors(data: AlignmentData, split: PreferenceSplit) -> dict[str, Any]
     return {"content (truth)": data.truth.content_latents[rows], "items (truth)": data.truth.item_latents[rows]}
 
 
+def _with_vectors(data: AlignmentData, files: Mapping[str, str | Path], ids: Any, id_column: str) -> AlignmentData:
+    """Return the data without the events of items that have no vector in one of the files."""
+    from lis_lightning.align.data.vector_files import are_among, ids_with_vectors
+    from lis_lightning.data.tables import id_codes
+
+    item_ids, item = id_codes(data.log, data.columns["item"])
+    has_vector = np.ones(item_ids.size, bool)
+    for name, path in files.items():
+        row_ids = ids_with_vectors(path, ids=ids, id_column=id_column)
+        in_file = are_among(item_ids, row_ids)
+        if not in_file.any():
+            raise ItemError(
+                f"embeddings {name!r}: no item of the log has a vector: its ids are such as {row_ids.tolist()[0]!r}, "
+                f"those of the log such as {item_ids.tolist()[0]!r}. Write both with one type."
+            )
+        has_vector &= in_file
+    keep = has_vector[item]
+    if keep.all():
+        return data
+    warnings.warn(
+        f"{int(has_vector.sum())} of {has_vector.size} items ({has_vector.mean():.1%}) have a vector in every file; "
+        f"the events of the others are left out, {keep.mean():.1%} of the events remain.",
+        LisWarning,
+        stacklevel=3,
+    )
+    return replace(data, log=data.log.filter(keep))
+
+
 def _vectors_of_files(
     files: Mapping[str, str | Path],
-    data: AlignmentData,
     split: PreferenceSplit,
-    row_ids: str | Path | None,
+    ids: Any,
     id_column: str,
+    missing: Literal["raise", "mean"],
 ) -> dict[str, Any]:
     from lis_lightning.align.data.vector_files import read_vectors
 
-    ids = row_ids if row_ids is not None or data.items is None else data.items.ids
     vectors = {}
     for name, path in files.items():
         try:
-            vectors[name] = read_vectors(path, split.item_ids, ids=ids, id_column=id_column)
+            vectors[name] = read_vectors(path, split.item_ids, ids=ids, id_column=id_column, missing=missing)
         except LisError as error:
             raise type(error)(f"embeddings {name!r}: {error}") from error
     return vectors
+
+
+def _warn_of_other_orders(
+    result: Audit, files: Mapping[str, str | Path], split: PreferenceSplit, ids: Any, id_column: str
+) -> None:
+    """Warn of files without ids whose vectors gain nothing as they are, but do if their rows are in another order."""
+    from lis_lightning.align.data.vector_files import other_orders, read_vectors
+
+    for name, path in files.items():
+        assumed = result.parts[0].results[name]
+        if assumed.ais_low > 0:
+            continue
+        for order, row_ids in other_orders(path, ids, id_column=id_column).items():
+            vectors = read_vectors(path, split.item_ids, ids=row_ids, missing="mean")
+            score = split.score(vectors, ceilings=(), placebo=False)
+            if score.ais > OTHER_ORDER_Z * (score.ais_high - score.ais_low) / INTERVAL_WIDTH_Z:
+                warnings.warn(
+                    f"embeddings {name!r}: AIS is {assumed.ais:+.4f} as the rows are taken, and {score.ais:+.4f} if "
+                    f"they are in the order of the {order}. Check the order, and give the ids with row_ids=FILE.",
+                    LisWarning,
+                    stacklevel=3,
+                )
+                break
 
 
 def _progress(status: Status) -> Any:

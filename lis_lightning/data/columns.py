@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data import tables
+from lis_lightning.data.labels import binary_labels
+from lis_lightning.data.times import Time, time_column, timestamps
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import lexical_order
 
-Label = str | tuple[str, float] | None
+Label = str | tuple[str, float | str] | None
 ALL_POSITIVE = "positive"  # the task of a log without a label column
-_ALIGNMENT_COLUMNS = ("user", "item", "time", "label")  # of ``split.alignment``, whatever the tasks
+ALIGNMENT_COLUMNS = ("label", "drawn")  # of ``split.alignment``, beside those of users, items and timestamps
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Columns:
         user_ids: Distinct user ids, sorted.
         item_ids: Distinct item ids, sorted.
         units_per_day: Number of time units in a day; None if the unit is unknown.
+        given: Users, items and timestamps as the log has them.
+        given_row: Row of `given`; for a drawn negative that of its positive.
+        drawn: Whether a row is a drawn negative.
     """
 
     user: NDArray[np.int64]
@@ -46,6 +51,9 @@ class Columns:
     user_ids: NDArray[Any]
     item_ids: NDArray[Any]
     units_per_day: int | None
+    given: pl.DataFrame
+    given_row: NDArray[np.int64]
+    drawn: NDArray[np.bool_]
 
     @property
     def primary(self) -> str:
@@ -67,6 +75,8 @@ class Columns:
             base_logits=base_logits,
             weight=weight,
             categories=categories,
+            given_row=self.given_row[rows],
+            drawn=self.drawn[rows],
         )
 
     def sorted(self) -> Columns:
@@ -104,7 +114,26 @@ class Columns:
         for name, column in self.categories.items():
             drawn_codes = _codes_of_negatives(self.item, column.codes, source, item)
             categories[name] = replace(column, codes=np.r_[column.codes, drawn_codes])
-        return replace(with_copies, item=np.r_[self.item, item], labels=labels, categories=categories).sorted()
+        return replace(
+            with_copies,
+            item=np.r_[self.item, item],
+            labels=labels,
+            categories=categories,
+            drawn=np.r_[self.drawn, np.ones(source.size, bool)],
+        ).sorted()
+
+    def given_events(self, rows: NDArray[np.bool_]) -> pl.DataFrame:
+        """Return users, items and timestamps of some rows as the log has them, under its names and of its types.
+
+        Args:
+            rows: Mask of the rows, [num_rows].
+        """
+        user_and_time = self.given[self.given_row[rows]]
+        # A drawn negative has the user and time of its positive, and the item as another row has it.
+        row_of_item = np.zeros(self.item_ids.size, np.int64)
+        row_of_item[self.item[~self.drawn]] = self.given_row[~self.drawn]
+        name = self.given.columns[1]
+        return user_and_time.with_columns(self.given[name][row_of_item[self.item[rows]]])
 
 
 def _codes_of_negatives(
@@ -117,18 +146,23 @@ def _codes_of_negatives(
     return code_of_item[drawn_items] if belongs_to_item else codes[source]
 
 
-def task_labels(label: Label | Sequence[Any] | Mapping[str, Any]) -> dict[str, Label]:
+def task_labels(
+    label: Label | Sequence[Any] | Mapping[str, Any], present: Sequence[str] | None = None
+) -> dict[str, Label]:
     """Return the label of each task by name, the primary task first.
 
     Args:
-        label: A column, a column with a threshold, None, a list of columns, or a mapping of names to any of these. A
-            pair of a column and a number is a column with a threshold, since configuration files have no tuples.
+        label: A column, a column with a threshold or a text that is positive, None, a list of columns, or a mapping of
+            names to any of these. A pair of a column and a number is a column with a threshold, since configuration
+            files have no tuples.
+        present: Columns of the log: a pair of texts is two columns if it has the second, else a column and the text
+            that is positive. None takes it for two columns.
 
     Raises:
         ConfigError: If there is no task, two tasks share a name, or a label is neither a column nor a column with a
             threshold.
     """
-    if label is None or isinstance(label, str) or _is_threshold(label):
+    if label is None or isinstance(label, str) or _is_threshold(label) or _names_a_value(label, present):
         return {_task_name(label): _checked_label(label)}
     if isinstance(label, bool | int | float):
         raise ConfigError(f"Expected `label` to name a column, got {label!r}; quote a name that is a number.")
@@ -147,7 +181,7 @@ def task_labels(label: Label | Sequence[Any] | Mapping[str, Any]) -> dict[str, L
         raise ConfigError("`label=None` says that every row is a positive; it cannot stand among several tasks.")
     _, *secondary = tasks
     for name in secondary:
-        if name in _ALIGNMENT_COLUMNS:
+        if name in ALIGNMENT_COLUMNS:
             raise ConfigError(
                 f"Task {name!r} would hide a column of `split.alignment`; put it first or give it another name, as in "
                 f"label={{..., 'my_{name}': {tasks[name]!r}}}."
@@ -166,11 +200,21 @@ def _is_threshold(label: Any) -> bool:
     )
 
 
+def _names_a_value(label: Any, present: Sequence[str] | None) -> bool:
+    """Return whether a label is a column and a text that is positive, and not two columns."""
+    return present is not None and _is_column_and_text(label) and label[0] in present and label[1] not in present
+
+
+def _is_column_and_text(label: Any) -> bool:
+    is_pair = isinstance(label, Sequence) and not isinstance(label, str) and len(label) == 2
+    return is_pair and all(isinstance(part, str) for part in label)
+
+
 def _checked_label(label: Any) -> Label:
-    """Return the label of one task, with a threshold pair as a tuple; raise a ConfigError for anything else."""
+    """Return the label of one task, with a pair as a tuple; raise a ConfigError for anything else."""
     if label is None or isinstance(label, str):
         return label
-    if _is_threshold(label):
+    if _is_threshold(label) or _is_column_and_text(label):
         return label[0], label[1]
     given = list(label) if isinstance(label, Sequence) else label
     raise ConfigError(f"A label must be a column, or a column and a threshold as in ('rating', 4), got {given!r}.")
@@ -206,11 +250,11 @@ def task_logits(base_logit: str | Mapping[str, str] | None, tasks: Sequence[str]
 
 
 def read_columns(
-    source: str | Path | tables.Table,
+    log: tables.InputTable,
     *,
     user: str,
     item: str,
-    time: str,
+    time: Time,
     labels: Mapping[str, Label],
     base_logits: Mapping[str, str],
     weight: str | None,
@@ -225,17 +269,18 @@ def read_columns(
     label_columns = [_task_name(label) for label in labels.values() if label is not None]
     weight_columns = [] if weight is None else [weight]
     optional = [*label_columns, *base_logits.values(), *weight_columns, *slices]
-    table = tables.read_table(source, columns=[user, item, time, *optional])
+    table = log.read([user, item, time_column(time), *optional], ids=[user, item])
     if not table.height:
         raise LogError("The interaction log has no rows.")
-    _check_slices(slices, {user: "user", time: "time"} | dict.fromkeys(label_columns, "label"))
+    _check_alignment_columns([user, item, time_column(time)], list(labels)[1:])
+    _check_slices(slices, {user: "user", time_column(time): "time"} | dict.fromkeys(label_columns, "label"))
     user_ids, user_codes = tables.id_codes(table, user)
     item_ids, item_codes = tables.id_codes(table, item)
-    times, units_per_day = tables.timestamps(table, time)
+    times, units_per_day = timestamps(table, time)
     all_positive = np.ones(table.height, np.int8)
     task_values = {}
     for task, label in labels.items():
-        task_values[task] = all_positive if label is None else tables.binary_labels(table, label)
+        task_values[task] = all_positive if label is None else binary_labels(table, label)
     logits = {task: tables.finite_logits(table, column) for task, column in base_logits.items()}
     weights = None if weight is None else tables.event_weights(table, weight)
     categories = {name: tables.categories(table, name) for name in slices}
@@ -250,7 +295,21 @@ def read_columns(
         user_ids=user_ids,
         item_ids=item_ids,
         units_per_day=units_per_day,
+        given=table.select(user, item, time_column(time)),
+        given_row=np.arange(table.height),
+        drawn=np.zeros(table.height, bool),
     ).sorted()
+
+
+def _check_alignment_columns(roles: Sequence[str], further_tasks: Sequence[str]) -> None:
+    """Raise a ConfigError if two columns of ``split.alignment`` would have one name."""
+    names = [*roles, *ALIGNMENT_COLUMNS, *further_tasks]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ConfigError(
+            f"Two columns of `split.alignment` would be called {repeated[0]!r}: it has the columns {list(roles)} of "
+            f"the log, {list(ALIGNMENT_COLUMNS)}, and one of each further task. Rename a column, or name the task."
+        )
 
 
 def _check_slices(slices: Sequence[str], roles: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from lis_lightning.data.checks import check_settings, check_split, warn_of_logit
 from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
 from lis_lightning.data.events import WINDOWS, Events, Log
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
-from lis_lightning.data.tables import Table, timestamp_like
+from lis_lightning.data.tables import InputTable, Table
+from lis_lightning.data.times import time_column, timestamp_like
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
 from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
@@ -26,22 +28,31 @@ if TYPE_CHECKING:
 ROLLING_START = 0.5  # share of the events in w0 of the first period
 
 
-def cut_log(log: str | Path | Table, settings: dict[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
+def cut_log(
+    log: str | Path | Table,
+    settings: dict[str, Any],
+    split_class: type[PreferenceSplit],
+    names: Sequence[str] | None = None,
+) -> PreferenceSplit:
     """Return the split of the primary task in the first period; its `tasks` and `periods` lead to all others.
 
     Args:
         log: The log, as in ``PreferenceSplit.from_log``.
         settings: The other arguments of ``PreferenceSplit.from_log``.
         split_class: The class of the splits.
+        names: Names of the columns of text files without a header.
 
     Raises:
         LogError: If the log has unsuitable values, or a window cannot be scored.
         ConfigError: If an argument is out of range, or two arguments are incompatible.
     """
-    labels = task_labels(settings["label"])
+    table = InputTable(log, names=names)
+    labels = task_labels(settings["label"], table.columns)
+    if settings["negatives"] and labels == {"label": "label"} and "label" not in table.columns:
+        labels = {"label": None}  # a log of positives only needs no label
     check_settings(settings, labels)
     columns = read_columns(
-        log,
+        table,
         **{name: settings[name] for name in ("user", "item", "time", "weight", "slices")},
         labels=labels,
         base_logits=task_logits(settings["base_logit"], list(labels)),
@@ -101,8 +112,9 @@ def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
         empty = f"{index} of the {sizes.size - 1} after w0" if windows == "rolling" and index else WINDOWS[index]
         begins = " and ".join(map(str, edges))
         raise LogError(
-            f"Window {empty} holds no event: column {settings['time']!r} spans {time.min()} to {time.max()}, the "
-            f"windows begin at {begins}. Choose other `windows`, or check that timestamps are not all equal."
+            f"Window {empty} holds no event: column {time_column(settings['time'])!r} spans {time.min()} to "
+            f"{time.max()}, the windows begin at {begins}. "
+            "Choose other `windows`, or check that timestamps are not all equal."
         )
     return edges
 
@@ -285,15 +297,8 @@ def _alignment(rows: _Rows) -> pl.DataFrame:
     columns, seen = rows.columns, (rows.part == 0) & ~rows.unseen[rows.columns.item]
     primary, *further = columns.labels
     further_labels = {task: columns.labels[task][seen] for task in further}
-    return pl.DataFrame(
-        {
-            "user": columns.user_ids[columns.user[seen]],
-            "item": columns.item_ids[columns.item[seen]],
-            "time": columns.time[seen],
-            "label": columns.labels[primary][seen],
-            **further_labels,
-        }
-    )
+    labels = pl.DataFrame({"label": columns.labels[primary][seen], **further_labels, "drawn": columns.drawn[seen]})
+    return columns.given_events(seen).hstack(labels)
 
 
 def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:

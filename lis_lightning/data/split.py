@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from lis_lightning.data.alignment_check import check_alignment
 from lis_lightning.data.columns import Label
 from lis_lightning.data.cutting import cut_log
 from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Table
+from lis_lightning.data.times import Time
 from lis_lightning.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class PreferenceSplit:
         history_item: Rows of R of the scored users' events, sorted by user, then time.
         history_label: Their labels.
         alignment: The events of w0 without the unseen items: the only events that alignment may see, in every task
-            and period. Columns user, item, time, label (of the primary task), and one by the name of each other task.
+            and period. Users, items and timestamps have the names and types of the log; then ``label`` (0/1, of the
+            primary task), one by the name of each other task, and ``drawn`` (whether it is a drawn negative).
         prior: Positive rate before w1; as-of rates are smoothed towards it.
         slices: Groups of the scored events by name, [num_events] each: seen and unseen items (withheld from
             alignment), head and tail items (head: the most frequent items with 80 % of the events before w1), new
@@ -113,11 +116,11 @@ class PreferenceSplit:
     @classmethod
     def from_log(
         cls,
-        log: str | Path | Table,
+        log: str | Path | Sequence[str | Path] | Table,
         *,
         user: str = "user_id",
         item: str = "item_id",
-        time: str = "timestamp",
+        time: Time = "timestamp",
         label: Label | Sequence[str] | Mapping[str, Label] = "label",
         weight: str | None = None,
         slices: Sequence[str] = (),
@@ -130,16 +133,21 @@ class PreferenceSplit:
         negatives: int = 0,
         base_logit: str | Mapping[str, str] | None = None,
         seed: int = 0,
+        columns: Sequence[str] | None = None,
     ) -> PreferenceSplit:
         """Cut an interaction log.
 
         Args:
-            log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table; one row an event.
-            user: Column of user ids (integers or strings).
+            log: One row an event: files (parquet, CSV and other separated text, JSON lines, Arrow; also ``.gz`` and
+                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; or a
+                polars, pandas or Arrow table.
+            user: Column of user ids (integers or strings; with leading zeros they stay text).
             item: Column of item ids.
-            time: Column of timestamps: numbers of one unit, dates or datetimes.
-            label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", or None if every row is a positive.
-                Several tasks: a list of columns, or a mapping of names to any of these; the first is the primary one.
+            time: Column of timestamps: numbers of one unit, dates, datetimes, or digits such as 20260131235959; or the
+                column and the format of its text, as in ``("when", "%m/%d/%Y")``.
+            label: Column of 0/1 labels, ``(column, threshold)`` for "at or above", ``(column, "buy")`` for "equal to",
+                or None if every row is a positive (as without the column, where `negatives` are drawn). Several tasks:
+                a list of columns, or a mapping of names to any of these; the first is the primary one.
             weight: Column of event weights (dwell time, bid value), at least 0: a weighted AUC then counts each pair of
                 a positive and a negative with the product of their weights.
             slices: Categorical columns that events are grouped by; the 12 most frequent values of the test events get
@@ -159,6 +167,7 @@ class PreferenceSplit:
             base_logit: Column with a production ranker's logit for each event; None builds a base. With several tasks
                 a mapping of tasks to columns; tasks left out get the built-in base.
             seed: Seed of the sampling of users, unseen items and negatives.
+            columns: Names of all columns, for text files without a header.
 
         Raises:
             LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
@@ -186,7 +195,36 @@ class PreferenceSplit:
                 "seed": seed,
             },
             cls,
+            names=columns,
         )  # fmt: skip
+
+    def check_alignment(
+        self, pairs: str | Path | Table, *, items: Sequence[str] | None = None, time: Time | None = None
+    ) -> None:
+        """Check that what you train on holds nothing of the evaluation: no withheld or future item, no later event.
+
+        Items that the log does not have are no evidence of either.
+
+        Args:
+            pairs: Your training data, files or a table as in :meth:`from_log`.
+            items: Its columns of item ids; None for all columns but `time`.
+            time: Its column of timestamps, in the unit of the log; None if it has none.
+
+        Raises:
+            LogError: If rows have items that are withheld from alignment or first occur in w1 or w2, or timestamps in
+                w1 or w2; the message counts them.
+
+        Example:
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> split = PreferenceSplit.from_log(log, unseen_items=0)
+            >>> split.check_alignment(pl.DataFrame({"item": [0, 1], "at": [3, 30]}), items=["item"], time="at")
+            Traceback (most recent call last):
+            ...
+            lis_lightning.errors.LogError: 1 of 2 rows are of w1 or w2, which begin at 20; train on what is before.
+        """
+        check_alignment(self, pairs, items, time)
 
     def user_folds(self, num_folds: int = 5) -> pl.DataFrame:
         """Return the cross-fitting fold of each scored user: folds of equal size, drawn with the seed of the split.

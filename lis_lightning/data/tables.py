@@ -1,4 +1,4 @@
-"""Input tables (files, globs, or tables of polars, pandas and pyarrow) as checked NumPy columns."""
+"""Input tables (files, or tables of polars, pandas and Arrow), and their id, number and category columns as arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +13,139 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.errors import LogError
+from lis_lightning.data.files import Scan, scan_files
+from lis_lightning.data.objects import from_pandas, plain_column
+from lis_lightning.data.text_columns import typed, typed_ids
+from lis_lightning.errors import ConfigError, LogError
 
-Table = Any  # polars, pandas or pyarrow table; only polars is a dependency, so the type cannot be named
+# A path, a list of paths, or a table: only polars is a dependency, so the types cannot be named.
+Table = Any
+_EXACT = 2**53  # integers up to here are exact as float64
 
-# A unix timestamp of the years 1973 to 5138 falls into one of these ranges, by its unit.
-_UNITS = (
-    ("seconds", 1e8, 1e11),
-    ("milliseconds", 1e11, 1e14),
-    ("microseconds", 1e14, 1e17),
-    ("nanoseconds", 1e17, 1e20),
-)
-_PER_DAY = {
-    "seconds": 86_400,
-    "milliseconds": 86_400_000,
-    "microseconds": 86_400_000_000,
-    "nanoseconds": 86_400 * 10**9,
-}
+
+class InputTable:
+    """A table whose column names are read, and whose rows are read on demand.
+
+    Args:
+        source: Path, list of paths, folder, glob or URL of files, or a polars, pandas or Arrow table.
+        what: Name of the table in error messages.
+        names: Names of the columns of text files without a header.
+
+    Raises:
+        LogError: If no file matches, the file type is unknown, or the object is not a table.
+        ConfigError: If `names` are given for a table that has names.
+    """
+
+    def __init__(
+        self, source: str | Path | Table, what: str = "interaction log", names: Sequence[str] | None = None
+    ) -> None:
+        self._what = what
+        self._name = f"{what} {str(source)!r}" if isinstance(source, str | Path) else what
+        try:
+            self._scan = _scan(source, what, names)
+            self.columns = self._scan.frame.collect_schema().names()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def read(self, columns: Sequence[str] | None = None, ids: Sequence[str] = ()) -> pl.DataFrame:
+        """Return the rows.
+
+        Args:
+            columns: Columns to read; None for all.
+            ids: Those that are ids: in text files they are read as integers or text, never as other numbers.
+
+        Raises:
+            LogError: If a column is missing, or a file cannot be read.
+        """
+        chosen = list(dict.fromkeys(self.columns if columns is None else columns))
+        require_columns(self.columns, chosen, self._what)
+        try:
+            table = self._collect(chosen)
+        except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+            raise self._unreadable(error) from error
+        decided = []
+        for column in table:
+            if column.dtype == pl.Object:
+                decided.append(plain_column(column.name, column.to_list()))
+            elif column.name in self._scan.text_columns:
+                decided.append(typed_ids(column) if column.name in ids else typed(column))
+        return table.with_columns(decided)
+
+    def _collect(self, columns: Sequence[str]) -> pl.DataFrame:
+        try:
+            return self._scan.frame.select(columns).collect()
+        except pl.exceptions.ComputeError as error:
+            if self._scan.decoded is None or "utf-8" not in str(error).lower():
+                raise
+            return self._scan.decoded().select(columns).collect()
+
+    def _unreadable(self, error: Exception) -> LogError:
+        # Only the first line: polars goes on with advice on arguments of its own.
+        reason = str(error).strip().partition("\n")[0]
+        return LogError(f"The {self._name} cannot be read: {reason}")
 
 
 def read_table(
-    source: str | Path | Table, what: str = "interaction log", columns: Sequence[str] | None = None
+    source: str | Path | Table,
+    what: str = "interaction log",
+    columns: Sequence[str] | None = None,
+    *,
+    ids: Sequence[str] = (),
 ) -> pl.DataFrame:
     """Return a table as a polars data frame.
 
     Args:
-        source: Path or glob of parquet or CSV files, or a polars, pandas or pyarrow table.
+        source: Path, list of paths, folder, glob or URL of files, or a polars, pandas or Arrow table.
         what: Name of the table in error messages.
         columns: Columns to read; None for all.
+        ids: Those that are ids: in text files they are read as integers or text, never as other numbers.
 
     Raises:
         LogError: If no file matches, the file type is unknown, a column is missing, or the object is not a table.
     """
-    name = f"{what} {str(source)!r}" if isinstance(source, str | Path) else what
-    frame = _scan(source, what)
-    try:
-        if columns is not None:
-            require_columns(frame, columns, what)
-            frame = frame.select(list(dict.fromkeys(columns)))
-        return frame.lazy().collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise LogError(f"The {name} cannot be read: {error}") from error
+    return InputTable(source, what).read(columns, ids)
 
 
-def _scan(source: str | Path | Table, what: str) -> pl.DataFrame | pl.LazyFrame:
+def _scan(source: str | Path | Table, what: str, names: Sequence[str] | None) -> Scan:
     """Return the table; files are scanned lazily, so only their schema is read."""
-    if isinstance(source, str | Path):
-        return _scan_files(str(source), what)
+    is_list = isinstance(source, list | tuple) and all(isinstance(path, str | Path) for path in source)
+    if isinstance(source, str | Path) or is_list:
+        return scan_files(source, what, names)
+    if names is not None:
+        raise ConfigError(f"`columns` names the columns of text files without a header, got {type(source).__name__}.")
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        return source
-    module = type(source).__module__.partition(".")[0]
-    if module == "pandas":
-        # Not `pl.from_pandas`: it needs pyarrow, which pandas users may not have.
-        return pl.DataFrame({str(name): source[name].to_numpy() for name in source.columns}, strict=False)
-    if module == "pyarrow":
-        return pl.DataFrame(pl.from_arrow(source))
+        return Scan(source.lazy())
+    if type(source).__module__.partition(".")[0] == "pandas":
+        return Scan(from_pandas(source).lazy())
+    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
+        return Scan(pl.DataFrame(source).lazy())
     raise LogError(
-        f"Expected the {what} as a parquet or CSV path, a glob, or a polars, pandas or pyarrow table, "
-        f"got {type(source).__name__}."
+        f"Expected the {what} as a path, a list of paths, a folder, a glob, or a polars, pandas or Arrow table, got "
+        f"{type(source).__name__}."
     )
 
 
-def _scan_files(path: str, what: str) -> pl.LazyFrame:
-    expanded = Path(path).expanduser()
-    has_glob = any(mark in path for mark in "*?[")
-    if not has_glob and expanded.is_dir():
-        raise LogError(f"The {what} {path!r} is a folder; name a file or a glob, as in {path.rstrip('/')}/*.parquet.")
-    if not has_glob and not expanded.is_file():
-        raise LogError(f"The {what} {path!r} does not exist (working directory: {Path.cwd().name}/).")
-    ending = expanded.suffix.lower()
-    if ending in {".parquet", ".pq"}:
-        return pl.scan_parquet(expanded)
-    if ending in {".csv", ".tsv"}:
-        return pl.scan_csv(expanded, separator="\t" if ending == ".tsv" else ",", try_parse_dates=True)
-    raise LogError(f"Expected the {what} to end in .parquet, .csv or .tsv, got {path!r}.")
+def require_columns(table: pl.DataFrame | Sequence[str], columns: Sequence[str], what: str = "interaction log") -> None:
+    """Raise a LogError that names all columns missing from `table`, with the most similar names it has."""
+    present = table.columns if isinstance(table, pl.DataFrame) else list(table)
+    missing = [column for column in dict.fromkeys(columns) if column not in present]
+    if not missing:
+        return
+    similar = {column: match for column in missing if (match := _most_similar(column, present)) is not None}
+    hint = ""
+    if len(missing) == 1 and similar:
+        hint = f" Did you mean {similar[missing[0]]!r}?"
+    elif similar:
+        hint = f" Did you mean {', '.join(f'{match!r} for {column!r}' for column, match in similar.items())}?"
+    noun = "column" if len(missing) == 1 else "columns"
+    raise LogError(f"The {what} has no {noun} {', '.join(map(repr, missing))}; it has {present}.{hint}")
 
 
-def require_columns(table: pl.DataFrame | pl.LazyFrame, columns: Sequence[str], what: str = "interaction log") -> None:
-    """Raise a LogError for the first column missing from `table`, with the most similar name it has."""
-    present = table.collect_schema().names()
-    for column in columns:
-        if column not in present:
-            matches = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            hint = f" Did you mean {matches[0]!r}?" if matches else ""
-            raise LogError(f"The {what} has no column {column!r}; it has {present}.{hint}")
+def _most_similar(column: str, present: Sequence[str]) -> str | None:
+    """Return the most similar name, whatever the case of its letters; None if none is similar."""
+    by_lower = {name.lower(): name for name in reversed(present)}
+    matches = difflib.get_close_matches(column.lower(), list(by_lower), n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None
 
 
 def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -107,16 +155,13 @@ def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np
         LogError: If ids are missing, or are neither integers nor strings.
     """
     ids = table[column]
-    missing = _missing(ids).arg_true()
+    missing = missing_values(ids).arg_true()
     if missing.len():
         raise LogError(
             f"Column {column!r} has {missing.len()} missing ids, the first in row {missing[0]}; drop these rows or "
             "name them."
         )
-    if not (ids.dtype.is_integer() or isinstance(ids.dtype, pl.String | pl.Categorical | pl.Enum)):
-        raise LogError(f"Column {column!r} must hold integer or string ids, got {ids.dtype}.")
-    if not ids.dtype.is_integer():
-        ids = ids.cast(pl.String)
+    ids = _integers_or_text(ids)
     distinct = ids.unique().sort()
     codes = pl.DataFrame({"id": ids}).join(
         pl.DataFrame({"id": distinct, "code": np.arange(distinct.len())}), on="id", how="left", maintain_order="left"
@@ -124,110 +169,41 @@ def id_codes(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], NDArray[np
     return distinct.to_numpy(), codes.to_numpy().astype(np.int64)
 
 
-def binary_labels(table: pl.DataFrame, label: str | tuple[str, float]) -> NDArray[np.int8]:
-    """Return 0/1 labels: a 0/1 or boolean column, or ``(column, threshold)`` for values at or above the threshold.
+def _integers_or_text(ids: pl.Series) -> pl.Series:
+    """Return ids as integers that NumPy has, or as text.
 
     Raises:
-        LogError: If values are missing, or are not binary and no threshold is given.
+        LogError: If they are neither, or floats that are not integers or have lost digits.
     """
-    column, threshold = (label, None) if isinstance(label, str) else label
-    values = table[column]
-    missing = _missing(values).sum()
-    if missing:
-        raise LogError(f"Label column {column!r} has {missing} missing values among {values.len()}; drop these rows.")
-    if values.dtype == pl.Boolean:
-        values = values.cast(pl.Int8)
-    if not values.dtype.is_numeric():
-        raise LogError(f"Label column {column!r} must be numeric or boolean, got {values.dtype}.")
-    if threshold is not None:
-        return (values >= threshold).cast(pl.Int8).to_numpy()
-    distinct = values.unique().sort()
-    if not distinct.is_in([0, 1]).all():
-        more = "..." if distinct.len() > 6 else ""
+    kind = ids.dtype
+    if isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+        return ids.cast(pl.String)
+    if isinstance(kind, pl.Binary):
+        return ids.bin.encode("hex")  # UUIDs in parquet files
+    if kind.is_integer() and kind not in {pl.Int128, pl.UInt128}:
+        return ids
+    if kind.is_float():
+        if (ids.floor() == ids).all() and bool((ids.abs() <= _EXACT).all()):
+            return ids.cast(pl.Int64)
         raise LogError(
-            f"Label column {column!r} is not binary: it holds {distinct.to_list()[:6]}{more}. Say which values are "
-            f'positive, as in label=("{column}", {distinct[distinct.len() // 2]}) for values at or above.'
+            f"Column {ids.name!r} must hold integer or string ids, got {kind} with fractions or above 2^53, where "
+            "floats have lost digits."
         )
-    return values.cast(pl.Int8).to_numpy()
+    if isinstance(kind, pl.Decimal) and not (ids.cast(pl.String).str.contains(r"\.0*[1-9]")).any():
+        ids = ids.cast(pl.String).str.replace(r"\.0+$", "")
+        kind = ids.dtype
+    elif not kind.is_integer():
+        raise LogError(f"Column {ids.name!r} must hold integer or string ids, got {kind}.")
+    for narrower in (pl.Int64, pl.UInt64):
+        integers = ids.cast(narrower, strict=False)
+        if not integers.null_count():
+            return integers
+    return ids.cast(pl.String)
 
 
-def _missing(values: pl.Series) -> pl.Series:
+def missing_values(values: pl.Series) -> pl.Series:
     """Return which values are null or NaN."""
     return values.is_null() | values.is_nan() if values.dtype.is_float() else values.is_null()
-
-
-def timestamps(table: pl.DataFrame, column: str) -> tuple[NDArray[Any], int | None]:
-    """Return timestamps as numbers, and the number of their units in a day (None if the unit is unknown).
-
-    Raises:
-        LogError: If timestamps are missing, are text, or mix units such as seconds and milliseconds.
-    """
-    times = table[column]
-    if times.dtype.is_temporal() and times.dtype not in {pl.Time, pl.Duration}:
-        times, per_day = times.cast(pl.Datetime("us")).cast(pl.Int64), _PER_DAY["microseconds"]
-    elif times.dtype.is_numeric():
-        # One width for all sources, so that the hash of a split does not depend on how a file stores its numbers.
-        kind, per_day = pl.Int64() if times.dtype.is_integer() else pl.Float64(), None
-        times = times.cast(kind, strict=False)
-    else:
-        raise LogError(
-            f"Time column {column!r} must be numeric or a date or datetime, got {times.dtype}; parse it first, as in "
-            f"pl.col({column!r}).str.to_datetime()."
-        )
-    invalid = (times.is_null() | ~times.is_finite()).arg_true()
-    if invalid.len():
-        raise LogError(
-            f"Time column {column!r} has {invalid.len()} missing or non-finite timestamps, the first in row "
-            f"{invalid[0]}; drop these rows."
-        )
-    values = times.to_numpy()
-    if per_day is None:
-        per_day = _units_per_day(values, column)
-    return values, per_day
-
-
-def _units_per_day(values: NDArray[Any], column: str) -> int | None:
-    """Return the number of units in a day if all timestamps are in the range of one unix unit; None if most are not.
-
-    Raises:
-        LogError: If they are in the ranges of several units, or a minority is in none.
-    """
-    counts = {name: int(((values >= low) & (values < high)).sum()) for name, low, high in _UNITS}
-    present = {name: count for name, count in counts.items() if count}
-    if len(present) > 1:
-        described = ", ".join(f"{count} values look like unix {name}" for name, count in present.items())
-        raise LogError(f"Time column {column!r} mixes units: {described}. Bring all of them to one unit.")
-    if not present:
-        return None
-    [(unit, count)] = present.items()
-    outside = values.size - count
-    if not outside:
-        return _PER_DAY[unit]
-    if outside < values.size / 2:
-        too_small = values[values < _UNITS[0][1]]
-        example = too_small[0] if too_small.size else values[0]
-        raise LogError(
-            f"Time column {column!r} mixes units: {count} values look like unix {unit}, {outside} (such as {example}) "
-            "do not. Correct or drop them."
-        )
-    return None
-
-
-def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:
-    """Return a window edge in the unit of the log's timestamps; datetimes and ISO strings become microseconds.
-
-    Raises:
-        LogError: If the edge is a date and the timestamps are not microseconds.
-    """
-    if isinstance(edge, str | datetime | date):
-        moment = np.datetime64(edge, "us").astype(np.int64)
-        if time.dtype.kind != "i" or not (1e14 <= np.abs(time).max() < 1e17):
-            raise LogError(
-                f"Window edge {edge!r} is a date, but the log's timestamps are numbers such as {time[0]}; give the "
-                "edge in the same unit."
-            )
-        return moment
-    return edge
 
 
 def finite_logits(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
@@ -249,11 +225,19 @@ def event_weights(table: pl.DataFrame, column: str) -> NDArray[np.float64]:
     return _finite_numbers(table, column, "Weight", "finite non-negative", lowest=0.0, advice=advice)
 
 
+def numbers_of(values: pl.Series) -> pl.Series:
+    """Return text as floats if every value is a number; all other columns as they are."""
+    if values.dtype != pl.String:
+        return values
+    numbers = values.cast(pl.Float64, strict=False)
+    return numbers if numbers.null_count() == values.null_count() else values
+
+
 def _finite_numbers(
     table: pl.DataFrame, column: str, name: str, expected: str, *, lowest: float = -math.inf, advice: str
 ) -> NDArray[np.float64]:
     """Return a column as float64, or raise a LogError if a value is not a finite number of at least `lowest`."""
-    values = table[column]
+    values = numbers_of(table[column])
     if not values.dtype.is_numeric():
         raise LogError(f"{name} column {column!r} must hold numbers, got {values.dtype}.")
     numbers = values.cast(pl.Float64).to_numpy()

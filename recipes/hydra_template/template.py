@@ -63,8 +63,8 @@ class Clicks(pl.LightningDataModule):
 
     def __init__(self, split, items, batch_size):
         super().__init__()
-        after = polars.col("item").shift(-1).over("user")
-        pairs = split.alignment.filter(label=1).sort("time").select("item", after=after).drop_nulls()
+        after = polars.col("item_id").shift(-1).over("user_id")
+        pairs = split.alignment.filter(label=1).sort("timestamp").select("item_id", after=after).drop_nulls()
         x = {one["item_id"]: one["x"] for one in items}
         self.pairs, self.batch_size = [(x[a], x[b]) for a, b in pairs.rows()], batch_size
 

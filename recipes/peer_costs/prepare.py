@@ -36,7 +36,8 @@ def world_of(run: Path) -> tuple[str, int]:
 
 def click_bins(split: PreferenceSplit) -> NDArray[np.int64]:
     """Return a label for each of `split.item_ids`: the quarter of its click rate before w1; -1 without events there."""
-    seen = split.alignment.group_by("item").agg(pl.col("label").sum().alias("clicks"), pl.len().alias("shown"))
+    item = pl.col(split.settings["item"]).alias("item")
+    seen = split.alignment.group_by(item).agg(pl.col("label").sum().alias("clicks"), pl.len().alias("shown"))
     prior = float(split.alignment["label"].to_numpy().mean())
     seen = seen.with_columns(
         rate=(pl.col("clicks") + 5 * prior) / (pl.col("shown") + 5)

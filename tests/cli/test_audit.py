@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from lis_lightning.cli import resource_dir
 from lis_lightning.cli.audit import audit_config
 from lis_lightning.cli.hydra_command import describe_hydra_error
-from lis_lightning.errors import ConfigError, ItemError, LisError, LogError
+from lis_lightning.errors import ConfigError, ItemError, LisError, LisWarning, LogError
 
 CONF = resource_dir("conf")
 SMALL = ["data.num_users=120", "data.num_items=60", "data.num_events=4000"]
@@ -103,7 +103,43 @@ def test_preference_data_of_ones_own_comes_from_the_configuration(files, log):
     assert found.parts[0].ceilings["mine"].value != found.parts[0].ceilings["pairs"].value
 
 
+def test_items_without_a_vector_get_the_mean_or_are_left_out(files):
+    table = pl.read_parquet(files / "latents.parquet")
+    table.head(55).write_parquet(files / "most.parquet")
+    arguments = ("data=log", f"data.log={files}/events.parquet", "preferences=[pairs]")
+    with pytest.warns(LisWarning, match=r"most\.parquet: 55 of 60 items \(91\.7%\) have a vector; .*mean"):
+        mean = run(files, *arguments, f"embeddings={{most: {files}/most.parquet}}", "missing=mean")
+    with pytest.warns(LisWarning, match=r"55 of 60 items .* in every file; .* 9\d\.\d% of the events remain"):
+        drop = run(files, *arguments, f"embeddings={{most: {files}/most.parquet}}", "missing=drop")
+    assert mean.parts[0].results["most"].ais_low > 0
+    assert drop.parts[0].results["most"].ais_low > 0
+    assert drop.parts[0].facts["test_events"] < mean.parts[0].facts["test_events"]
+
+
+def test_ids_of_another_type_are_no_missing_vectors(files):
+    table = pl.read_parquet(files / "latents.parquet")
+    table.with_columns(pl.format("sku-{}", "item_id").alias("item_id")).write_parquet(files / "text.parquet")
+    for missing in ("mean", "drop"):
+        with pytest.raises(ItemError, match=r"embeddings 'text': .*'sku-.*one type"):
+            run(
+                files, "data=log", f"data.log={files}/events.parquet", "preferences=[pairs]",
+                f"embeddings={{text: {files}/text.parquet}}", f"missing={missing}",
+            )  # fmt: skip
+
+
+def test_rows_in_another_order_are_suspected(files, log, split, latents):
+    shuffled = np.random.default_rng(0).permutation(split.item_ids)
+    pl.DataFrame({"item_id": shuffled}).write_csv(files / "shuffled.csv")
+    np.save(files / "sorted.npy", latents[np.argsort(split.item_ids)].astype(np.float32))
+    with pytest.warns(LisWarning, match=r"'rows': AIS is .* if they are in the order of the ids sorted\. Check"):
+        run(
+            files, "data=log", f"data.log={files}/events.parquet", f"data.items={files}/shuffled.csv",
+            "preferences=[pairs]", f"embeddings={{rows: {files}/sorted.npy}}",
+        )  # fmt: skip
+
+
 BAD = {
+    "missing=skip": (ConfigError, "Expected `missing` to be raise, mean or drop, got 'skip'"),
     "data.log=/gone.parquet": (LogError, r"'/gone\.parquet' does not exist"),
     "data.label=[rating]": (LogError, "no column 'rating'"),
     "data.label=[label, 1, 2]": (ConfigError, "a column and a threshold as in .*, got 1"),

@@ -30,7 +30,7 @@ BAD_LABELS = {
     "number": (["a", 1, 2], "column and a threshold.*got 1"),
     "no column": (3, "to name a column, got 3; quote a name that is a number"),
     "truth is no threshold": (["a", True], "column and a threshold.*got True"),
-    "a list in a list": ([["a", "b"]], r"got \['a', 'b'\]"),
+    "a list in a list": ([["a", "b", "c"]], r"got \['a', 'b', 'c'\]"),
     "all positive among others": ({"a": None, "b": "b"}, "every row is a positive; it cannot stand among several"),
     "twice": (["a", "a"], r"names a column twice: \['a', 'a'\]"),
     "hides a column": (["a", "label"], "Task 'label' would hide a column of `split.alignment`.*'my_label': 'label'"),

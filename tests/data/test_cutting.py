@@ -73,10 +73,8 @@ def test_tasks_differ_in_hash_and_prior(several):
 
 
 def test_alignment_has_the_label_of_each_task(several, rich):
-    assert several.alignment.columns == ["user", "item", "time", "label", "like", "buy"]
-    labelled = several.alignment.join(
-        rich, left_on=["user", "item", "time"], right_on=["user_id", "item_id", "timestamp"], suffix="_log"
-    )
+    assert several.alignment.columns == ["user_id", "item_id", "timestamp", "label", "like", "buy", "drawn"]
+    labelled = several.alignment.join(rich, on=["user_id", "item_id", "timestamp"], suffix="_log")
     assert labelled.height >= several.alignment.height
     assert (labelled["like"] == (labelled["stars"] >= 4)).all()
     assert (labelled["buy"] == labelled["buy_log"]).all()
@@ -133,7 +131,7 @@ def test_a_period_knows_nothing_of_what_comes_after_it(rolling):
 
 def test_alignment_stays_before_the_first_period(rolling):
     first = rolling.log.time[rolling.log.window == 1].min()
-    assert rolling.alignment["time"].max() < first
+    assert rolling.alignment["timestamp"].max() < first
     assert all(split.alignment is rolling.alignment for split in rolling.periods)
 
 

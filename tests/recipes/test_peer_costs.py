@@ -140,7 +140,7 @@ def test_a_class_is_a_quarter_of_the_click_rates_before_the_score(scripts):
     log, _ = simulate_world(num_users=60, num_items=40, num_events=3000)
     split = PreferenceSplit.from_log(log, label="clicked")
     bins = scripts["prepare"].click_bins(split)
-    rates = dict(split.alignment.group_by("item").agg(pl.col("label").mean()).rows())
+    rates = dict(split.alignment.group_by("item_id").agg(pl.col("label").mean()).rows())
     assert [item in rates for item in split.item_ids.tolist()] == (bins >= 0).tolist()
     assert np.ptp(np.bincount(bins[bins >= 0], minlength=4)) <= 1
     mean = [np.mean([rates[split.item_ids[at]] for at in np.flatnonzero(bins == one)]) for one in range(4)]

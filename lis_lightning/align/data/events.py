@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.data.tables import id_codes
+from lis_lightning.data.times import timestamps
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +60,10 @@ class AlignmentEvents:
             ItemError: If items of the window have no row in the table.
         """
         table = split.alignment
-        item = items.rows(table["item"].to_list())
-        user = np.unique(table["user"].to_numpy(), return_inverse=True)[1].astype(np.int64)
-        time = table["time"].to_numpy()
+        item_ids, item_codes = id_codes(table, split.settings["item"])
+        item = items.rows(item_ids)[item_codes]
+        _, user = id_codes(table, split.settings["user"])
+        time, _ = timestamps(table, split.settings["time"])
         order = np.lexsort((time, user))  # stable: events at one time keep the order of the split
         # Unseen items of the evaluation windows are withheld from alignment.
         withheld = items.rows(split.item_ids[np.unique(split.events.item[split.events.unseen])])

@@ -16,7 +16,8 @@ from lis_lightning.align.data.images import OnBadImage, check_images, image_path
 from lis_lightning.align.data.item_columns import read_category, read_ids, read_items, read_texts, read_titles
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.data.columns import Label, task_labels
-from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.data.tables import InputTable, require_columns
+from lis_lightning.data.times import Time
 from lis_lightning.errors import ConfigError, ItemError
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -28,7 +29,7 @@ def load_log(
     *,
     user: str = "user_id",
     item: str = "item_id",
-    time: str = "timestamp",
+    time: Time | Sequence[str] = "timestamp",
     label: Label | Sequence[Any] | Mapping[str, Any] = "label",
     item_id: str = "item_id",
     text: str | None = "text",
@@ -39,17 +40,18 @@ def load_log(
     categories: Sequence[str] = (),
     on_bad_image: OnBadImage = "raise",
     content: bool = True,
+    columns: Sequence[str] | None = None,
 ) -> AlignmentData:
     """Read any interaction log and item table by the names of their columns.
 
     Args:
-        log: Parquet or CSV path or glob, or a polars, pandas or pyarrow table.
+        log: Files or a table, as ``PreferenceSplit.from_log`` takes them.
         items: The same for the items, one row each; None if only the log is needed.
         user: Column of the log.
         item: Column of the log.
-        time: Column of the log.
-        label: Column of the log with 0/1, ``(column, threshold)``, or None if every row is a positive; several tasks
-            as a list of columns, or as a mapping of names to any of these.
+        time: Column of the log, or the column and the format of its text, as in ``("when", "%m/%d/%Y")``.
+        label: Column of the log with 0/1, ``(column, threshold)``, ``(column, "buy")``, or None if every row is a
+            positive; several tasks as a list of columns, or as a mapping of names to any of these.
         item_id: Column of the item table that matches ``item``.
         text: Column of the item table; None if the items have no text.
         title: Column of the item table with short names, used for display if it exists.
@@ -62,6 +64,7 @@ def load_log(
         categories: Columns of the item table with categories of the items, such as a taxonomy or a brand.
         on_bad_image: ``"raise"``, or ``"blank"`` to use plain grey for images that cannot be used.
         content: Whether texts, images and features are read; an audit needs the ids only.
+        columns: Names of all columns of the log, for text files without a header.
 
     Raises:
         LogError: If the log cannot be read or lacks the item column.
@@ -76,29 +79,31 @@ def load_log(
         >>> load_log(log, items).items.texts
         ('red cup', 'blue mug')
     """
-    events = read_table(log)
-    require_columns(events, [item])
-    columns = {"user": user, "item": item, "time": time, "label": task_labels(label)}
+    table = InputTable(log, names=columns)
+    require_columns(table.columns, [item])
+    events = table.read(ids=[user, item])
+    when = time if isinstance(time, str) else tuple(time)
+    roles = {"user": user, "item": item, "time": when, "label": task_labels(label, events.columns)}
     if items is None:
-        return AlignmentData("log", events, columns, None)
+        return AlignmentData("log", events, roles, None)
     if not content:
         text = image = image_folder = features = None
     optional = [column for column in (text, image) if column]
-    table = read_items(items, [item_id, *optional, *categories])
-    ids, titles = read_ids(table, item_id), read_titles(table, title)
+    item_rows = read_items(items, [item_id, *optional, *categories])
+    ids, titles = read_ids(item_rows, item_id), read_titles(item_rows, title)
     folder = _image_folder(items, image, image_folder)
     item_table = ItemTable(
         ids=ids,
-        texts=read_texts(table, text, ids, titles),
-        images=_images(table, image, ids, folder),
+        texts=read_texts(item_rows, text, ids, titles),
+        images=_images(item_rows, image, ids, folder),
         titles=tuple(titles),
-        categories={name: read_category(table, name) for name in categories},
+        categories={name: read_category(item_rows, name) for name in categories},
     )
     sources = [features] if isinstance(features, str | Path) else list(features or ())
-    blocks = [feature_block(table, source) for source in sources]
+    blocks = [feature_block(item_rows, source) for source in sources]
     item_table = replace(item_table, features=concatenated_features(blocks, ids))
     require_rows(events, item, item_table)
-    return AlignmentData("log", events, columns, check_images(item_table, on_bad_image))
+    return AlignmentData("log", events, roles, check_images(item_table, on_bad_image))
 
 
 def _image_folder(items: Any, image: str | None, folder: str | Path | None) -> Path | None:

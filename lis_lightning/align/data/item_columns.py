@@ -19,15 +19,15 @@ def read_items(source: Any, columns: Sequence[str]) -> pl.DataFrame:
     """Read the item table, and check that it has the columns that are needed.
 
     Args:
-        source: Parquet or CSV path or glob, or a polars, pandas or pyarrow table.
-        columns: Columns that it must have.
+        source: Files or a table, as ``PreferenceSplit.from_log`` takes them.
+        columns: Columns that it must have, that of the ids first.
 
     Raises:
         ItemError: If it cannot be read, is empty, or lacks a column; the message lists its columns and the
             nearest name.
     """
     try:
-        table = read_table(source, "item table")
+        table = read_table(source, "item table", ids=columns[:1])
         require_columns(table, columns, "item table")
     except LogError as error:
         raise ItemError(str(error)) from error
@@ -47,7 +47,8 @@ def read_ids(table: pl.DataFrame, column: str) -> NDArray[Any]:
     except LogError as error:
         raise ItemError(f"Item table: {error}") from error
     ids: NDArray[Any] = distinct[codes]
-    return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids
+    is_wide = ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max
+    return ids.astype(np.int64) if ids.dtype.kind in "iu" and not is_wide else ids
 
 
 def read_titles(table: pl.DataFrame, column: str) -> list[str]:

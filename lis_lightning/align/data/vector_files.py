@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from lis_lightning.align.data.feature_files import list_column, load_tensors
 from lis_lightning.align.data.item_columns import read_ids
 from lis_lightning.align.data.item_table import check_features, first_ids, rows_of
-from lis_lightning.data.tables import read_table, require_columns
-from lis_lightning.errors import ConfigError, ItemError, LisError, LogError, ShapeError
+from lis_lightning.data.files import TABLE_ENDINGS, file_ending
+from lis_lightning.data.tables import numbers_of, read_table, require_columns
+from lis_lightning.errors import ConfigError, ItemError, LisError, LisWarning, LogError, ShapeError
 
 _MATRIX = "embeddings"
 _IDS = "item_ids"
-_ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".npy", ".safetensors")
+_ENDINGS = (".npy", ".safetensors", *TABLE_ENDINGS)
 
 
 def read_vectors(
@@ -26,6 +28,7 @@ def read_vectors(
     *,
     ids: str | Path | NDArray[Any] | None = None,
     id_column: str = "item_id",
+    missing: Literal["raise", "mean"] = "raise",
 ) -> NDArray[Any]:
     """Read one vector an item from a file, in the order of `item_ids`.
 
@@ -36,9 +39,14 @@ def read_vectors(
         item_ids: The items whose vectors are returned, [num_items].
         ids: Ids of the rows of a file without ids: an array, a ``.npy`` file, or a table with `id_column`.
         id_column: Name of the column of ids.
+        missing: What to do about items without a vector: ``"raise"``, or ``"mean"`` to give them the mean of the
+            others.
 
     Returns:
         [num_items, dim], in the float type of the file.
+
+    Warns:
+        LisWarning: How many items got the mean.
 
     Raises:
         ConfigError: If the file does not exist, or has no ids and none are given.
@@ -53,31 +61,90 @@ def read_vectors(
         >>> read_vectors(path, np.array([8])).tolist()
         [[2.0, 3.0]]
     """
+    if missing not in {"raise", "mean"}:
+        raise ConfigError(f"Expected `missing` to be 'raise' or 'mean', got {missing!r}.")
     path = Path(path).expanduser()
     try:
-        row_ids, values = _read(path, ids, id_column)
-        if values.ndim != 2 or not values.shape[1] or values.dtype.kind != "f":
-            raise ShapeError(
-                f"expected a matrix [num_items, dim] of floats, got shape {list(values.shape)} of {values.dtype}."
-            )
-        if len(row_ids) != len(values):
-            raise ShapeError(f"there are {len(values)} rows for {len(row_ids)} ids; one row is needed for each id.")
-        # An id that occurs twice has no single vector.
-        distinct, counts = np.unique(row_ids, return_counts=True)
-        if (counts > 1).any():
-            raise ItemError(f"item ids occur more than once: {first_ids(distinct[counts > 1])}. Keep one row an item.")
-        chosen = values[rows_of(item_ids, row_ids, "file", "Add their rows: each item of the split needs a vector.")]
-        check_features(chosen, item_ids)
+        row_ids, values = _checked_rows(path, ids, id_column)
+        has_vector = are_among(item_ids, row_ids)
+        if missing == "raise" or not has_vector.any():
+            has_vector[:] = True  # so that those that are absent are an error that names the cause
+        advice = "Add their rows, or set missing=mean (or missing=drop in an audit)."
+        rows = rows_of(item_ids[has_vector], row_ids, "file", advice)
+        check_features(values[rows], item_ids[has_vector])
     except LisError as error:
         raise type(error)(f"{path.name}: {error}") from error
+    if has_vector.all():
+        return values[rows]
+    warnings.warn(
+        f"{path.name}: {int(has_vector.sum())} of {len(item_ids)} items ({has_vector.mean():.1%}) have a vector; the "
+        "others get the mean of these.",
+        LisWarning,
+        stacklevel=2,
+    )
+    chosen = np.empty((len(item_ids), values.shape[1]), values.dtype)
+    chosen[has_vector] = values[rows]
+    chosen[~has_vector] = values[rows].mean(axis=0)
     return chosen
+
+
+def ids_with_vectors(
+    path: str | Path, *, ids: str | Path | NDArray[Any] | None = None, id_column: str = "item_id"
+) -> NDArray[Any]:
+    """Return the ids of the rows of a file of item vectors; arguments and errors as for :func:`read_vectors`."""
+    path = Path(path).expanduser()
+    try:
+        return _checked_rows(path, ids, id_column)[0]
+    except LisError as error:
+        raise type(error)(f"{path.name}: {error}") from error
+
+
+def are_among(wanted: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which wanted ids are among others; an integer is not equal to its text."""
+    present = set(ids.tolist())
+    return np.array([item_id in present for item_id in wanted.tolist()], bool)
+
+
+def other_orders(
+    path: str | Path, ids: str | Path | NDArray[Any] | None, *, id_column: str = "item_id"
+) -> dict[str, NDArray[Any]]:
+    """Return other orders that the rows of a file without ids may be in, by name; none for a file with ids.
+
+    Args:
+        path: As for :func:`read_vectors`.
+        ids: Ids in the order that was assumed.
+        id_column: Name of the column of ids.
+    """
+    path = Path(path).expanduser()
+    if ids is None or path.suffix not in {".npy", ".safetensors"} or _IDS in load_tensors(path):
+        return {}
+    assumed = _given_ids(ids, id_column)
+    texts = assumed.astype(str)
+    orders = {"ids sorted": np.sort(assumed), "ids sorted as text": assumed[np.argsort(texts, kind="stable")]}
+    return {name: order for name, order in orders.items() if not np.array_equal(order, assumed)}
+
+
+def _checked_rows(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the ids of the rows of a file, each once, and its matrix of floats."""
+    row_ids, values = _read(path, ids, id_column)
+    if values.ndim != 2 or not values.shape[1] or values.dtype.kind != "f":
+        raise ShapeError(
+            f"expected a matrix [num_items, dim] of floats, got shape {list(values.shape)} of {values.dtype}."
+        )
+    if len(row_ids) != len(values):
+        raise ShapeError(f"there are {len(values)} rows for {len(row_ids)} ids; one row is needed for each id.")
+    # An id that occurs twice has no single vector.
+    distinct, counts = np.unique(row_ids, return_counts=True)
+    if (counts > 1).any():
+        raise ItemError(f"item ids occur more than once: {first_ids(distinct[counts > 1])}. Keep one row an item.")
+    return row_ids, values
 
 
 def _read(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the ids of the rows of a file, and its matrix."""
     if not path.is_file():
         raise ConfigError(f"the file {path} does not exist (working directory: {Path.cwd().name}/).")
-    if path.suffix not in _ENDINGS:
+    if file_ending(str(path)) not in _ENDINGS:
         raise ConfigError(f"expected a file that ends in one of {', '.join(_ENDINGS)}.")
     if path.suffix not in {".npy", ".safetensors"}:
         table = _table(path, id_column)
@@ -115,7 +182,7 @@ def _given_ids(ids: Any, id_column: str) -> NDArray[Any]:
 def _table(path: Path, id_column: str) -> pl.DataFrame:
     """Read a table that has a column of ids."""
     try:
-        table = read_table(path, "table of embeddings")
+        table = read_table(path, "table of embeddings", ids=[id_column])
         require_columns(table, [id_column], "table of embeddings")
     except LogError as error:
         raise ItemError(str(error)) from error
@@ -125,6 +192,7 @@ def _table(path: Path, id_column: str) -> pl.DataFrame:
 def _columns(table: pl.DataFrame, id_column: str) -> NDArray[Any]:
     """Return the matrix in a table: its only column of lists, or else all columns of numbers."""
     others = table.drop(id_column)
+    others = others.with_columns([numbers_of(column) for column in others])
     lists = [name for name, dtype in others.schema.items() if isinstance(dtype, pl.List | pl.Array)]
     if len(lists) == 1:
         return list_column(others[lists[0]])

@@ -28,7 +28,7 @@ class _FeatureRows(Dataset[dict[str, Any]]):
 
     @override
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"item_id": self.ids[row].item(), "features": torch.from_numpy(self.features[row])}
+        return {"item_id": self.ids[row : row + 1].tolist()[0], "features": torch.from_numpy(self.features[row])}
 
 
 class FeatureEncoder(ItemEncoder):

@@ -65,7 +65,7 @@ class PreparedItems(Dataset[dict[str, Any]]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         if not 0 <= row < len(self):
             raise IndexError(f"Row {row} of {len(self)} items.")
-        item: dict[str, Any] = {"item_id": self.ids[row].item()}
+        item: dict[str, Any] = {"item_id": self.ids[row : row + 1].tolist()[0]}
         for name, array in self._arrays.items():
             # Items are concatenated in one file; a copy, since a memory map is read-only.
             shape, end = self._shapes[name][row], self._ends[name][row]

@@ -14,6 +14,7 @@ from typing_extensions import override
 from lis_lightning.data import tables
 from lis_lightning.data.digest import digest, digest_ids
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.data.times import Time, time_column, timestamps
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.pointwise_mutual_information import cooccurrence_vectors
@@ -64,7 +65,7 @@ class PairTable(PreferenceData):
     other: str = "item_b"
     user: str | None = None
     weight: str | None = None
-    time: str | None = None
+    time: Time | None = None
     holds_no_evaluation_events: bool = False
 
     def __post_init__(self) -> None:
@@ -86,16 +87,17 @@ class PairTable(PreferenceData):
     @cached_property
     def pairs(self) -> Pairs:
         """The validated table as arrays."""
-        table = tables.read_table(self.table, "pair table")
-        columns = (self.item, self.other, self.user, self.weight, self.time)
-        tables.require_columns(table, [name for name in columns if name is not None], "pair table")
+        time_name = None if self.time is None else time_column(self.time)
+        columns = (self.item, self.other, self.user, self.weight, time_name)
+        named = [name for name in columns if name is not None]
+        table = tables.read_table(self.table, "pair table", named, ids=[self.item, self.other, self.user or self.item])
         if not table.height:
             raise LogError("The pair table has no rows.")
         item_ids, item = tables.id_codes(table, self.item)
         other_ids, other = tables.id_codes(table, self.other)
         user_ids, user = (None, None) if self.user is None else tables.id_codes(table, self.user)
         weight = None if self.weight is None else tables.event_weights(table, self.weight)
-        time, units_per_day = (None, None) if self.time is None else tables.timestamps(table, self.time)
+        time, units_per_day = (None, None) if self.time is None else timestamps(table, self.time)
         if weight is not None and not weight.any():
             raise LogError(f"All {weight.size} weights in column {self.weight!r} of the pair table are 0.")
         return Pairs(item_ids, item, other_ids, other, user_ids, user, weight, time, units_per_day)

@@ -153,3 +153,23 @@ def test_label_threshold_may_come_as_a_list_from_a_configuration():
     assert load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1]})).columns["label"] == {"liked": ("liked", 1)}
     with pytest.raises(ConfigError, match=r"label must be a column, .* got 1"):
         load_log(EVENTS, ITEMS, **(NAMES | {"label": ["liked", 1, 2]}))
+
+
+def test_ids_with_leading_zeros_match_those_of_the_items(tmp_path):
+    (tmp_path / "log.csv").write_text("who,sku,at,liked\nu,1040,3,0\nv,01040,4,1\n")
+    (tmp_path / "items.csv").write_text("sku,text\n1040,plain\n01040,zero\n")
+    data = load_log(tmp_path / "log.csv", tmp_path / "items.csv", **NAMES)
+    assert data.items.ids.tolist() == ["1040", "01040"]
+    assert data.log["sku"].to_list() == ["1040", "01040"]
+
+
+def test_a_log_without_a_header_takes_names_a_format_and_a_text_label(tmp_path):
+    (tmp_path / "UserBehavior.csv").write_text("1,30,pv,01/02/26\n2,10,buy,01/03/26\n")
+    data = load_log(
+        tmp_path / "UserBehavior.csv",
+        columns=["who", "sku", "event", "at"],
+        **(NAMES | {"label": ["event", "buy"], "time": ["at", "%m/%d/%y"]}),
+    )
+    assert data.log.columns == ["who", "sku", "event", "at"]
+    assert data.columns["label"] == {"event": ("event", "buy")}
+    assert data.columns["time"] == ("at", "%m/%d/%y")

@@ -41,8 +41,8 @@ def test_ids_keep_the_order_of_the_table(values, expected):
 def test_missing_or_odd_ids_are_refused():
     with pytest.raises(ItemError, match=r"Item table: Column 'item' has 2 missing ids, the first in row 1"):
         read_ids(pl.DataFrame({"item": [1, None, None]}), "item")
-    with pytest.raises(ItemError, match=r"Column 'item' must hold integer or string ids, got Float64"):
-        read_ids(pl.DataFrame({"item": [1.0, 2.0]}), "item")
+    with pytest.raises(ItemError, match=r"Column 'item' must hold integer or string ids, got Float64 with fractions"):
+        read_ids(pl.DataFrame({"item": [1.5, 2.0]}), "item")
 
 
 def test_the_title_stands_in_for_a_missing_text():
@@ -61,3 +61,7 @@ def test_an_item_without_text_and_title_is_refused():
 
 def test_items_may_have_no_texts_at_all():
     assert read_texts(pl.DataFrame({"item": IDS}), None, IDS, ["A", "B", "C"]) == ("", "", "")
+
+
+def test_unsigned_ids_beyond_63_bits_keep_their_value():
+    assert read_ids(pl.DataFrame({"item": pl.Series([2**64 - 1], dtype=pl.UInt64)}), "item").tolist() == [2**64 - 1]

@@ -84,7 +84,7 @@ def test_files_that_are_no_matrix_say_what_they_are(files):
     with pytest.raises(ConfigError, match=r"gone\.npy: the file .*gone\.npy does not exist"):
         read_vectors(files / "gone.npy", WANTED)
     (files / "a.pt").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"a\.pt: expected a file that ends in one of \.parquet, .*\.safetensors"):
+    with pytest.raises(ConfigError, match=r"a\.pt: expected a file that ends in one of \.npy, \.safetensors"):
         read_vectors(files / "a.pt", WANTED)
     np.save(files / "flat.npy", MATRIX[:, 0])
     with pytest.raises(ShapeError, match=r"expected a matrix \[num_items, dim\] of floats, got shape \[3\] of float32"):
@@ -118,3 +118,11 @@ def test_ids_must_be_a_list_of_ids(files, ids):
     np.save(files / "odd.npy", ids)
     with pytest.raises(ShapeError, match=r"expected a list of integer or string ids in odd\.npy, got shape"):
         read_vectors(files / "bare.npy", WANTED, ids=files / "odd.npy")
+
+
+def test_compressed_text_and_arrow_hold_vectors_too(files):
+    wide = pl.DataFrame({"item_id": IDS, "a": MATRIX[:, 0], "b": MATRIX[:, 1]})
+    wide.write_csv(files / "wide.csv.zst", compression="zstd")
+    wide.write_ipc(files / "wide.feather")
+    for name in ("wide.csv.zst", "wide.feather"):
+        np.testing.assert_array_equal(read_vectors(files / name, WANTED), EXPECTED)

@@ -82,3 +82,10 @@ def test_base_class_promises_only():
     for call in (lambda: encoder.prepare(_features(), ""), lambda: encoder.collate([]), lambda: encoder({})):
         with pytest.raises(NotImplementedError):
             call()
+
+
+def test_items_with_string_ids_are_rows_like_any_other():
+    ids = np.array(["a", "b"], dtype=object)
+    items = ItemTable(ids, ("", ""), (None, None), features=np.eye(2, dtype=np.float32))
+    rows = FeatureEncoder(2, output_dim=2).prepare(items, "")
+    assert [rows[row]["item_id"] for row in range(2)] == ["a", "b"]

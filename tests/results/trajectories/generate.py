@@ -39,7 +39,7 @@ class World:
         self.content, self.full = (truth[f"{kind}_latents"][rows].astype(float) for kind in ("content", "item"))
         self.rng = np.random.default_rng(0)
         self.noise = self.draw()
-        self.unseen = ~np.isin(self.split.item_ids, self.split.alignment["item"].to_numpy())
+        self.unseen = ~np.isin(self.split.item_ids, self.split.alignment["item_id"].to_numpy())
 
     def draw(self) -> np.ndarray:
         return self.content.std() * self.rng.standard_normal(self.content.shape)

@@ -268,7 +268,10 @@ def test_embeddings_of_w0_are_taken_at_their_word(split, log):
     row = {item: index for index, item in enumerate(item_ids)}
     past = split.alignment
     vectors = id_vectors(
-        past["user"].to_numpy(), np.array([row[i] for i in past["item"]]), past["label"].to_numpy().astype(float), 60
+        past["user_id"].to_numpy(),
+        np.array([row[i] for i in past["item_id"]]),
+        past["label"].to_numpy().astype(float),
+        60,
     ).vectors
     ceiling = Scorer(split).ceiling(IdEmbeddings(vectors, item_ids, holds_no_evaluation_events=True))
     assert not ceiling.cross_fitted

@@ -47,7 +47,7 @@ def test_the_key_of_a_table_follows_its_content():
 
 BAD_TABLES = {
     "no file": ({"table": "absent.parquet"}, LogError, "pair table 'absent.parquet' does not exist"),
-    "no table": ({"table": [1, 2]}, LogError, "Expected the pair table as a parquet.* got list"),
+    "no table": ({"table": [1, 2]}, LogError, "Expected the pair table as a path.* got list"),
     "no rows": ({"table": TABLE[:0]}, LogError, "pair table has no rows"),
     "column": ({"item": "item_c"}, LogError, r"pair table has no column 'item_c'.*Did you mean 'item_"),
     "user column": ({"user": "usr"}, LogError, "no column 'usr'.*Did you mean 'user'"),
@@ -60,7 +60,7 @@ BAD_TABLES = {
     "no weight": ({"w": [0.0, 0.0, 0.0]}, LogError, "All 3 weights in column 'w' of the pair table are 0"),
     "text weight": ({"w": ["a", "b", "c"]}, LogError, "'w' must hold numbers, got String"),
     "null time": ({"t": [None, 1.0, 2.0]}, LogError, "'t' has 1 missing or non-finite timestamps"),
-    "text time": ({"t": ["a", "b", "c"]}, LogError, "'t' must be numeric or a date"),
+    "text time": ({"t": ["a", "b", "c"]}, LogError, "'t' is text in a format that is not known"),
 }
 
 
