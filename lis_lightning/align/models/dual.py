@@ -34,7 +34,8 @@ class DualEncoder(PretrainedEncoder):
         fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weight them.
         max_text_tokens: Longer texts are cut, before they are put into the prompt; the prompt is then cut to the length
             that the model reads (CLIP 77 tokens, SigLIP 64).
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class ItemEncoder(nn.Module):
 
     Attributes:
         output_dim: Dimension of the representations.
+        unreached: Names of weights that are frozen because no gradient reaches them.
 
     Example:
         >>> class TextLength(ItemEncoder):
@@ -38,6 +40,7 @@ class ItemEncoder(nn.Module):
     """
 
     output_dim: int
+    unreached: Sequence[str] = ()
 
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
         """Return the items as this encoder reads them, in the order of the table, without padding.

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
@@ -169,7 +170,33 @@ class PretrainedEncoder(ItemEncoder):
                 encoder = cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
         if matrix is not None:
             encoder.fit_features(items, matrix)
+        encoder.freeze_unreached(items)
         return encoder
+
+    def freeze_unreached(self, items: ItemTable) -> None:
+        """Freeze the trained weights of the model that a backward pass over two items does not reach.
+
+        Args:
+            items: The first two are processed.
+
+        Raises:
+            ConfigError: If a part that is tuned would not learn at all.
+        """
+        if self.tuning.mode == "head":
+            return
+        batch = self._sample(items, np.arange(min(2, len(items))))
+        towers = {name: self.model.get_submodule(path) for name, path in self._towers.items()}
+        training = self.training
+        # Without dropout and dropped layers. Some models draw masks all the same, which the run must not notice.
+        with torch.random.fork_rng(devices=[]):
+            self.eval()
+            self.unreached = freeze_unreached(self.model, towers, self.tuning, lambda: self.pooled(self._inputs(batch)))
+        self.train(training)
+
+    def _sample(self, items: ItemTable, rows: NDArray[Any]) -> dict[str, Tensor]:
+        """Return a batch of some items, prepared in memory, as `prepare` would write all of them to disk."""
+        sample = items.select(items.ids[rows])
+        return self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
 
     @torch.no_grad()
     def fit_features(self, items: ItemTable, features: Tensor) -> None:
@@ -182,9 +209,7 @@ class PretrainedEncoder(ItemEncoder):
         joined = cast(JoinedFeatures, self.joined)
         joined.features.fit(features)
         spread = np.unique(np.linspace(0, len(items) - 1, _NUM_STATISTICS_ITEMS).round().astype(int))
-        sample = items.select(items.ids[spread])
-        # Prepared in memory, as `prepare` would write them to disk.
-        batch = self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
+        batch = self._sample(items, spread)
         training = self.training
         self.eval()
         joined.fit_states(self.pooled(self._inputs(batch)).float())

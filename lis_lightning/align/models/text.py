@@ -31,7 +31,8 @@ class TextEncoder(PretrainedEncoder):
         prompt: ``{text}`` is the item's text, as in ``"passage: {text}"``.
         pooling: "mean" over all tokens, "cls" the first token, or "last" the last one, for decoders.
         max_text_tokens: Longer texts are cut, before they are put into the prompt.
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 

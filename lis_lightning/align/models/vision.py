@@ -29,7 +29,8 @@ class VisionEncoder(PretrainedEncoder):
     Args:
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
         pooling: "mean" over all patches, "cls" the first token, or "pooler" the model's own pooling layer.
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.

@@ -34,7 +34,8 @@ class VisionLanguageEncoder(PretrainedEncoder):
             there is one.
         pooling: "mean" over all tokens, or the "last" token, which attends to all others.
         max_text_tokens: Longer texts are cut, before the image's tokens are added.
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The connector between the towers belongs to

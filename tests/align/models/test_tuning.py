@@ -107,3 +107,11 @@ def test_error_on_what_the_model_does_not_have(kind, family, tuning, match, requ
 def test_error_where_nothing_would_be_trained(bert):
     with quiet_transformers(), pytest.raises(ConfigError, match="would train nothing; set `output_dim`"):
         TextEncoder(bert, output_dim=None, tuning=Tuning("head"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("mode", ["full", "last"])
+def test_error_where_adamw_would_lose_its_updates(mode, dtype, bert):
+    match = rf"Mode {mode} trains weights in {dtype}.*torch_dtype=float32.*trainer\.precision=bf16-mixed"
+    with quiet_transformers(), pytest.raises(ConfigError, match=match):
+        TextEncoder(bert, tuning=Tuning(mode), torch_dtype=dtype)

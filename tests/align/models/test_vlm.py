@@ -183,7 +183,7 @@ def test_gradient_checkpointing_changes_no_gradient(llava, pictured, tmp_path):
 
 
 def test_bfloat16_backbone_gives_float32(llava, pictured, tmp_path):
-    encoder = _encoder(llava, torch_dtype="bfloat16")
+    encoder = _encoder(llava, torch_dtype="bfloat16", tuning=Tuning("head"))
     assert encoder.model.dtype == torch.bfloat16
     assert encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).dtype == torch.float32
 
