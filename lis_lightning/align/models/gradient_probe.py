@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,12 +58,13 @@ def _reached(weights: Mapping[str, nn.Parameter], vectors: Callable[[], Tensor])
 
         return hook
 
-    hooks = [weight.register_post_accumulate_grad_hook(record(name)) for name, weight in weights.items()]
+    parameters: Mapping[str, Any] = weights  # torch leaves the method untyped
+    hooks = [weight.register_post_accumulate_grad_hook(record(name)) for name, weight in parameters.items()]
     try:
         with torch.enable_grad():
             total = vectors().float().sum()
             if total.requires_grad:
-                total.backward()
+                torch.autograd.backward(total)
     finally:
         for handle in hooks:
             handle.remove()

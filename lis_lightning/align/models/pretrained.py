@@ -21,7 +21,7 @@ from lis_lightning.align.models.hugging_face import hugging_face, quiet_transfor
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.prepared_items import as_tensor, compact, pad_and_stack, prepare_items
-from lis_lightning.align.models.tuning import Tuning, freeze_statistics, tune
+from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, tune
 from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
@@ -94,6 +94,7 @@ class PretrainedEncoder(ItemEncoder):
         self.model: Any = model
         self.processor = processor
         self.tuning = tuning
+        self.backbone_learning_rate = LEARNING_RATES.get(tuning.mode)
         self.num_features = int(features)
         self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
         self.output_dim = output_dim or hidden_dim + features
@@ -168,6 +169,7 @@ class PretrainedEncoder(ItemEncoder):
         else:
             with quiet_transformers():
                 encoder = cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
+            encoder.backbone_learning_rate = None  # random weights learn at the rate of the head
         if matrix is not None:
             encoder.fit_features(items, matrix)
         encoder.freeze_unreached(items)
@@ -240,6 +242,10 @@ class PretrainedEncoder(ItemEncoder):
     def settings(self) -> list[Any]:
         """Return the options that the processed items depend on, as plain values."""
         return []
+
+    @override
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
 
     @override
     def train(self, mode: bool = True) -> Self:

@@ -14,6 +14,9 @@ from lis_lightning.errors import ConfigError
 Mode = Literal["full", "head", "lora", "last"]
 Towers = Literal["language", "vision", "all"]
 
+LEARNING_RATES: dict[Mode, float] = {"full": 2e-5, "last": 5e-5, "lora": 2e-4}
+"""Highest learning rate of pretrained weights under AdamW by mode. Higher rates erase what full models have learned."""
+
 # Query and value projections by the names that model families use; a fused projection if there are no separate ones.
 _QUERY_VALUE = (
     ("q_proj", "v_proj"),
