@@ -10,6 +10,7 @@ from typing import Any
 
 from lis_lightning.align.models.hugging_face import hugging_face, no_load_report
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.sentence_modules import transformer_folder
 from lis_lightning.errors import ConfigError, LisWarning
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -126,6 +127,7 @@ def _checked_name(model: str | Path) -> str:
     """Return the name that transformers takes, or raise if it names a folder that has no model."""
     folder = Path(model).expanduser()
     if folder.is_dir():
+        folder = transformer_folder(folder)
         if not (folder / "config.json").is_file():
             files = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise ConfigError(

@@ -20,6 +20,7 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool
 
 Pooling = Literal["mean", "last"]
+PooledTokens = Literal["all", "text", "image"]
 
 
 class VisionLanguageEncoder(PretrainedEncoder):
@@ -32,7 +33,13 @@ class VisionLanguageEncoder(PretrainedEncoder):
         model: A hub id, or a folder written by `save_pretrained` that also has the processor.
         prompt: Text after the image; ``{text}`` is the item's text. It goes through the processor's chat template, if
             there is one.
-        pooling: "mean" over all tokens, or the "last" token, which attends to all others.
+        pooling: "mean" over the tokens, or the "last" one, which attends to all others: the end of the user's turn, or
+            the last token of the generation prompt.
+        pooled_tokens: Which tokens are pooled: "all"; "image", those that stand for patches, as most tokens of an item
+            do; or "text", all others.
+        instruction: Message of the system, for embedding models that were trained with one; None for none.
+        generation_prompt: Whether the beginning of an answer follows the item, as for models trained to embed an item
+            in the state that would begin the answer (Qwen3-VL-Embedding, GME), with pooling "last".
         max_text_tokens: Longer texts are cut, before the image's tokens are added.
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
@@ -61,6 +68,9 @@ class VisionLanguageEncoder(PretrainedEncoder):
         *,
         prompt: str = "{text}",
         pooling: Pooling = "mean",
+        pooled_tokens: PooledTokens = "all",
+        instruction: str | None = None,
+        generation_prompt: bool = False,
         max_text_tokens: int = 64,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
@@ -69,6 +79,10 @@ class VisionLanguageEncoder(PretrainedEncoder):
         check_prompt(prompt, max_text_tokens)
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
+        if pooled_tokens not in get_args(PooledTokens):
+            raise ConfigError(
+                f"`pooled_tokens` must be one of {', '.join(get_args(PooledTokens))}, but got {pooled_tokens!r}."
+            )
         network, processor = load_pretrained(type(self), model, torch_dtype)
         base = network.base_model
         if base is network:
@@ -86,6 +100,9 @@ class VisionLanguageEncoder(PretrainedEncoder):
         )
         self.prompt = prompt
         self.pooling: Pooling = pooling
+        self.pooled_tokens: PooledTokens = pooled_tokens
+        self.instruction = instruction
+        self.generation_prompt = generation_prompt
         self.max_text_tokens = max_text_tokens
         self.on_bad_image = on_bad_image
 
@@ -101,14 +118,22 @@ class VisionLanguageEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        return [self.on_bad_image, self.prompt, self.max_text_tokens]
+        options = [self.on_bad_image, self.prompt, self.max_text_tokens]
+        # Beyond these, what the chat template makes of a prompt: part of the cache's key only where there is one.
+        template = [self.instruction, self.generation_prompt]
+        return options + (template if getattr(self.processor, "chat_template", None) else [])
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
         reserved = image_token(self.processor)
         for text, path in zip(items.texts, items.images, strict=True):
             short = shorten(self.processor.tokenizer, text, self.max_text_tokens, forbidden=[reserved])
-            prompt, add_special_tokens = render_prompt(self.processor, self.prompt.replace("{text}", short))
+            prompt, add_special_tokens = render_prompt(
+                self.processor,
+                self.prompt.replace("{text}", short),
+                instruction=self.instruction,
+                generation_prompt=self.generation_prompt,
+            )
             yield self.processor(
                 images=[load_image(path, on_error=self.on_bad_image)],
                 text=[prompt],
@@ -119,4 +144,9 @@ class VisionLanguageEncoder(PretrainedEncoder):
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
         states: Tensor = self.model.base_model(**inputs, use_cache=False, return_dict=True).last_hidden_state
-        return pool(states, inputs["attention_mask"].bool(), self.pooling)
+        real = inputs["attention_mask"].bool()
+        if self.pooled_tokens != "all":
+            token = self.processor.tokenizer.convert_tokens_to_ids(image_token(self.processor))
+            is_patch = inputs["input_ids"] == token
+            real &= is_patch if self.pooled_tokens == "image" else ~is_patch
+        return pool(states, real, self.pooling)

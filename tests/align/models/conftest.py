@@ -50,6 +50,7 @@ siglip_vision = _family(zoo.siglip_vision)
 siglip2_vision = _family(zoo.siglip2_vision)
 dinov2 = _family(zoo.dinov2)
 swin = _family(zoo.swin)
+roberta = _family(zoo.roberta)
 
 
 @pytest.fixture(scope="session")

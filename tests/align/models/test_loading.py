@@ -12,6 +12,7 @@ from lis_lightning.errors import ConfigError, LisWarning
     [
         ({"prompt": "what is it?"}, r"must contain \{text\}.*'what is it\?'"),
         ({"pooling": "max"}, "`pooling` must be one of mean, last, but got 'max'"),
+        ({"pooled_tokens": "patch"}, "`pooled_tokens` must be one of all, text, image, but got 'patch'"),
         ({"max_text_tokens": 0}, "1 or more, but got 0"),
         ({"torch_dtype": "int8"}, "float32, bfloat16, float16, but got 'int8'"),
     ],

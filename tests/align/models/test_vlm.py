@@ -9,7 +9,7 @@ from torch import nn
 
 from lis_lightning.align.models import Tuning, VisionLanguageEncoder
 from lis_lightning.align.models.hugging_face import quiet_transformers
-from lis_lightning.errors import ItemError
+from lis_lightning.errors import ConfigError, ItemError
 
 
 def _encoder(folder, **options) -> VisionLanguageEncoder:
@@ -105,6 +105,35 @@ def test_chat_template_places_the_image(idefics, pictured, tmp_path):
     row = encoder.prepare(pictured, tmp_path)[1]
     assert row["pixel_values"].ndim == 5
     assert (row["input_ids"] == encoder.processor.image_token_id).sum() == 4 * row["pixel_values"].shape[1]
+
+
+def test_last_pools_the_end_of_the_turn_and_not_the_new_line_after_it(idefics, pictured, tmp_path):
+    encoder = _encoder(idefics, pooling="last", output_dim=None)
+    row = encoder.prepare(pictured, tmp_path)[0]
+    assert encoder.processor.tokenizer.decode(row["input_ids"]).endswith("red lamp</s>")
+    inputs = {name: value for name, value in encoder.collate([row]).items() if name != "item_id"}
+    with torch.no_grad():
+        states = encoder.model.base_model(**inputs).last_hidden_state
+        torch.testing.assert_close(encoder(encoder.collate([row])), states[:, -1])
+
+
+def test_instruction_and_generation_prompt_go_through_the_template(idefics, llava, pictured, tmp_path):
+    encoder = _encoder(idefics, instruction="Represent the item.", generation_prompt=True)
+    text = encoder.processor.tokenizer.decode(encoder.prepare(pictured, tmp_path)[0]["input_ids"])
+    assert "Represent the item.</s>" in text.split("<image>")[0]
+    assert text.replace(" ", "").endswith("redlamp</s>\n<s>assistant\n")
+    with pytest.raises(ConfigError, match="need a chat template, which LlavaProcessor does not have here"):
+        _encoder(llava, instruction="x").prepare(pictured, tmp_path)
+
+
+@pytest.mark.parametrize("tokens", ["image", "text"])
+def test_tokens_of_the_image_or_of_the_text_are_pooled_alone(tokens, llava, pictured, tmp_path):
+    encoder = _encoder(llava, pooled_tokens=tokens, output_dim=None)
+    batch = encoder.collate([encoder.prepare(pictured, tmp_path)[0]])
+    inputs = {name: value for name, value in batch.items() if name != "item_id"}
+    with torch.no_grad():
+        states = encoder.model.base_model(**inputs).last_hidden_state[0]
+        torch.testing.assert_close(encoder(batch)[0], (states[:16] if tokens == "image" else states[16:]).mean(dim=0))
 
 
 # the cache

@@ -5,6 +5,8 @@ Each writes model and processor into a folder, as `save_pretrained` does, and re
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
@@ -121,6 +123,50 @@ def qwen(folder, tokenizer):
         pad_token_id=0,
     )  # fmt: skip
     return save(folder, lambda: hf.Qwen2Model(config), tokenizer)
+
+
+def roberta(folder, tokenizer):
+    """RoBERTa, whose first position has number 2: it reads two tokens less than its configuration says."""
+    hf = hugging_face()
+    tokenizer.model_max_length = 10**30
+    config = hf.RobertaConfig(
+        **SIZES, num_hidden_layers=1, vocab_size=len(tokenizer), max_position_embeddings=18, pad_token_id=1
+    )
+    return save(folder, lambda: hf.RobertaModel(config, add_pooling_layer=False), tokenizer)
+
+
+def sentence_bert(folder, bert, *, pooling="cls", dense=False, prompt=None, subfolder="", module=None):
+    """BERT as sentence-transformers writes it: pooling, perhaps a dense layer, and unit length."""
+    from safetensors.torch import save_file
+
+    (folder / subfolder).mkdir(parents=True, exist_ok=True)
+    for path in bert.iterdir():
+        (folder / subfolder / path.name).write_bytes(path.read_bytes())
+    kinds = [("Transformer", subfolder), ("Pooling", "1_Pooling")]
+    kinds += [("Dense", "2_Dense")] if dense else []
+    kinds += [("Normalize", "3_Normalize")] + ([(module, "4_Other")] if module else [])
+    entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds]
+    _json(folder / "modules.json", entries)
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken", "max": "max_tokens"}
+    pooled = {f"pooling_mode_{key}": name == pooling for name, key in modes.items()}
+    _json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 64, **pooled, "include_prompt": True})
+    _json(folder / subfolder / "sentence_bert_config.json", {"max_seq_length": 6, "do_lower_case": True})
+    if prompt:
+        prompts = {"prompts": {"document": prompt, "query": "no"}, "default_prompt_name": "document"}
+        _json(folder / "config_sentence_transformers.json", prompts)
+    if dense:
+        activation = "torch.nn.modules.activation.Tanh"
+        sizes = {"in_features": 64, "out_features": 16, "bias": True, "activation_function": activation}
+        _json(folder / "2_Dense/config.json", sizes)
+        generator = torch.Generator().manual_seed(0)
+        weights = {"linear.weight": torch.randn(16, 64, generator=generator), "linear.bias": torch.ones(16)}
+        save_file(weights, folder / "2_Dense/model.safetensors")
+    return folder
+
+
+def _json(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
 
 
 def adapted_bert(folder, bert):
