@@ -239,6 +239,11 @@ class PretrainedEncoder(ItemEncoder):
         """Yield the inputs of the model for each item: arrays with a first axis of one item."""
         raise NotImplementedError
 
+    def _processed(self, image: Any, **options: Any) -> Mapping[str, Any]:
+        """Return what the processor makes of an image, and of the text among the options."""
+        fields: Mapping[str, Any] = self.processor(images=[image], return_tensors="np", **options)
+        return fields
+
     def settings(self) -> list[Any]:
         """Return the options that the processed items depend on, as plain values."""
         return []

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
 from lis_lightning.align.models.tiny import make_tiny_vision
@@ -89,7 +90,7 @@ class VisionEncoder(PretrainedEncoder):
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
         for path in items.images:
-            yield self.processor(images=[load_image(path, on_error=self.on_bad_image)], return_tensors="np")
+            yield process_image(path, self._processed, on_error=self.on_bad_image)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch import Tensor
 from typing_extensions import override
 
-from lis_lightning.align.data.images import OnBadImage, load_image
+from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.hugging_face import hugging_face
+from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.prompts import check_prompt, image_token, render_prompt, shorten
@@ -85,15 +87,23 @@ class VisionLanguageEncoder(PretrainedEncoder):
             )
         network, processor = load_pretrained(type(self), model, torch_dtype)
         base = network.base_model
+        if network.config.is_encoder_decoder or network.config.get_text_config().is_encoder_decoder:
+            raise ConfigError(
+                f"The model {model} ({type(network).__name__}) is an encoder-decoder, whose last states are those of "
+                "an answer and not of the item; take a multimodal model with a decoder alone."
+            )
         if base is network:
             raise ConfigError(
                 f"The model {model} ({type(network).__name__}) keeps no base model whose states can be pooled."
             )
         used = set(base.parameters())
+        towers = {"language": base.get_decoder(), "vision": base.get_encoder("image")}
+        # Where it finds no such part (Fuyu, GIT), transformers returns the whole model.
+        towers = {name: tower for name, tower in towers.items() if tower not in {base, network}}
         super().__init__(
             network,
             processor,
-            towers={"language": base.get_decoder(), "vision": base.get_encoder("image")},
+            towers=towers or {"language": base},
             hidden_dim=int(network.config.get_text_config().hidden_size),
             unused=[parameter for parameter in network.parameters() if parameter not in used],
             **options,
@@ -134,12 +144,8 @@ class VisionLanguageEncoder(PretrainedEncoder):
                 instruction=self.instruction,
                 generation_prompt=self.generation_prompt,
             )
-            yield self.processor(
-                images=[load_image(path, on_error=self.on_bad_image)],
-                text=[prompt],
-                return_tensors="np",
-                add_special_tokens=add_special_tokens,
-            )
+            process = partial(self._processed, text=[prompt], add_special_tokens=add_special_tokens)
+            yield process_image(path, process, on_error=self.on_bad_image)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -189,6 +189,30 @@ def test_bad_image_raises_or_is_blank(llava, pictured, tmp_path):
     assert torch.equal(rows[0]["pixel_values"], rows[5]["pixel_values"])
 
 
+def _refuses_wide_images(encoder):
+    processor = encoder.processor
+
+    def process(images, **options):
+        if images[0].width > 200 * images[0].height:
+            raise ValueError("absolute aspect ratio must be smaller than 200, got 300.0")
+        return processor(images=images, **options)
+
+    encoder._processed = lambda image, **options: process([image], return_tensors="np", **options)
+    return encoder
+
+
+def test_an_image_that_the_processor_refuses_is_named_or_blank(llava, pictured, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (300, 1), (1, 2, 3)).save(tmp_path / "wide.png")
+    items = replace(pictured, images=(tmp_path / "wide.png", *pictured.images[1:]))
+    match = r"wide\.png of 300 x 1 pixels cannot be processed: absolute aspect ratio .* set on_bad_image=blank"
+    with pytest.raises(ItemError, match=match):
+        _refuses_wide_images(_encoder(llava)).prepare(items, tmp_path)
+    rows = _refuses_wide_images(_encoder(llava, on_bad_image="blank")).prepare(items, tmp_path)
+    assert torch.equal(rows[0]["pixel_values"], rows[5]["pixel_values"])
+
+
 # options
 
 

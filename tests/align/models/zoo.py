@@ -47,6 +47,34 @@ def llava(folder, tokenizer, *, feature_layer=-1):
     return save(folder, lambda: hf.LlavaForConditionalGeneration(config), processor)
 
 
+def llava_interleave(folder, tokenizer):
+    """LLaVA-Interleave, the example of the README: SigLIP and Qwen2, and a processor without videos.
+
+    Its image processor is named as on the hub, so that loading it takes torchvision if that is there.
+    """
+    hf = hugging_face()
+    config = hf.LlavaConfig(
+        vision_config=hf.SiglipVisionConfig(
+            **SIZES, num_hidden_layers=2, image_size=16, patch_size=4, vision_use_head=False
+        ),
+        text_config=hf.Qwen2Config(
+            **SIZES, num_hidden_layers=1, num_key_value_heads=1, vocab_size=len(tokenizer), pad_token_id=0
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    processor = hf.LlavaProcessor(
+        image_processor=hf.SiglipImageProcessorPil(size={"height": 16, "width": 16}), tokenizer=tokenizer,
+        patch_size=4, vision_feature_select_strategy="full", num_additional_image_tokens=0, image_token="<image>",
+        chat_template=CHAT,
+    )  # fmt: skip
+    save(folder, lambda: hf.LlavaForConditionalGeneration(config), processor)
+    for path in folder.glob("*processor_config.json"):
+        path.write_text(path.read_text().replace("SiglipImageProcessorPil", "SiglipImageProcessor"))
+    return folder
+
+
 def idefics(folder, tokenizer):
     """Idefics3, whose images become several tiles, with a chat template that ends a turn as `</s>` and a new line."""
     hf = hugging_face()
@@ -61,6 +89,20 @@ def idefics(folder, tokenizer):
         pad_token_id=0,
     )
     return save(folder, lambda: hf.Idefics3ForConditionalGeneration(config), processor)
+
+
+def florence(folder, processor):
+    """Florence-2: a vision tower in stages, and a BART that writes an answer."""
+    hf = hugging_face()
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    config = hf.Florence2Config(
+        vision_config={"embed_dim": [8] * 4, "num_heads": [2] * 4, "num_groups": [2] * 4, "depths": [1] * 4,
+                       "projection_dim": 32},
+        text_config={"model_type": "bart", "vocab_size": 64, "encoder_attention_heads": 2,
+                     "decoder_attention_heads": 2, **sizes},
+        image_token_id=5,
+    )  # fmt: skip
+    return save(folder, lambda: hf.Florence2ForConditionalGeneration(config), processor)
 
 
 def siglip(folder, tokenizer):
