@@ -43,6 +43,7 @@ def _family(make):
 
 
 idefics = _family(zoo.idefics)
+git = _family(zoo.git)
 llava_interleave = _family(zoo.llava_interleave)
 siglip = _family(zoo.siglip)
 qwen = _family(zoo.qwen)

@@ -96,6 +96,7 @@ def test_frozen_batch_norms_keep_their_statistics(resnet, pictured, tmp_path):
         (TextEncoder, "bert", Tuning("last", layers=3), "language tower has 2 layers; .* but got 3"),
         (TextEncoder, "bert", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
         (TextEncoder, "bert", Tuning("lora", targets=["q_proj"]), "no linear layer 'q_proj'; .* of dense, key"),
+        (VisionLanguageEncoder, "git", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
         (VisionEncoder, "resnet", Tuning("lora"), "no layers of a known name .* it has no linear layers"),
     ],
 )  # fmt: skip

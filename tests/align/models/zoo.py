@@ -105,6 +105,18 @@ def florence(folder, processor):
     return save(folder, lambda: hf.Florence2ForConditionalGeneration(config), processor)
 
 
+def git(folder, tokenizer):
+    """GIT, in which transformers finds no vision tower."""
+    hf = hugging_face()
+    sizes = SIZES | {"num_hidden_layers": 1}
+    config = hf.GitConfig(
+        vision_config=sizes | {"image_size": 16, "patch_size": 4}, **sizes, vocab_size=len(tokenizer),
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    images = hf.CLIPImageProcessorPil(size={"height": 16, "width": 16}, do_center_crop=False)
+    return save(folder, lambda: hf.GitForCausalLM(config), hf.GitProcessor(images, tokenizer))
+
+
 def siglip(folder, tokenizer):
     """SigLIP, whose texts are padded to one length and come without a mask."""
     hf = hugging_face()
