@@ -42,7 +42,11 @@ def fine_tune(args: argparse.Namespace, *, fused: bool) -> Run:
         loggers=[CSVLogger(run_dir)],
         objectives={"pairs": PairContrastive()},
         regularisers={},
-        training={"batch_size": args.batch_size, "learning_rate": args.learning_rate},
+        training={
+            "batch_size": args.batch_size,
+            "learning_rate": args.learning_rate,
+            "backbone_learning_rate": args.learning_rate,
+        },
         split_options={},
         monitoring=Monitoring(every_n_steps=args.every, encode_batch_size=64),
         run_dir=run_dir,
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps")
     parser.add_argument("--every", type=int, default=20, help="optimizer steps between snapshots")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest, of head and adapters")
     parser.add_argument("--accelerator", default="auto", help="of the Trainer")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     args = parser.parse_args(arguments)

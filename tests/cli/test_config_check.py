@@ -41,7 +41,7 @@ def test_what_may_be_left_out_can_be(fine):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+training.learning_rat=1", r"no 'learning_rat' in training; there are batch_size, .*learning_rate'\?"),
+        ("+training.learning_rat=1", r"no 'learning_rat' in training; there are backbone_.*learning_rate'\?"),
         ("+objectives.pairs.pairs.windw=3", r"no 'windw' in objectives.pairs.pairs \(CoEngagement\); .* mean 'window'"),
         ("+trainer.max_step=3", r"no 'max_step' in trainer \(Trainer\); .* Did you mean 'max_steps'\?"),
         ("+model.output_dims=3", r"no 'output_dims' in model \(\w+.from_items\); .* Did you mean 'output_dim'\?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
 
-from lis_lightning.align.data.images import OnBadImage, load_image
+from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
@@ -34,7 +36,8 @@ class DualEncoder(PretrainedEncoder):
         fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weight them.
         max_text_tokens: Longer texts are cut, before they are put into the prompt; the prompt is then cut to the length
             that the model reads (CLIP 77 tokens, SigLIP 64).
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no
@@ -107,14 +110,14 @@ class DualEncoder(PretrainedEncoder):
         limit = longest_sequence(tokenizer, self.model.config.text_config)
         for text, path in zip(items.texts, items.images, strict=True):
             prompt = self.prompt.replace("{text}", shorten(tokenizer, text, self.max_text_tokens))
-            yield self.processor(
-                images=[load_image(path, on_error=self.on_bad_image)],
+            process = partial(
+                self._processed,
                 text=[prompt],
                 padding="max_length" if self._padded else False,
                 truncation=limit is not None,
                 max_length=limit,
-                return_tensors="np",
             )
+            yield process_image(path, process, on_error=self.on_bad_image)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:

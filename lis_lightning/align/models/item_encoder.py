@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ class ItemEncoder(nn.Module):
 
     Attributes:
         output_dim: Dimension of the representations.
+        unreached: Names of weights that are frozen because no gradient reaches them.
+        backbone_learning_rate: That suits the pretrained weights; None if there are none, or they are random.
 
     Example:
         >>> class TextLength(ItemEncoder):
@@ -38,6 +41,8 @@ class ItemEncoder(nn.Module):
     """
 
     output_dim: int
+    unreached: Sequence[str] = ()
+    backbone_learning_rate: float | None = None
 
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
         """Return the items as this encoder reads them, in the order of the table, without padding.
@@ -56,6 +61,10 @@ class ItemEncoder(nn.Module):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Return the representations [B, output_dim] of a batch."""
         raise NotImplementedError
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the model under the head; none by default."""
+        return []
 
     def loader(self, items: Dataset[dict[str, Any]], *, batch_size: int = 128) -> DataLoader[dict[str, Any]]:
         """Return a loader of all prepared items in order, which draws nothing from the global random generator."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lis_lightning.align.models.hugging_face import hugging_face, no_load_report
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.sentence_modules import transformer_folder
 from lis_lightning.errors import ConfigError, LisWarning
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -54,7 +58,7 @@ def load_pretrained(
             network, report = getattr(hf, encoder.auto_class_for(config)).from_pretrained(
                 name, dtype=torch_dtype, output_loading_info=True, **options
             )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, LookupError, AttributeError, TypeError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"The model {name} cannot be loaded. {_advice(name, error)}") from error
@@ -126,6 +130,7 @@ def _checked_name(model: str | Path) -> str:
     """Return the name that transformers takes, or raise if it names a folder that has no model."""
     folder = Path(model).expanduser()
     if folder.is_dir():
+        folder = transformer_folder(folder)
         if not (folder / "config.json").is_file():
             files = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise ConfigError(
@@ -139,15 +144,41 @@ def _checked_name(model: str | Path) -> str:
 
 
 def _advice(name: str, error: Exception) -> str:
-    """Return what an error of transformers says, on one line, and what to do about it."""
-    message = " ".join(str(error).split())[:200]
-    if isinstance(error, ImportError):
-        if "torchvision" in str(error).lower():
-            return "Its processor needs torchvision: pip install torchvision, in the build that matches your torch."
-        return f"A package is missing: {message} Install the extra with pip install 'lis-lightning[align]'."
+    """Return what an error of transformers and its root cause say, uncut on one line, and what to do about it."""
+    causes = list(_causes(error))
+    missing = next((cause for cause in causes if isinstance(cause, ImportError)), None)
+    root = missing or causes[-1]
+    messages = dict.fromkeys(" ".join(str(cause).split()) for cause in (error, root))
+    message = " The cause: ".join(filter(None, messages)) or type(error).__name__
+    if missing is not None:
+        return f"A package is missing: {message} {_install(str(missing))}"
+    if "trust_remote_code" in message:
+        return (
+            f"{message} Code from the hub is not run here: take a model whose classes are in transformers "
+            f"{hugging_face().__version__}."
+        )
     if Path(name).is_dir():
         return f"{message} Save both the model and its processor into that folder with save_pretrained."
     return (
-        f"{message} Check the id on the Hugging Face hub, and log in if it is gated. Without a network, fetch it "
-        f"elsewhere with `hf download {name}` and give the folder; model=tiny needs no download."
+        f"{message} Check the id on the Hugging Face hub, and log in (`hf auth login`) if it is gated. Without a "
+        f"network, fetch it elsewhere with `hf download {name}` and give the folder; model=tiny needs no download."
     )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, what caused that, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _install(message: str) -> str:
+    """Return how to install the package that an error message names."""
+    if "torchvision" not in message.lower():
+        return "The extra for multimodal models may have it: pip install 'lis-lightning[vlm]'."
+    # Each version of torchvision goes with one of torch, in the same build: 0.21 with 2.6, one more for each.
+    version, _, build = str(torch.__version__).partition("+")
+    number = int(version.split(".")[1]) + 15
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    return f"With torch {torch.__version__}: pip install 'torchvision==0.{number}.*'{index}"

@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.prepared_items import as_tensor, compact, pad_and_stack, prepare_items
-from lis_lightning.align.models.tuning import Tuning, freeze_statistics, tune
+from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, tune
 from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
@@ -93,6 +94,7 @@ class PretrainedEncoder(ItemEncoder):
         self.model: Any = model
         self.processor = processor
         self.tuning = tuning
+        self.backbone_learning_rate = LEARNING_RATES.get(tuning.mode)
         self.num_features = int(features)
         self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
         self.output_dim = output_dim or hidden_dim + features
@@ -167,9 +169,36 @@ class PretrainedEncoder(ItemEncoder):
         else:
             with quiet_transformers():
                 encoder = cls(cls.make_tiny(Path(cache_dir) / "models", items.texts), **options)
+            encoder.backbone_learning_rate = None  # random weights learn at the rate of the head
         if matrix is not None:
             encoder.fit_features(items, matrix)
+        encoder.freeze_unreached(items)
         return encoder
+
+    def freeze_unreached(self, items: ItemTable) -> None:
+        """Freeze the trained weights of the model that a backward pass over two items does not reach.
+
+        Args:
+            items: The first two are processed.
+
+        Raises:
+            ConfigError: If a part that is tuned would not learn at all.
+        """
+        if self.tuning.mode == "head":
+            return
+        batch = self._sample(items, np.arange(min(2, len(items))))
+        towers = {name: self.model.get_submodule(path) for name, path in self._towers.items()}
+        training = self.training
+        # Without dropout and dropped layers. Some models draw masks all the same, which the run must not notice.
+        with torch.random.fork_rng(devices=[]):
+            self.eval()
+            self.unreached = freeze_unreached(self.model, towers, self.tuning, lambda: self.pooled(self._inputs(batch)))
+        self.train(training)
+
+    def _sample(self, items: ItemTable, rows: NDArray[Any]) -> dict[str, Tensor]:
+        """Return a batch of some items, prepared in memory, as `prepare` would write all of them to disk."""
+        sample = items.select(items.ids[rows])
+        return self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
 
     @torch.no_grad()
     def fit_features(self, items: ItemTable, features: Tensor) -> None:
@@ -182,9 +211,7 @@ class PretrainedEncoder(ItemEncoder):
         joined = cast(JoinedFeatures, self.joined)
         joined.features.fit(features)
         spread = np.unique(np.linspace(0, len(items) - 1, _NUM_STATISTICS_ITEMS).round().astype(int))
-        sample = items.select(items.ids[spread])
-        # Prepared in memory, as `prepare` would write them to disk.
-        batch = self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
+        batch = self._sample(items, spread)
         training = self.training
         self.eval()
         joined.fit_states(self.pooled(self._inputs(batch)).float())
@@ -212,9 +239,18 @@ class PretrainedEncoder(ItemEncoder):
         """Yield the inputs of the model for each item: arrays with a first axis of one item."""
         raise NotImplementedError
 
+    def _processed(self, image: Any, **options: Any) -> Mapping[str, Any]:
+        """Return what the processor makes of an image, and of the text among the options."""
+        fields: Mapping[str, Any] = self.processor(images=[image], return_tensors="np", **options)
+        return fields
+
     def settings(self) -> list[Any]:
         """Return the options that the processed items depend on, as plain values."""
         return []
+
+    @override
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
 
     @override
     def train(self, mode: bool = True) -> Self:

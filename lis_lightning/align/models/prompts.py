@@ -41,13 +41,36 @@ def longest_sequence(tokenizer: Any, config: Any) -> int | None:
     return min((length for length in limits if 0 < length < 10**9), default=None)
 
 
-def render_prompt(processor: Any, prompt: str) -> tuple[str, bool]:
-    """Return the prompt with an image token, and whether the tokenizer has to add its special tokens."""
+def render_prompt(
+    processor: Any, prompt: str, *, instruction: str | None = None, generation_prompt: bool = False
+) -> tuple[str, bool]:
+    """Return the prompt with an image token, and whether the tokenizer has to add its special tokens.
+
+    Args:
+        processor: Of the model; its chat template is used, if it has one.
+        prompt: The user's message, after the image.
+        instruction: The system's message; None for none.
+        generation_prompt: Whether the beginning of the assistant's answer follows. Without it, the end of the user's
+            turn is the last token; the new line that many templates write after it is left out.
+
+    Raises:
+        ConfigError: If there is no chat template to put the instruction or the beginning of the answer.
+    """
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text = str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False))
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if instruction is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": instruction}]})
+        text = str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
+        if not generation_prompt:
+            text = text.rstrip()
         begin = processor.tokenizer.bos_token
         return text, not (begin and text.startswith(begin))
+    if instruction is not None or generation_prompt:
+        raise ConfigError(
+            f"`instruction` and `generation_prompt` need a chat template, which {type(processor).__name__} does not "
+            "have here; write the instruction into `prompt`."
+        )
     return f"{image_token(processor)}{prompt}", True
 
 

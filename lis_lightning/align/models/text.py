@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -13,6 +13,7 @@ from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
+from lis_lightning.align.models.sentence_modules import read_sentence_modules
 from lis_lightning.align.models.tiny import make_tiny_text
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool
@@ -28,10 +29,14 @@ class TextEncoder(PretrainedEncoder):
 
     Args:
         model: A hub id, or a folder written by `save_pretrained` that also has the tokenizer.
-        prompt: ``{text}`` is the item's text, as in ``"passage: {text}"``.
-        pooling: "mean" over all tokens, "cls" the first token, or "last" the last one, for decoders.
+        prompt: ``{text}`` is the item's text, as in ``"passage: {text}"``. None: the default prompt of a model of
+            sentence-transformers, if it has one, before the text.
+        pooling: "mean" over all tokens, "cls" the first token, or "last" the last one, for decoders. None: as the model
+            pools that was saved by sentence-transformers (`modules.json`), else "mean". Dense layers and the scaling to
+            unit length that such a model has after it are applied in any case.
         max_text_tokens: Longer texts are cut, before they are put into the prompt.
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
@@ -57,28 +62,37 @@ class TextEncoder(PretrainedEncoder):
         self,
         model: str | Path,
         *,
-        prompt: str = "{text}",
-        pooling: Pooling = "mean",
+        prompt: str | None = None,
+        pooling: Pooling | None = None,
         max_text_tokens: int = 128,
         torch_dtype: str = "float32",
         **options: Any,
     ) -> None:
-        check_prompt(prompt, max_text_tokens)
-        if pooling not in get_args(Pooling):
+        check_prompt(prompt or "{text}", max_text_tokens)
+        if pooling is not None and pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
         network, tokenizer = load_pretrained(type(self), model, torch_dtype, pooler=False)
+        sentence = read_sentence_modules(model)
+        prompt = prompt or f"{sentence.prompt}{{text}}"
+        pooling = cast(Pooling, sentence.pooling_of(pooling, prompt))
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,
             tokenizer,
             towers={"language": network},
-            hidden_dim=int(network.config.hidden_size),
+            hidden_dim=sentence.output_dim or int(network.config.hidden_size),
             unused=list(pooler.parameters()) if isinstance(pooler, nn.Module) else [],
             **options,
         )
+        # The dense layers come after the last layer of the model, and are tuned like it.
+        self.sentence_layers = nn.Sequential(*sentence.layers)
+        self.sentence_layers.requires_grad_(self.tuning.mode in {"full", "last"})
         self.prompt = prompt
         self.pooling: Pooling = pooling
         self.max_text_tokens = max_text_tokens
+        self.lower_case = sentence.lower_case
+        limits = (_num_positions(network), longest_sequence(tokenizer, network.config), sentence.max_tokens)
+        self.max_tokens = min((limit for limit in limits if limit), default=None)
 
     @override
     @classmethod
@@ -93,12 +107,17 @@ class TextEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        return [self.prompt, self.max_text_tokens]
+        return [self.prompt, self.max_text_tokens, self.max_tokens, self.lower_case]
+
+    @override
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return [*super().backbone_parameters(), *self.sentence_layers.parameters()]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
-        limit = longest_sequence(self.processor, self.model.config)
-        for text in items.texts:
+        limit = self.max_tokens
+        for item_text in items.texts:
+            text = item_text.lower() if self.lower_case else item_text
             prompt = self.prompt.replace("{text}", shorten(self.processor, text, self.max_text_tokens))
             if not self.processor(prompt)["input_ids"]:  # an empty text, and a tokenizer without begin and end tokens
                 prompt = self.processor.eos_token or self.processor.pad_token
@@ -107,4 +126,19 @@ class TextEncoder(PretrainedEncoder):
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
         states: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
-        return pool(states, inputs["attention_mask"].bool(), self.pooling)
+        vectors: Tensor = pool(states, inputs["attention_mask"].bool(), self.pooling)
+        if not len(self.sentence_layers):
+            return vectors
+        projected: Tensor = self.sentence_layers(vectors.float())
+        return projected
+
+
+def _num_positions(network: nn.Module) -> int | None:
+    """Return how many positions a model has embeddings for, if it counts them from its padding token, as RoBERTa does.
+
+    Its configuration counts the two rows before the first position as well.
+    """
+    for path, part in network.named_modules():
+        if path.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            return part.num_embeddings - part.padding_idx - 1
+    return None

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from lis_lightning.errors import ConfigError
 
 Mode = Literal["full", "head", "lora", "last"]
 Towers = Literal["language", "vision", "all"]
+
+LEARNING_RATES: dict[Mode, float] = {"full": 2e-5, "last": 5e-5, "lora": 2e-4}
+"""Highest learning rate of pretrained weights under AdamW by mode. Higher rates erase what full models have learned."""
 
 # Query and value projections by the names that model families use; a fused projection if there are no separate ones.
 _QUERY_VALUE = (
@@ -83,11 +87,13 @@ def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
         tuning: What is trained.
 
     Raises:
-        ConfigError: If the model has no such tower, too few layers, or none of the target layers.
+        ConfigError: If the model has no such tower, too few layers, or none of the target layers; if its weights are
+            too coarse for the mode; or if it already has adapters.
     """
+    _check_weights(model, tuning)
     if tuning.mode == "full" and tuning.towers in {None, "all"}:
         return
-    chosen = _chosen(towers, tuning)
+    chosen = tuned_towers(towers, tuning)
     model.requires_grad_(False)
     if tuning.mode == "lora":
         _add_adapters(model, chosen, tuning)
@@ -117,9 +123,28 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigError(f"`{name}` of the tuning must be one of {', '.join(choices)}, but got {value!r}.")
 
 
-def _chosen(towers: Mapping[str, nn.Module], tuning: Tuning) -> dict[str, nn.Module]:
-    """Return the towers that are tuned."""
-    if tuning.towers == "all":
+def _check_weights(model: Any, tuning: Tuning) -> None:
+    """Raise if AdamW would lose its updates of the model's own weights, and for a model that has adapters already."""
+    if tuning.mode in {"full", "last"} and model.dtype != torch.float32:
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"Mode {tuning.mode} trains weights in {dtype}, which rounds most updates of a fine-tuning away. Set "
+            "torch_dtype=float32, with trainer.precision=bf16-mixed to compute in bfloat16; or mode lora or head."
+        )
+    if tuning.mode != "head" and getattr(model, "_hf_peft_config_loaded", False):
+        raise ConfigError(
+            "The model comes with adapters (adapter_config.json), and its weights are frozen. Merge them first "
+            f"(PEFT's merge_and_unload, then save_pretrained), or set mode head, but got mode {tuning.mode}."
+        )
+
+
+def tuned_towers(towers: Mapping[str, nn.Module], tuning: Tuning) -> dict[str, nn.Module]:
+    """Return the towers that are tuned, by name.
+
+    Raises:
+        ConfigError: If the model has no such tower.
+    """
+    if tuning.towers == "all" or (tuning.mode == "full" and tuning.towers is None):
         return dict(towers)
     default = "language" if "language" in towers else "vision"
     name = tuning.towers or default

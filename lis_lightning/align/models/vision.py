@@ -12,10 +12,12 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
+from lis_lightning.functional.pooling import pool
 
 Pooling = Literal["mean", "cls", "pooler"]
 
@@ -28,8 +30,10 @@ class VisionEncoder(PretrainedEncoder):
 
     Args:
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
-        pooling: "mean" over all patches, "cls" the first token, or "pooler" the model's own pooling layer.
-        torch_dtype: Of the model's weights, "float32" or "bfloat16"; head and adapters stay in float32.
+        pooling: "mean" over all patches (without first token, registers and padding), "cls" the first token, or
+            "pooler" the model's own pooling layer.
+        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
+            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
         **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
@@ -86,7 +90,7 @@ class VisionEncoder(PretrainedEncoder):
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
         for path in items.images:
-            yield self.processor(images=[load_image(path, on_error=self.on_bad_image)], return_tensors="np")
+            yield process_image(path, self._processed, on_error=self.on_bad_image)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -104,8 +108,28 @@ def _pool(model: Any, inputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
     if states.ndim == 4:  # [B, D, H, W] for convolutional models
         if pooling == "cls":
             raise ConfigError(f"{type(model).__name__} has no first token; use pooling=mean.")
-        states = states.flatten(2).transpose(1, 2)
-    return states[:, 0] if pooling == "cls" else states.mean(dim=1)
+        return states.flatten(2).mean(dim=2)
+    num_before = _tokens_before_patches(model.config, inputs, states.shape[1])
+    if pooling == "cls":
+        if not num_before:
+            raise ConfigError(f"{type(model).__name__} has no first token; use pooling=mean or pooler.")
+        return states[:, 0]
+    real = inputs.get("pixel_attention_mask")
+    if real is not None and real.shape == states.shape[:2]:  # SigLIP2 pads the patches of an image
+        return pool(states, real.bool(), "mean")
+    return states[:, num_before:].mean(dim=1)
+
+
+def _tokens_before_patches(config: Any, inputs: Mapping[str, Tensor], length: int) -> int:
+    """Return how many of the positions are no patches: a first token, and registers (DINOv2, DINOv3)."""
+    patch, pixels = getattr(config, "patch_size", None), inputs["pixel_values"]
+    if isinstance(patch, Sequence) and len(set(patch)) == 1:
+        patch = patch[0]
+    if not isinstance(patch, int) or pixels.ndim != 4:
+        return 0
+    height, width = pixels.shape[-2:]
+    # Swin and others merge patches, and have fewer positions than patches.
+    return max(0, length - (height // patch) * (width // patch))
 
 
 @torch.no_grad()

@@ -28,9 +28,14 @@ def announcement(encoder: ItemEncoder, batches: ExampleDataModule) -> str:
         f"{name} ({int((~own.held_out).sum()):,} examples, {int(own.held_out.sum()):,} more held out)"
         for name, own in batches.examples.items()
     )
+    frozen = ""
+    if encoder.unreached:
+        modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in encoder.unreached))
+        more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
+        frozen = f"\nfrozen, since no gradient reaches them: {', '.join(modules[:3])}{more}"
     return (
         f"aligning {type(encoder).__name__} ({trained:,} trained parameters, {encoder.output_dim} dimensions) by "
-        f"{objectives}"
+        f"{objectives}{frozen}"
     )
 
 

@@ -30,7 +30,7 @@ class RangeTest(pl.Callback):
     looks for the steepest fall per unit of the rate and not of its logarithm, so that noise at tiny rates decides.
 
     Args:
-        rates: One for each batch, increasing.
+        rates: One for each batch, increasing: of the head. The rate of the model under it keeps its ratio to that.
 
     Attributes:
         losses: One for each batch that was trained; the test ends when the loss diverges.
@@ -42,9 +42,11 @@ class RangeTest(pl.Callback):
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        rate = float(self.rates[len(self.losses)])
+        highest: Any = pl_module.learning_rate
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = float(self.rates[len(self.losses)])
+                group["lr"] = rate * (group["initial_lr"] / highest)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:

@@ -36,7 +36,9 @@ class AlignmentModule(pl.LightningModule):
         encoder: From item batches to representations.
         objectives: What it is trained for, by name.
         regularisers: Losses that keep the representations apart, by name.
-        learning_rate: The highest, reached after warm-up.
+        learning_rate: The highest, reached after warm-up: of the head, the objectives, and models with random weights.
+        backbone_learning_rate: The highest of the model under the head. None: what suits its weights, as the encoder
+            says (for a pretrained model by the mode of its tuning), else `learning_rate`.
         weight_decay: Of weight matrices; norms, biases and temperatures are not decayed.
         warmup_share: Share of the run during which the learning rate rises, 0 to below 1.
         nested_dims: Numbers of first dimensions that are trained by themselves (Matryoshka, Kusupati et al. 2022); None
@@ -60,12 +62,17 @@ class AlignmentModule(pl.LightningModule):
         *,
         regularisers: Mapping[str, Regulariser] | None = None,
         learning_rate: float = 1e-3,
+        backbone_learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup_share: float = 0.1,
         nested_dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _check_range("learning_rate", learning_rate, learning_rate > 0, "above 0")
+        backbone_rate = backbone_learning_rate
+        if backbone_rate is None:
+            backbone_rate = encoder.backbone_learning_rate or learning_rate
+        _check_range("backbone_learning_rate", backbone_rate, backbone_rate > 0, "above 0")
         _check_range("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
         _check_range("warmup_share", warmup_share, 0 <= warmup_share < 1, "from 0 to below 1")
         if not objectives:
@@ -80,6 +87,7 @@ class AlignmentModule(pl.LightningModule):
         self.objectives = nn.ModuleDict(objectives)
         self.regularisers = nn.ModuleDict(regularisers or {})
         self.learning_rate = learning_rate
+        self.backbone_learning_rate = backbone_rate
         self.weight_decay = weight_decay
         self.warmup_share = warmup_share
         self.nested_dims = dims or [encoder.output_dim]
@@ -88,6 +96,13 @@ class AlignmentModule(pl.LightningModule):
         """Return the representations [B, D] of an item batch."""
         representations: Tensor = self.encoder(batch)
         return representations
+
+    def use_learning_rate(self, rate: float) -> None:
+        """Set the highest learning rate; that of the model under the head keeps its ratio to it."""
+        ratio = self.backbone_learning_rate / self.learning_rate
+        self.learning_rate, self.backbone_learning_rate = rate, rate * ratio
+        for name in ("learning_rate", "backbone_learning_rate"):
+            self.hparams[name] = getattr(self, name)
 
     @override
     def on_fit_start(self) -> None:
@@ -159,11 +174,19 @@ class AlignmentModule(pl.LightningModule):
         return torch.stack([parts[name].weight * loss for name, loss in losses.items()]).sum()
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trained parameters in two groups: matrices, which are decayed, and the others."""
+        """Return the trained parameters by learning rate: matrices, which are decayed, and the others."""
+        backbone = set()
+        if self.backbone_learning_rate != self.learning_rate:
+            backbone = set(self.encoder.backbone_parameters())
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-        others = [parameter for parameter in trained if parameter.ndim < 2]
-        return [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = []
+        for rate, is_backbone in ((self.learning_rate, False), (self.backbone_learning_rate, True)):
+            own = [parameter for parameter in trained if (parameter in backbone) == is_backbone]
+            matrices = [parameter for parameter in own if parameter.ndim >= 2]
+            others = [parameter for parameter in own if parameter.ndim < 2]
+            groups.append({"params": matrices, "lr": rate, "weight_decay": self.weight_decay})
+            groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup_share: float) -> LambdaLR:

@@ -252,8 +252,7 @@ def _checked_items(data: AlignmentData, seed: int, stop_at: int | None) -> ItemT
 def _use_learning_rate(module: AlignmentModule, rate: float | None, seed: int) -> None:
     """Set the learning rate of the range test, and seed again, so that the run draws what it would without the test."""
     if rate is not None:
-        module.learning_rate = rate
-        module.hparams["learning_rate"] = rate
+        module.use_learning_rate(rate)
     pl.seed_everything(seed, verbose=False)
 
 

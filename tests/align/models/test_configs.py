@@ -45,7 +45,7 @@ def test_option_names_every_argument_with_its_default(kind):
     section = dict(_config(f"model={kind}").model)
     makers = PretrainedEncoder.__init__, KINDS[kind].__init__
     arguments = {name: one for maker in makers for name, one in inspect.signature(maker).parameters.items()}
-    left_out = {"on_bad_image", "tuning"}
+    left_out = {"tuning"}
     expected = {
         name: one.default
         for name, one in arguments.items()

@@ -11,6 +11,7 @@ from lis_lightning.align.models.hugging_face import quiet_transformers
 KINDS = {
     "llava": VisionLanguageEncoder,
     "idefics": VisionLanguageEncoder,
+    "llava_interleave": VisionLanguageEncoder,
     "clip": DualEncoder,
     "siglip": DualEncoder,
     "bert": TextEncoder,
@@ -21,15 +22,23 @@ KINDS = {
 TOWER = {
     "llava": ("language_model.", "layers.1."),
     "idefics": ("text_model.", "layers.0."),
+    "llava_interleave": ("language_model.", "layers.0."),
     "clip": ("text_model.", "layers.1."),
     "siglip": ("text_model.", "layers.1."),
     "bert": ("", "layer.1."),
     "qwen": ("", "layers.1."),
     "vit": ("", "layers.1."),
 }
-AFTER = {"llava": "norm", "idefics": "norm", "clip": "final_layer_norm", "siglip": "final_layer_norm", "qwen": "norm"}
+AFTER = {
+    "llava": "norm",
+    "idefics": "norm",
+    "llava_interleave": "norm",
+    "clip": "final_layer_norm",
+    "siglip": "final_layer_norm",
+    "qwen": "norm",
+}
 # LLaVA takes the patches before their last norm; everything else that is trained takes part.
-UNREACHED = {"llava": {"post_layernorm"}}
+UNREACHED = {"llava": {"post_layernorm"}, "llava_interleave": {"post_layernorm"}}
 MODES = {
     "full": Tuning(),
     "head": Tuning("head"),

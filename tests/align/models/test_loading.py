@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
+
 import pytest
+import torch
 
 from lis_lightning.align.models import DualEncoder, TextEncoder, VisionEncoder, VisionLanguageEncoder
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, LisWarning
+from tests.align.models import zoo
 
 
 @pytest.mark.parametrize(
@@ -12,6 +17,7 @@ from lis_lightning.errors import ConfigError, LisWarning
     [
         ({"prompt": "what is it?"}, r"must contain \{text\}.*'what is it\?'"),
         ({"pooling": "max"}, "`pooling` must be one of mean, last, but got 'max'"),
+        ({"pooled_tokens": "patch"}, "`pooled_tokens` must be one of all, text, image, but got 'patch'"),
         ({"max_text_tokens": 0}, "1 or more, but got 0"),
         ({"torch_dtype": "int8"}, "float32, bfloat16, float16, but got 'int8'"),
     ],
@@ -42,22 +48,66 @@ def test_error_on_unreachable_hub_id(monkeypatch):
         VisionLanguageEncoder("some/model")
 
 
-def test_error_on_processor_that_needs_torchvision(monkeypatch):
-    def no_torchvision(*args, **kwargs):
-        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library")
+def _failing(monkeypatch, error, cause=None):
+    def fail(*args, **kwargs):
+        raise error from cause
 
-    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", no_torchvision)
-    with pytest.raises(ConfigError, match=r"some/model.*pip install torchvision"):
+    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", fail)
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "command"),
+    [
+        ("2.13.0+cpu", r"'torchvision==0\.28\.\*' --index-url https://download\.pytorch\.org/whl/cpu$"),
+        ("2.9.1", r"'torchvision==0\.24\.\*'$"),
+    ],
+)
+def test_error_on_processor_that_needs_torchvision_names_the_version(torch_version, command, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch_version)
+    _failing(monkeypatch, ImportError("Qwen2VLVideoProcessor requires the Torchvision library"))
+    with pytest.raises(ConfigError, match=rf"some/model.*With torch {re.escape(torch_version)}: pip install {command}"):
         VisionLanguageEncoder("some/model")
 
 
-def test_error_on_other_missing_package(monkeypatch):
-    def no_package(*args, **kwargs):
-        raise ImportError("requires the sentencepiece library")
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is there")
+def test_the_real_processor_of_smolvlm_says_what_it_needs(idefics, tmp_path):
+    for path in idefics.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for path in tmp_path.glob("*config.json"):
+        path.write_text(path.read_text().replace("Idefics3", "SmolVLM").replace("idefics3", "smolvlm"))
+    (tmp_path / "video_preprocessor_config.json").write_text('{"video_processor_type": "SmolVLMVideoProcessor"}')
+    with pytest.raises(ConfigError, match=r"A package is missing: .*([Tt]orchvision|num2words).*pip install") as caught:
+        VisionLanguageEncoder(tmp_path)
+    assert "Save both the model and its processor" not in str(caught.value)
 
-    monkeypatch.setattr(hugging_face().AutoConfig, "from_pretrained", no_package)
-    with pytest.raises(ConfigError, match=r"A package is missing: requires the sentencepiece library"):
+
+def test_error_on_other_missing_package_names_the_extra(monkeypatch):
+    _failing(monkeypatch, ImportError("SmolVLMProcessor requires the num2words library"))
+    with pytest.raises(ConfigError, match=r"missing: .* the num2words library .*pip install 'lis-lightning\[vlm\]'"):
         VisionLanguageEncoder("some/model")
+
+
+def test_the_root_cause_of_an_error_is_printed_uncut(monkeypatch):
+    long = "x" * 300 + " end"
+    _failing(monkeypatch, ValueError(f"Unrecognized processor {long}"), ImportError("requires the Torchvision library"))
+    with pytest.raises(ConfigError, match=r"Unrecognized processor x+ end The cause: requires the Torchvision library"):
+        VisionLanguageEncoder("some/model")
+
+
+def test_error_on_code_from_the_hub(monkeypatch):
+    _failing(monkeypatch, ValueError("The repository has custom code. Please pass trust_remote_code=True"))
+    with pytest.raises(ConfigError, match=r"Code from the hub is not run here: take a model whose classes are in"):
+        VisionLanguageEncoder("some/model")
+
+
+def test_error_on_an_encoder_decoder(llava, tmp_path):
+    hf = hugging_face()
+    folder = zoo.florence(tmp_path, hf.AutoProcessor.from_pretrained(llava))
+    with (
+        quiet_transformers(),
+        pytest.raises(ConfigError, match=r"Florence2ForCond.* is an encoder-decoder, whose last"),
+    ):
+        VisionLanguageEncoder(folder)
 
 
 def test_error_on_text_model(llava, tmp_path):

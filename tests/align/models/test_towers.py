@@ -55,6 +55,12 @@ def test_text_longer_than_the_model_reads_is_cut(bert, pictured, tmp_path):
     assert batch["input_ids"].shape == (6, 64)
 
 
+def test_text_longer_than_the_positions_of_roberta_is_cut(roberta, pictured, tmp_path):
+    items = replace(pictured, texts=("cup " * 50, *pictured.texts[1:]))
+    _, batch = _encoded(_encoder(TextEncoder, roberta), items, tmp_path)
+    assert batch["input_ids"].shape == (6, 16)
+
+
 def test_text_does_not_read_images(bert, pictured, tmp_path):
     encoder = _encoder(TextEncoder, bert)
     absent = replace(pictured, images=(Path("absent.png"),) * 6)
@@ -68,7 +74,27 @@ def test_vision_pools_its_positions(family, pictured, tmp_path, request):
     out, batch = _encoded(encoder, pictured, tmp_path)
     with torch.no_grad():
         states = encoder.model(batch["pixel_values"]).last_hidden_state
-    expected = states.mean(dim=1) if family == "vit" else states.mean(dim=(2, 3))
+    expected = states[:, 1:].mean(dim=1) if family == "vit" else states.mean(dim=(2, 3))
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(("family", "num_before"), [("dinov2", 5), ("siglip_vision", 0), ("swin", 0)])
+def test_vision_pools_patches_without_first_token_and_registers(family, num_before, pictured, tmp_path, request):
+    out, batch = _encoded(encoder := _encoder(VisionEncoder, request.getfixturevalue(family)), pictured, tmp_path)
+    with torch.no_grad():
+        states = encoder.model(batch["pixel_values"]).last_hidden_state
+    assert states.shape[1] > num_before
+    torch.testing.assert_close(out, states[:, num_before:].mean(dim=1))
+
+
+def test_siglip2_pools_no_padding(siglip2_vision, pictured, tmp_path):
+    out, batch = _encoded(encoder := _encoder(VisionEncoder, siglip2_vision), pictured, tmp_path)
+    counts = batch["pixel_attention_mask"].sum(dim=1)
+    assert counts.max() < batch["pixel_attention_mask"].shape[1]
+    inputs = {name: batch[name] for name in ("pixel_values", "pixel_attention_mask", "spatial_shapes")}
+    with torch.no_grad():
+        states = encoder.model(**inputs).last_hidden_state
+    expected = torch.stack([row[:count].mean(dim=0) for row, count in zip(states, counts, strict=True)])
     torch.testing.assert_close(out, expected)
 
 
@@ -81,9 +107,12 @@ def test_vision_takes_the_first_token_or_what_the_model_pools(vit, resnet, pictu
         torch.testing.assert_close(own, encoder.model(batch["pixel_values"]).pooler_output[:, :, 0, 0])
 
 
-def test_error_on_pooling_that_the_model_does_not_have(resnet, tmp_path):
+def test_error_on_pooling_that_the_model_does_not_have(resnet, tmp_path, request):
     with pytest.raises(ConfigError, match="ResNetModel has no first token; use pooling=mean"):
         _encoder(VisionEncoder, resnet, pooling="cls")
+    for family in ("siglip_vision", "swin"):
+        with pytest.raises(ConfigError, match="Model has no first token; use pooling=mean or pooler"):
+            _encoder(VisionEncoder, request.getfixturevalue(family), pooling="cls")
     hf = hugging_face()
     config = hf.SwiftFormerConfig(depths=[1, 1], embed_dims=[8, 16], mlp_ratio=1, image_size=32)
     with quiet_transformers():

@@ -96,6 +96,7 @@ def test_frozen_batch_norms_keep_their_statistics(resnet, pictured, tmp_path):
         (TextEncoder, "bert", Tuning("last", layers=3), "language tower has 2 layers; .* but got 3"),
         (TextEncoder, "bert", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
         (TextEncoder, "bert", Tuning("lora", targets=["q_proj"]), "no linear layer 'q_proj'; .* of dense, key"),
+        (VisionLanguageEncoder, "git", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
         (VisionEncoder, "resnet", Tuning("lora"), "no layers of a known name .* it has no linear layers"),
     ],
 )  # fmt: skip
@@ -107,3 +108,11 @@ def test_error_on_what_the_model_does_not_have(kind, family, tuning, match, requ
 def test_error_where_nothing_would_be_trained(bert):
     with quiet_transformers(), pytest.raises(ConfigError, match="would train nothing; set `output_dim`"):
         TextEncoder(bert, output_dim=None, tuning=Tuning("head"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("mode", ["full", "last"])
+def test_error_where_adamw_would_lose_its_updates(mode, dtype, bert):
+    match = rf"Mode {mode} trains weights in {dtype}.*torch_dtype=float32.*trainer\.precision=bf16-mixed"
+    with quiet_transformers(), pytest.raises(ConfigError, match=match):
+        TextEncoder(bert, tuning=Tuning(mode), torch_dtype=dtype)

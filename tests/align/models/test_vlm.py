@@ -9,7 +9,7 @@ from torch import nn
 
 from lis_lightning.align.models import Tuning, VisionLanguageEncoder
 from lis_lightning.align.models.hugging_face import quiet_transformers
-from lis_lightning.errors import ItemError
+from lis_lightning.errors import ConfigError, ItemError
 
 
 def _encoder(folder, **options) -> VisionLanguageEncoder:
@@ -107,6 +107,35 @@ def test_chat_template_places_the_image(idefics, pictured, tmp_path):
     assert (row["input_ids"] == encoder.processor.image_token_id).sum() == 4 * row["pixel_values"].shape[1]
 
 
+def test_last_pools_the_end_of_the_turn_and_not_the_new_line_after_it(idefics, pictured, tmp_path):
+    encoder = _encoder(idefics, pooling="last", output_dim=None)
+    row = encoder.prepare(pictured, tmp_path)[0]
+    assert encoder.processor.tokenizer.decode(row["input_ids"]).endswith("red lamp</s>")
+    inputs = {name: value for name, value in encoder.collate([row]).items() if name != "item_id"}
+    with torch.no_grad():
+        states = encoder.model.base_model(**inputs).last_hidden_state
+        torch.testing.assert_close(encoder(encoder.collate([row])), states[:, -1])
+
+
+def test_instruction_and_generation_prompt_go_through_the_template(idefics, llava, pictured, tmp_path):
+    encoder = _encoder(idefics, instruction="Represent the item.", generation_prompt=True)
+    text = encoder.processor.tokenizer.decode(encoder.prepare(pictured, tmp_path)[0]["input_ids"])
+    assert "Represent the item.</s>" in text.split("<image>")[0]
+    assert text.replace(" ", "").endswith("redlamp</s>\n<s>assistant\n")
+    with pytest.raises(ConfigError, match="need a chat template, which LlavaProcessor does not have here"):
+        _encoder(llava, instruction="x").prepare(pictured, tmp_path)
+
+
+@pytest.mark.parametrize("tokens", ["image", "text"])
+def test_tokens_of_the_image_or_of_the_text_are_pooled_alone(tokens, llava, pictured, tmp_path):
+    encoder = _encoder(llava, pooled_tokens=tokens, output_dim=None)
+    batch = encoder.collate([encoder.prepare(pictured, tmp_path)[0]])
+    inputs = {name: value for name, value in batch.items() if name != "item_id"}
+    with torch.no_grad():
+        states = encoder.model.base_model(**inputs).last_hidden_state[0]
+        torch.testing.assert_close(encoder(batch)[0], (states[:16] if tokens == "image" else states[16:]).mean(dim=0))
+
+
 # the cache
 
 
@@ -160,6 +189,30 @@ def test_bad_image_raises_or_is_blank(llava, pictured, tmp_path):
     assert torch.equal(rows[0]["pixel_values"], rows[5]["pixel_values"])
 
 
+def _refuses_wide_images(encoder):
+    processor = encoder.processor
+
+    def process(images, **options):
+        if images[0].width > 200 * images[0].height:
+            raise ValueError("absolute aspect ratio must be smaller than 200, got 300.0")
+        return processor(images=images, **options)
+
+    encoder._processed = lambda image, **options: process([image], return_tensors="np", **options)
+    return encoder
+
+
+def test_an_image_that_the_processor_refuses_is_named_or_blank(llava, pictured, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (300, 1), (1, 2, 3)).save(tmp_path / "wide.png")
+    items = replace(pictured, images=(tmp_path / "wide.png", *pictured.images[1:]))
+    match = r"wide\.png of 300 x 1 pixels cannot be processed: absolute aspect ratio .* set on_bad_image=blank"
+    with pytest.raises(ItemError, match=match):
+        _refuses_wide_images(_encoder(llava)).prepare(items, tmp_path)
+    rows = _refuses_wide_images(_encoder(llava, on_bad_image="blank")).prepare(items, tmp_path)
+    assert torch.equal(rows[0]["pixel_values"], rows[5]["pixel_values"])
+
+
 # options
 
 
@@ -183,7 +236,7 @@ def test_gradient_checkpointing_changes_no_gradient(llava, pictured, tmp_path):
 
 
 def test_bfloat16_backbone_gives_float32(llava, pictured, tmp_path):
-    encoder = _encoder(llava, torch_dtype="bfloat16")
+    encoder = _encoder(llava, torch_dtype="bfloat16", tuning=Tuning("head"))
     assert encoder.model.dtype == torch.bfloat16
     assert encoder(next(iter(encoder.loader(encoder.prepare(pictured, tmp_path))))).dtype == torch.float32
 

@@ -72,3 +72,12 @@ def test_two_processes_fine_tune_one_model_and_leave_one_run(model, cache, tmp_p
     assert (job.status, job.steps, job.record) == ("finished", 6, "record.jsonl"), "as the first process knows it"
     assert said.count("the validation preference split") == said.count("best step") == 1, "only the first one speaks"
     assert len(list((tmp_path / "two").rglob("best-step=*.ckpt"))) <= 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_all_of_the_default_model(cache, tmp_path):
+    code, said, gone = lis_align(tmp_path / "full", cache, "model=vlm", "model.tuning.mode=full", *TWO)
+    assert code == 0, said[-3000:]
+    assert gone, "a process was left behind"
+    assert "frozen, since no gradient reaches them: model.vision_tower.post_layernorm" in said
+    assert read(tmp_path / "full")[1][-1].step == 6

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from lis_lightning.align.data import AlignmentEvents, ExampleDataModule, ItemTab
 from lis_lightning.align.models import DualEncoder, FeatureEncoder, TextEncoder, Tuning, VisionLanguageEncoder
 from lis_lightning.align.objectives import PairContrastive
 from lis_lightning.align.training import AlignmentModule
+from lis_lightning.align.training.learning_rate import RangeTest
 from lis_lightning.align.training.module import warmup_cosine
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.contrastive import info_nce
@@ -183,6 +185,52 @@ def test_norms_biases_and_temperature_are_not_decayed():
     assert len(decayed["params"]) + len(spared["params"]) == len(list(module.parameters()))
 
 
+def _rates(module):
+    """The learning rate of each parameter by name."""
+    rates = {id(weight): group["lr"] for group in module._parameter_groups() for weight in group["params"]}
+    return {name: rates[id(weight)] for name, weight in module.named_parameters() if id(weight) in rates}
+
+
+@pytest.mark.parametrize(("mode", "rate"), [("full", 2e-5), ("last", 5e-5), ("lora", 2e-4)])
+def test_pretrained_weights_learn_at_the_rate_of_their_mode(mode, rate, tmp_path):
+    items, _ = _table()
+    tiny = TextEncoder.make_tiny(tmp_path, items.texts)
+    encoder = TextEncoder.from_items(items, cache_dir=tmp_path, model=tiny, tuning=Tuning(mode))
+    rates = _rates(AlignmentModule(encoder, {"pairs": PairContrastive()}, learning_rate=5e-3))
+    assert {name.startswith("encoder.model."): value for name, value in rates.items()} == {True: rate, False: 5e-3}
+    assert rates.keys() >= {"encoder.head.0.weight", "objectives.pairs.temperature.log"}
+    given = _rates(AlignmentModule(encoder, {"pairs": PairContrastive()}, backbone_learning_rate=3e-6))
+    assert set(given.values()) == {3e-6, 1e-3}
+
+
+def test_random_weights_and_features_learn_at_the_rate_of_the_head(tmp_path):
+    items, _ = _table()
+    tiny = TextEncoder.from_items(items, cache_dir=tmp_path)
+    for encoder in (tiny, FeatureEncoder.from_items(items)):
+        module = AlignmentModule(encoder, {"pairs": PairContrastive()}, learning_rate=5e-3)
+        assert set(_rates(module).values()) == {5e-3}
+        assert len(module._parameter_groups()) == 2
+
+
+def test_the_ratio_is_kept_when_the_rate_is_replaced(tmp_path):
+    items, _ = _table()
+    encoder = TextEncoder.from_items(items, cache_dir=tmp_path)
+    objectives = {"pairs": PairContrastive()}
+    module = AlignmentModule(encoder, objectives, learning_rate=4e-3, backbone_learning_rate=1e-3)
+    module.use_learning_rate(0.1)
+    assert (module.learning_rate, module.backbone_learning_rate) == (0.1, 0.025)
+    assert module.hparams["backbone_learning_rate"] == 0.025
+
+
+def test_the_range_test_scales_all_rates():
+    optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (4.0, 1.0)])
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    trainer, module = SimpleNamespace(optimizers=[optimizer]), SimpleNamespace(learning_rate=4.0)
+    RangeTest(np.array([0.2])).on_train_batch_start(trainer, module)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.05]
+
+
 def test_temperature_is_learned_and_bounded():
     items, group = _table()
     torch.manual_seed(0)
@@ -223,6 +271,7 @@ def test_error_on_a_run_without_an_end():
     ("options", "match"),
     [
         ({"learning_rate": 0}, "`learning_rate` must be above 0, but got 0"),
+        ({"backbone_learning_rate": -1e-5}, "`backbone_learning_rate` must be above 0, but got -1e-05"),
         ({"weight_decay": -0.1}, "`weight_decay` must be 0 or more, but got -0.1"),
         ({"warmup_share": 1.0}, "`warmup_share` must be from 0 to below 1, but got 1.0"),
         ({"nested_dims": [1, 3]}, r"`nested_dims` must lie in 1 to 2, but got \[1, 3\]"),
