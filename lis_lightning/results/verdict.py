@@ -129,7 +129,7 @@ def judge(
         stop=bool(reason),
         reason=reason,
         best=scored[run.best_index],
-        gain_z=math.nan if failed else run.gains[-1].z,
+        gain_z=math.nan if failed else gain_over_best(usable).z,
     )
 
 
@@ -142,17 +142,12 @@ def _unscored(ended: bool) -> Judgement:
     return Judgement(verdict=verdict, message=message, stop=False, reason="", best=0, gain_z=math.nan)
 
 
-def gains_over_best(results: Sequence[LISResult]) -> list[Estimate]:
-    """Return each result's paired difference to the best result before it; NaN for the first and without an AIS."""
-    undefined = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
-    gains: list[Estimate] = []
-    best: LISResult | None = None
-    for result in results:
-        scored = math.isfinite(result.ais)
-        gains.append(gain_over(best, result) if scored and best is not None else undefined)
-        if scored and (best is None or result.ais > best.ais):
-            best = result
-    return gains
+def gain_over_best(results: Sequence[LISResult]) -> Estimate:
+    """Return the newest result's paired difference to the best before it, all with an AIS; NaN for the first."""
+    if len(results) < 2:
+        return Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
+    *earlier, last = results
+    return gain_over(max(earlier, key=lambda result: result.ais), last)
 
 
 class _Run:
@@ -167,7 +162,6 @@ class _Run:
         self.ended = ended or (max_steps is not None and self.step >= max_steps)
         self.best_index = max(range(len(results)), key=lambda index: results[index].ais)
         self.best = results[self.best_index]
-        self.gains = gains_over_best(results)
         self.negligible = rule.negligible_gain(self.best.ais)
         self.trend = recent_trend(results, rule)
         self.too_early = too_early(results, rule, max_steps) and not self.ended

@@ -63,7 +63,8 @@ def curve(run: Run) -> str:
     return "\n".join(
         [
             *lines,
-            f"ceiling {limit.value:+.4f}; realised at step {run.best.step}: {share}",
+            f"headroom at step {run.best.step} {run.best.headroom:+.4f}; LIS, an estimate, {limit.value:+.4f}; "
+            f"realised {share}",
             f"verdict {run.results[-1].verdict}",
         ]
     )

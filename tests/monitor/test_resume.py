@@ -18,7 +18,7 @@ from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
 from lis_lightning.results.record_contents import unpack
 from lis_lightning.results.stopping import StopRule
-from lis_lightning.results.verdict import gains_over_best, judge
+from lis_lightning.results.verdict import gain_over_best, judge
 from tests._helpers import small_run
 
 NEVER = {"min_gain": 0.0, "min_gain_share": 0.0, "min_progress": 0.5}
@@ -94,8 +94,11 @@ def test_a_thin_past_is_judged_like_the_whole_one(whole):
         for rule in (StopRule(**NEVER), StopRule(min_progress=0)):
             one, other = judge([*results[:number], results[number]], rule), judge([*thin, results[number]], rule)
             assert repr(one) == repr(other)
-        whole_gains, thin_gains = (gains_over_best([*past, results[number]]) for past in (results[:number], thin))
-        assert [gain.se for gain in thin_gains[1:]] == pytest.approx([gain.se for gain in whole_gains[1:]], rel=1e-9)
+        for last in range(2, number + 2):
+            whole_gain, thin_gain = (
+                gain_over_best([*past, results[number]][:last]) for past in (results[:number], thin)
+            )
+            assert thin_gain.se == pytest.approx(whole_gain.se, rel=1e-9)
     assert [bool(result.influence.size) for result in thin].count(False) >= 2
 
 

@@ -53,7 +53,8 @@ def test_both_runs_print_their_curves_minutes_and_memory(minilm, small, tmp_path
     for told in (texts, fused):
         steps = [line.split()[0] for line in told.splitlines() if line.strip()[:1].isdigit() and "[" in line]
         assert steps == ["0", "1", "2"]
-        assert "ceiling " in told
+        assert "headroom at step " in told
+        assert "LIS, an estimate, " in told
         assert "verdict " in told
         assert "minutes; peak memory so far " in told
     assert texts != fused

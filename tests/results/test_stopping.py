@@ -10,6 +10,7 @@ import pytest
 
 from lis_lightning.cli import resource_dir
 from lis_lightning.errors import ConfigError
+from lis_lightning.functional.simultaneous import largest_fall_critical_value
 from lis_lightning.results.stopping import StopRule, recent_trend, stop_reason
 from lis_lightning.results.verdict import judge
 
@@ -51,6 +52,11 @@ def test_a_curve_that_is_flat_after_a_third_saves_a_third_of_the_steps(study, nu
 def test_a_curve_that_flattens_or_falls_loses_little(study, curve, number, spacing):
     lost, _ = study.lost_and_saved(curve, number, spacing, SEEDS)
     assert lost <= 0.05
+
+
+def test_the_critical_fall_does_not_grow_without_end_with_the_number_of_looks(study):
+    few, many = (np.array([result.influence for result in run(study, "flat", number)]) for number in (10, 100))
+    assert largest_fall_critical_value(many) < largest_fall_critical_value(few) + 1.5
 
 
 def test_the_same_run_scored_every_2_4_8_or_25_steps_keeps_nearly_the_same_best(study):
@@ -97,6 +103,16 @@ def test_a_flat_run_is_seldom_called_improving_or_past_its_best_at_any_of_fifty_
 def test_a_fall_by_a_fifth_is_found(study, number):
     verdicts = [judge(run(study, "falls after .4", number, seed=seed), max_steps=1000).verdict for seed in range(20)]
     assert verdicts.count("past-its-best") >= 16
+
+
+@pytest.mark.parametrize("number", [10, 50])
+def test_a_fall_by_a_fifth_is_overfitting_where_the_training_loss_still_falls(study, number):
+    found = 0
+    for seed in range(8000, 8020):
+        results = run(study, "falls after .4", number, seed=seed)
+        learning = [replace(result, train_loss=1.0 / (1 + result.step)) for result in results]
+        found += judge(learning, max_steps=1000).verdict == "overfitting"
+    assert found >= 16
 
 
 def test_a_run_without_a_plan_is_asked_for_half_as_many_steps_again(study):

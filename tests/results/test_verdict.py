@@ -13,7 +13,7 @@ from lis_lightning.functional.intervals import cluster_interval
 from lis_lightning.results.record_contents import unpack
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.verdict import VERDICTS, gains_over_best, judge
+from lis_lightning.results.verdict import VERDICTS, gain_over_best, judge
 
 TRAJECTORIES = Path(__file__).parent / "trajectories"
 PAIRS = "LIS of pairs (an estimate of what this preference data carries)"
@@ -267,12 +267,12 @@ def test_no_score_at_all_is_no_verdict_on_training():
 
 def test_gains_are_paired_against_the_best_before():
     results = recorded("plateau")[:7]
-    gains = gains_over_best(results)
-    assert math.isnan(gains[0].value)
-    assert gains[6] == results[6].compare(results[5])
+    gain = gain_over_best(results)
+    assert math.isnan(gain_over_best(results[:1]).value)
+    assert gain == results[6].compare(results[5])
     unpaired = (results[6].ais - results[5].ais) / np.hypot(results[6].se, results[5].se)
-    assert abs(gains[6].z) > 5 * abs(unpaired)
-    assert judge(results).gain_z == gains[6].z
+    assert abs(gain.z) > 5 * abs(unpaired)
+    assert judge(results).gain_z == gain.z
 
 
 def test_one_representation_shows_no_trend():
