@@ -98,7 +98,7 @@ def test_a_naive_table_is_what_the_refusal_keeps_out(split, table):
 def test_a_result_says_which_ceilings_rest_on_a_claim(split, latents, table):
     given = {"told": PairTable(table, holds_no_evaluation_events=True), "cut": PairTable(table, user="user_id")}
     text = str(split.score(latents, ceilings=given, aligned_to="cut", placebo=False))
-    assert "ceiling, told (not cross-fitted)" in text
+    assert "LIS of told, an estimate (not cross-fitted)" in text
     assert text.count("not cross-fitted") == 1
 
 
