@@ -39,7 +39,7 @@ items: {_target_: src.data.items, path: data/items.npy}
 split: {_target_: lis_lightning.PreferenceSplit.from_log, log: data/events.parquet, label: clicked}
 """,
     "configs/model/tower.yaml": """\
-{_target_: src.model.Tower, dim: 16, lr: 0.01}
+{_target_: src.model.Tower, features: 12, dim: 16, lr: 0.01}
 """,
     "configs/trainer/default.yaml": """\
 _target_: pytorch_lightning.Trainer
@@ -77,9 +77,9 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 class Tower(pl.LightningModule):
-    def __init__(self, dim, lr):
+    def __init__(self, features, dim, lr):
         super().__init__()
-        self.net, self.lr = torch.nn.LazyLinear(dim), lr
+        self.net, self.lr = torch.nn.Linear(features, dim), lr
 
     def encode_items(self, batch):
         return self.net(batch["x"])
