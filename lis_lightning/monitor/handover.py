@@ -57,7 +57,7 @@ class Handover:
 
     def received(self) -> Received | None:
         """Return the record that a launched process has written; None if there is none, or nothing new in it."""
-        data = bytes(self._shared.tolist()).rstrip(b"\0")
+        data = self._shared.numpy().tobytes().rstrip(b"\0")
         launched = self._inside == os.getpid() and multiprocessing.parent_process() is not None
         if not data or launched:
             return None

@@ -27,7 +27,7 @@ from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.record_contents import RecordContents
 from lis_lightning.results.result import LISResult
-from lis_lightning.results.selection import corrected_best
+from lis_lightning.results.selection import corrected_best, simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.stopping import MIN_SNAPSHOTS, StopRule
 from lis_lightning.results.verdict import Judgement, judge
@@ -214,8 +214,18 @@ class RunHistory:
             corrected = {"value": best.value, "low": best.low, "high": best.high}
             verdict = self.results[-1].verdict
         self.record.status(
-            "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=verdict, cut_short_by=cut_short_by
-        )
+            "end", best_step=self.best_step, best_ais_corrected=corrected, verdict=verdict, cut_short_by=cut_short_by,
+            band=self._band(),
+        )  # fmt: skip
+
+    def _band(self) -> dict[str, list[float]]:
+        """Return the simultaneous 95 % band of AIS over all snapshots: steps, lower and upper ends."""
+        band = simultaneous_band(self.results)
+        return {
+            "steps": [result.step for result in self.results],
+            "low": [estimate.low for estimate in band],
+            "high": [estimate.high for estimate in band],
+        }
 
     def record_failure(self, **failure: Any) -> None:
         """Write a failure to the record, if there is one.

@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -30,7 +30,6 @@ from typing import Any, BinaryIO, Self
 from lis_lightning.errors import RecordError
 from lis_lightning.results.packing import dumps, pack_snapshot
 from lis_lightning.results.record_contents import FORMAT, RecordContents, checked_line, payload_of, read_contents
-from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 
 FILENAME = "record.jsonl"
@@ -183,13 +182,11 @@ class Record:
         self._ceilings |= ceilings
 
     def status(self, kind: str, **values: Any) -> None:
-        """Append a ``failure`` or ``end`` line with plain values; an ``end`` line also gets the simultaneous ``band``.
+        """Append a ``failure`` or ``end`` line with plain values.
 
         Raises:
             RecordError: If the file cannot be written.
         """
-        if kind == "end":
-            values["band"] = _band(read_contents(self.path).results)
         self._write([dumps({"kind": kind, **values})])
 
     def rewind(self, step: int) -> None:
@@ -231,16 +228,6 @@ class Record:
                 f"Another process writes to {self.path} too: a run was resumed twice. Give one of them another "
                 "`dirpath`."
             )
-
-
-def _band(results: Sequence[Snapshot]) -> dict[str, list[float]]:
-    """Return the simultaneous 95 % band of AIS over all snapshots: steps, lower and upper ends."""
-    band = simultaneous_band(results)
-    return {
-        "steps": [result.step for result in results],
-        "low": [estimate.low for estimate in band],
-        "high": [estimate.high for estimate in band],
-    }
 
 
 @functools.cache  # looking up versions takes longer than writing a record

@@ -21,6 +21,7 @@ from lis_lightning.errors import ConfigError, ItemError, LisWarning, RecordError
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.results.record import Record
+from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.verdict import VERDICTS
 from lis_lightning.scoring.scorer import Scorer
 from tests._helpers.training import (
@@ -152,6 +153,10 @@ def test_record_holds_what_the_monitor_holds(split, tmp_path):
     assert results[-1].compare(results[0]) == monitor.results[-1].compare(monitor.results[0])
     end = Record.statuses(monitor.record_path)[-1]
     assert (end["kind"], end["best_step"], end["verdict"]) == ("end", monitor.best_step, monitor.results[-1].verdict)
+    band = simultaneous_band(monitor.results)
+    assert end["band"]["steps"] == [result.step for result in monitor.results]
+    assert end["band"]["low"] == [estimate.low for estimate in band]
+    assert all(low <= result.ais_low for low, result in zip(end["band"]["low"], monitor.results, strict=True))
 
 
 def test_logger_gets_the_same_keys_at_each_snapshot(split, tmp_path):

@@ -18,7 +18,6 @@ from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.record import Record
 from lis_lightning.results.record_contents import as_recorded, pack, unpack
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
-from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
 
 NUM_USERS = 50
@@ -302,15 +301,3 @@ def test_find_knows_a_run_by_its_id(tmp_path):
     assert Record.find(tmp_path, "b") == tmp_path / "record-v1.jsonl"
     assert Record.find(tmp_path, "c") is None
     assert Record.find(tmp_path / "nowhere", "a") is None
-
-
-def test_the_end_of_a_run_holds_the_simultaneous_band_of_all_steps(record, path):
-    rng = np.random.default_rng(0)
-    for step in (0, 10, 20):
-        record.append(make_result(step=step, ais=0.01, influence=rng.standard_normal(NUM_USERS) * 1e-4))
-    record.status("end", best_step=10)
-    (end,) = Record.statuses(path)
-    band = simultaneous_band(Record.read(path)[1])
-    assert end["band"]["steps"] == [0, 10, 20]
-    assert end["band"]["low"] == [estimate.low for estimate in band]
-    assert end["band"]["high"][0] - 0.01 > 1.96 * band[0].se
