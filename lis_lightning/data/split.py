@@ -56,6 +56,7 @@ class PreferenceSplit:
         task: Name of the label.
         period: Number of the pair of windows, from 0.
         settings: The arguments of :meth:`from_log`.
+        num_logged: Number of events of the whole log, of which `log` holds those of a sample of users.
         hash: Hash of all values that a score depends on; only results with equal hashes can be compared.
 
     Example:
@@ -82,6 +83,7 @@ class PreferenceSplit:
     period: int
     settings: dict[str, Any]
     hash: str
+    num_logged: int
     _family: Mapping[str, tuple[PreferenceSplit, ...]] = field(repr=False)
 
     @property
@@ -129,18 +131,20 @@ class PreferenceSplit:
         history: int = 50,
         max_events: int | None = 50_000,
         max_items: int | None = None,
+        max_alignment_events: int | None = 5_000_000,
         unseen_items: float = 0.2,
         negatives: int = 0,
         base_logit: str | Mapping[str, str] | None = None,
         seed: int = 0,
         columns: Sequence[str] | None = None,
+        memory_limit: str | None = None,
     ) -> PreferenceSplit:
         """Cut an interaction log.
 
         Args:
             log: One row an event: files (parquet, CSV and other separated text, JSON lines, Arrow; also ``.gz`` and
-                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; or a
-                polars, pandas or Arrow table.
+                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; a
+                polars, pandas or Arrow table; or what is in a database: a DuckDB relation or a Spark data frame.
             user: Column of user ids (integers or strings; with leading zeros they stay text).
             item: Column of item ids.
             time: Column of timestamps: numbers of one unit, dates, datetimes, or digits such as 20260131235959; or the
@@ -161,6 +165,9 @@ class PreferenceSplit:
             max_events: Largest number of scored events (those after w0, of all periods together); whole users are
                 sampled up to it.
             max_items: Largest number of items that must be encoded; whole users are sampled up to it.
+            max_alignment_events: Largest number of events before w1 that alignment data and ceilings are built from;
+                whole users are sampled up to it. A larger log is reduced where it is, and counts of items are those of
+                the whole log.
             unseen_items: Share of the items that is withheld from alignment, in order to detect memorisation.
             negatives: For a log of positives only: negatives for each positive, drawn from what other users engaged
                 with in the same period (the same day, where the unit of time is known).
@@ -168,6 +175,7 @@ class PreferenceSplit:
                 a mapping of tasks to columns; tasks left out get the built-in base.
             seed: Seed of the sampling of users, unseen items and negatives.
             columns: Names of all columns, for text files without a header.
+            memory_limit: Memory that DuckDB may use to reduce parquet files, such as ``"4GB"``; the rest goes to disk.
 
         Raises:
             LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
@@ -191,8 +199,8 @@ class PreferenceSplit:
             {
                 "user": user, "item": item, "time": time, "label": label, "weight": weight, "slices": slices,
                 "windows": windows, "num_periods": num_periods, "history": history, "max_events": max_events,
-                "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives, "base_logit": base_logit,
-                "seed": seed,
+                "max_items": max_items, "max_alignment_events": max_alignment_events, "unseen_items": unseen_items,
+                "negatives": negatives, "base_logit": base_logit, "seed": seed, "memory_limit": memory_limit,
             },
             cls,
             names=columns,
