@@ -220,13 +220,14 @@ class _Scored:
 
 @dataclass(frozen=True)
 class _Period:
-    """One pair of windows, with the log of the primary task.
+    """One pair of windows, with the log and events of the primary task.
 
     Attributes:
         index: Number of the pair, from 0.
         available: Whether a row of the log is before the end of its w2, [num_rows].
         scored: Rows of the scored events.
         log: The available rows.
+        events: The scored events.
         slices: Slices of the scored events, by name.
     """
 
@@ -234,6 +235,7 @@ class _Period:
     available: NDArray[np.bool_]
     scored: NDArray[np.int64]
     log: Log
+    events: Events
     slices: Slices
 
 
@@ -256,39 +258,24 @@ def _period(rows: _Rows, scored: _Scored, whole: WholeLog, index: int) -> _Perio
     edge = whole.edges[index]
     before = whole.items_before(columns.item_ids[targets], np.full(targets.size, edge))
     popularity = before[task].count[row_of_event]
-    slices = built_in_slices(log, _events(rows, scored, inside, index, task), popularity, whole.head_count(edge))
-    # Values are counted over all periods, so that each period has the same slices.
-    test = scored.rows[rows.part[scored.rows] > 1]
-    slices |= column_slices(columns.categories, inside, test)
-    return _Period(index, available, inside, log, slices)
-
-
-def _events(rows: _Rows, scored: _Scored, inside: NDArray[np.int64], index: int, task: str) -> Events:
-    """Return the scored events of one task in one pair of windows.
-
-    Args:
-        rows: The log.
-        scored: The scored events of all periods.
-        inside: Rows of those of this period.
-        index: Number of the period.
-        task: Name of the label.
-    """
-    columns = rows.columns
-    by_user = rows.by_user[task]
-    logits = columns.base_logits.get(task)
-    return Events(
+    events = Events(
         user=columns.user[inside],
         item=columns.item[inside],
         label=columns.labels[task][inside],
-        train=rows.part[inside] == index + 1,
+        train=window[inside] == 1,
         start=rows.start[inside],
         stop=rows.stop[inside],
-        by_user=AsOf(by_user.count[inside], by_user.positives[inside]),
+        by_user=AsOf(rows.by_user[task].count[inside], rows.by_user[task].positives[inside]),
         by_item=scored.item_counts(task, inside),
         unseen=rows.unseen[columns.item[inside]],
-        base_logit=None if logits is None else logits[inside],
+        base_logit=None,
         weight=None if columns.weight is None else columns.weight[inside],
     )
+    slices = built_in_slices(log, events, popularity, whole.head_count(edge))
+    # Values are counted over all periods, so that each period has the same slices.
+    test = scored.rows[rows.part[scored.rows] > 1]
+    slices |= column_slices(columns.categories, inside, test)
+    return _Period(index, available, inside, log, events, slices)
 
 
 def _alignment(rows: _Rows) -> pl.DataFrame:
@@ -302,9 +289,18 @@ def _alignment(rows: _Rows) -> pl.DataFrame:
 
 def _split_fields(rows: _Rows, scored: _Scored, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the split of one task in one pair of windows, without those that all splits share."""
-    columns, label = rows.columns, rows.columns.labels[task]
-    log = replace(period.log, label=label[period.available])
-    events = _events(rows, scored, period.scored, period.index, task)
+    columns, inside = rows.columns, period.scored
+    label, log, events = columns.labels[task], period.log, period.events
+    if task != columns.primary:
+        log = replace(log, label=label[period.available])
+        events = replace(
+            events,
+            label=label[inside],
+            by_user=replace(events.by_user, positives=rows.by_user[task].positives[inside]),
+            by_item=replace(events.by_item, positives=scored.item_counts(task, inside).positives),
+        )
+    if task in columns.base_logits:
+        events = replace(events, base_logit=columns.base_logits[task][inside])
     return {
         "item_ids": rows.item_ids,
         "user_ids": rows.user_ids,

@@ -6,7 +6,9 @@ the number of a moment, how a small table gets there) is here.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,14 +56,15 @@ class DuckDb(SqlEngine):
 
     Args:
         relation: A ``duckdb.DuckDBPyRelation``.
-        folder: Folder of temporary files; None makes one.
+        folder: Folder of temporary files, removed with this object; None makes one.
     """
 
     quote = '"'
 
-    def __init__(self, relation: Any, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(self, relation: Any, folder: Path | None = None) -> None:
         self._relation = relation
         self._folder = _temporary_folder() if folder is None else folder
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.columns = dict(zip(relation.columns, map(_kind, map(str, relation.types)), strict=True))
 
     @classmethod
@@ -75,7 +78,7 @@ class DuckDb(SqlEngine):
         import duckdb
 
         folder = _temporary_folder()
-        config: dict[str, Any] = {"temp_directory": folder.name, "preserve_insertion_order": "false"}
+        config: dict[str, Any] = {"temp_directory": str(folder), "preserve_insertion_order": "false"}
         if memory_limit is not None:
             config["memory_limit"] = memory_limit
         try:
@@ -99,7 +102,7 @@ class DuckDb(SqlEngine):
     def upload(self, name: str, table: pl.DataFrame) -> str:
         """Make a small table available to queries, and return how they refer to it."""
         # A relation does not give its connection away, so tables go by way of a file.
-        path = Path(self._folder.name) / f"{name}.parquet"
+        path = self._folder / f"{name}.parquet"
         table.write_parquet(path)
         return f"read_parquet('{path}')"
 
@@ -178,8 +181,8 @@ def sql_engine(source: Any) -> SqlEngine | None:
     return None
 
 
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="lis-lightning-")
+def _temporary_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="lis-lightning-"))
 
 
 def _first_line(error: Exception) -> str:

@@ -42,7 +42,7 @@ def is_withheld(item_ids: ArrayLike, share: float, seed: int) -> Bool[ndarray, "
 
     Example:
         >>> is_withheld(["cup", "mug", "pen"], share=0.5, seed=0).tolist()
-        [False, False, False, False]
+        [True, False, False]
     """
     withheld: ndarray = stable_hashes(item_ids, f"item:{seed}") < np.uint64(int(share * 2**64))
     return withheld
