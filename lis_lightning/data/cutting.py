@@ -200,17 +200,27 @@ class _Scored:
     Attributes:
         rows: Their rows in the log, ascending.
         by_item: Counts of the target's strictly earlier events in the whole log, by task. Drawn negatives do not count.
+        popularity: Number of events of the target before w1 of each period, in the whole log, [num_periods, events].
     """
 
     rows: NDArray[np.int64]
     by_item: dict[str, AsOf]
+    popularity: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: _Rows, whole: WholeLog) -> _Scored:
         """Return them with the counts of their items."""
-        columns = rows.columns
+        columns, edges = rows.columns, whole.edges[:-1]
+        if edges.dtype.kind == "f" and columns.time.dtype.kind == "i":
+            edges = np.ceil(edges)  # no integer lies between
         scored = np.flatnonzero((columns.user < rows.user_ids.size) & (rows.part > 0))
-        return cls(scored, whole.items_before(columns.item_ids[columns.item[scored]], columns.time[scored]))
+        # One pass over the log for the counts before each event and before each period.
+        targets = np.tile(columns.item_ids[columns.item[scored]], 1 + edges.size)
+        times = np.concatenate([columns.time[scored], np.repeat(edges, scored.size).astype(columns.time.dtype)])
+        counts = whole.items_before(targets, times)
+        by_item = {task: AsOf(of.count[: scored.size], of.positives[: scored.size]) for task, of in counts.items()}
+        popularity = counts[columns.primary].count[scored.size :].reshape(edges.size, scored.size)
+        return cls(scored, by_item, popularity)
 
     def item_counts(self, task: str, rows: NDArray[np.int64]) -> AsOf:
         """Return the counts of some scored events, by their rows in the log."""
@@ -253,11 +263,8 @@ def _period(rows: _Rows, scored: _Scored, whole: WholeLog, index: int) -> _Perio
         num_users=columns.user_ids.size,
         num_items=columns.item_ids.size,
     )
-    inside = scored.rows[available[scored.rows] & (window[scored.rows] > 0)]
-    targets, row_of_event = np.unique(columns.item[inside], return_inverse=True)
-    edge = whole.edges[index]
-    before = whole.items_before(columns.item_ids[targets], np.full(targets.size, edge))
-    popularity = before[task].count[row_of_event]
+    is_inside = available[scored.rows] & (window[scored.rows] > 0)
+    inside = scored.rows[is_inside]
     events = Events(
         user=columns.user[inside],
         item=columns.item[inside],
@@ -271,7 +278,7 @@ def _period(rows: _Rows, scored: _Scored, whole: WholeLog, index: int) -> _Perio
         base_logit=None,
         weight=None if columns.weight is None else columns.weight[inside],
     )
-    slices = built_in_slices(log, events, popularity, whole.head_count(edge))
+    slices = built_in_slices(log, events, scored.popularity[index][is_inside], whole.head_count(whole.edges[index]))
     # Values are counted over all periods, so that each period has the same slices.
     test = scored.rows[rows.part[scored.rows] > 1]
     slices |= column_slices(columns.categories, inside, test)

@@ -24,6 +24,7 @@ from lis_lightning.data.times import (
 )
 from lis_lightning.errors import LogError
 
+COUNT = "CAST(count(*) AS BIGINT)"  # number of rows, in SQL
 NUM_BUCKETS = 4096  # buckets of time in one aggregate
 MOST_VALUES = 1_000_000  # distinct timestamps that are counted one by one
 
@@ -50,18 +51,23 @@ class SqlLog:
     first_and_last: NDArray[Any]
     num_events: int
 
-    def aggregate(self, columns: Mapping[str, str], *, where: str = "", group_by: Sequence[str] = ()) -> pl.DataFrame:
+    def aggregate(
+        self, values: Mapping[str, str], *, by: Mapping[str, str] | None = None, join: str = "", where: str = ""
+    ) -> pl.DataFrame:
         """Return aggregates of the log.
 
         Args:
-            columns: Expressions by name.
-            where: Condition on rows; empty for all.
-            group_by: Those of `columns` that are grouped by.
+            values: Aggregates by name.
+            by: Expressions to group by, by name.
+            join: A table to join with, as its name and condition.
+            where: Condition on rows.
         """
-        selected = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
-        condition = f" WHERE {where}" if where else ""
-        groups = f" GROUP BY {', '.join(columns[name] for name in group_by)}" if group_by else ""
-        return self.engine.query(f"SELECT {selected} FROM {LOG}{condition}{groups}")
+        columns = {**(by or {}), **values}
+        clauses = [f"SELECT {', '.join(f'{expression} AS {name}' for name, expression in columns.items())} FROM {LOG}"]
+        clauses += [f"JOIN {join}"] if join else []
+        clauses += [f"WHERE {where}"] if where else []
+        clauses += [f"GROUP BY {', '.join(by.values())}"] if by else []
+        return self.engine.query(" ".join(clauses))
 
     def label_sums(self) -> dict[str, str]:
         """Return the number of positives of each task, as expressions by name."""
@@ -69,8 +75,12 @@ class SqlLog:
 
     def bucket(self, low: Any, high: Any) -> str:
         """Return the number of an event's bucket of time as an expression: :data:`NUM_BUCKETS` from `low` to `high`."""
-        width = max((float(high) - float(low)) / NUM_BUCKETS, 1e-300)
-        return f"CAST(floor(({self.time} - {literal(low)}) / {literal(width)}) AS BIGINT)"
+        return f"CAST(floor(({self.time} - {literal(low)}) / {literal(bucket_width(low, high))}) AS BIGINT)"
+
+
+def bucket_width(low: Any, high: Any) -> float:
+    """Return the width of the buckets of :meth:`SqlLog.bucket`, in the unit of the timestamps."""
+    return max((float(high) - float(low)) / NUM_BUCKETS, 1e-300)
 
 
 def total(expression: str) -> str:
@@ -114,7 +124,7 @@ def sql_log(
     checks = _id_checks(engine, user, "user") | _id_checks(engine, item, "item") | label_checks | time_checks
     facts = log.aggregate(
         {
-            "num_events": "CAST(count(*) AS BIGINT)",
+            "num_events": COUNT,
             "first_time": f"min({time_sql})",
             "last_time": f"max({time_sql})",
             "no_time": total(f"CASE WHEN {_is_no_number(engine, time_sql, time)} THEN 1 ELSE 0 END"),

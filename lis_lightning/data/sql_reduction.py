@@ -15,11 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data.sql_engines import LOG
-from lis_lightning.data.sql_log import MOST_VALUES, NUM_BUCKETS, SqlLog, literal, total
+from lis_lightning.data.sql_log import COUNT, MOST_VALUES, SqlLog, bucket_width, literal, total
 from lis_lightning.data.whole_log import check_windows, edge_ranks, given_edges, sampled_users, smallest_head_count
 from lis_lightning.functional.as_of_counts import AsOf
 from lis_lightning.functional.sampling import stable_hashes
 
+FINE_BUCKETS = 64  # fine buckets of time in a coarse one
 MARGIN = 1.1  # users are fetched for a somewhat larger share than needed, so that one query is mostly enough
 
 
@@ -61,8 +62,10 @@ class LogInDatabase:
             kind, name = log.engine.columns[column], log.engine.name(column)
             plain = kind in {"integer", "float", "text", "boolean", "date", "moment", "local moment"}
             selected.append(name if plain else f"CAST({name} AS STRING) AS {name}")
-        keys = log.engine.upload("users", users.rename("id").to_frame())
-        rows = log.engine.query(f"SELECT {', '.join(selected)} FROM {LOG} WHERE {log.user} IN (SELECT id FROM {keys})")
+        keys = log.engine.upload("users", users.rename("lis_user").to_frame())
+        rows = log.engine.query(
+            f"SELECT {', '.join(selected)} FROM {LOG} WHERE {log.user} IN (SELECT lis_user FROM {keys})"
+        )
         self._progress(f"{rows.height:,} of {log.num_events:,} events read")
         return rows
 
@@ -87,55 +90,61 @@ class LogInDatabase:
         """Return ids, early and late events of the users whose hash is in the first share of all hashes, by hash."""
         log, edge = self._log, literal(self.edges[0])
         late = f"CASE WHEN {log.time} >= {edge} THEN 1 ELSE 0 END"
-        hashed = f"md5(concat('user:{self._settings['seed']}:', CAST(id AS STRING)))"
-        below = f" WHERE {hashed} < '{int(share * 2**64):016x}'" if share < 1 else ""
-        counts = f"{log.user} AS id, {total(late)} AS late, CAST(count(*) AS BIGINT) AS n"
-        by_user = f"SELECT {counts} FROM {LOG} GROUP BY {log.user}"
-        users = log.engine.query(f"SELECT id, late, n - late AS early FROM ({by_user}) users{below}").sort("id")
+        hashed = f"md5(concat('user:{self._settings['seed']}:', CAST({log.user} AS STRING)))"
+        below = f"{hashed} < '{int(share * 2**64):016x}'" if share < 1 else ""
+        users = log.aggregate({"late": total(late), "n": COUNT}, by={"id": log.user}, where=below)
+        users = users.select("id", "late", early=pl.col("n") - pl.col("late")).sort("id")
         hashes = stable_hashes(users["id"].to_numpy(), f"user:{self._settings['seed']}")
         return users[np.argsort(hashes, kind="stable")]
 
     def items_before(self, item_ids: NDArray[Any], times: NDArray[Any]) -> dict[str, AsOf]:
         """Return for each task the counts of the strictly earlier events of items, one for each id and timestamp.
 
-        Counted in two levels, so that an item with most of the events is not one partition: first by item and bucket of
-        time, then by timestamp within the buckets that are asked for.
+        Counted in three levels, so that neither an item with most of the events nor one with many timestamps asked for
+        is much work: by item and coarse bucket of time, by fine bucket within the coarse ones that are asked for, and
+        one by one within the fine ones.
         """
-        log = self._log
-        bucket, sums = log.bucket(*log.first_and_last), log.label_sums()
-        pairs = pl.DataFrame({"i": item_ids, "t": times})
-        asked = pairs.unique()
-        uploaded = log.engine.upload("asked", asked)
-        count = {"n": "CAST(count(*) AS BIGINT)", **sums}
-        by_bucket = log.aggregate(
-            {"i": log.item, "b": bucket, **count},
-            where=f"{log.item} IN (SELECT i FROM {uploaded})",
-            group_by=["i", "b"],
+        log, upload = self._log, self._log.engine.upload
+        pairs = pl.DataFrame({"lis_item": item_ids, "lis_time": times})
+        asked = _with_buckets(pairs.unique(), *log.first_and_last)
+        items = upload("items", asked.select("lis_item").unique())
+        cells = upload("cells", asked.select("lis_item", "lis_coarse").unique())
+        fine = log.bucket(*log.first_and_last)
+        coarse = f"CAST(floor({fine} / {FINE_BUCKETS}) AS BIGINT)"
+        counts = {"n": COUNT, **log.label_sums()}
+        by_coarse = log.aggregate(
+            counts,
+            by={"lis_item": log.item, "lis_coarse": coarse},
+            where=f"{log.item} IN (SELECT lis_item FROM {items})",
         )
-        low, high = log.first_and_last
-        width = max((float(high) - float(low)) / NUM_BUCKETS, 1e-300)
-        asked = asked.with_columns(b=((pl.col("t") - low).cast(pl.Float64) / width).floor().cast(pl.Int64))
-        cells = log.engine.upload("cells", asked.select("i", "b").unique())
-        columns = ", ".join(f"{expression} AS {name}" for name, expression in count.items())
-        by_time = log.engine.query(
-            f"SELECT {log.item} AS i, {bucket} AS b, {log.time} AS t, {columns} FROM {LOG} JOIN {cells} AS cells ON "
-            f"{log.item} = cells.i AND {bucket} = cells.b GROUP BY {log.item}, {bucket}, {log.time}"
+        by_fine = log.aggregate(
+            counts,
+            by={"lis_item": log.item, "lis_coarse": coarse, "lis_fine": fine},
+            join=f"{cells} AS cells ON {log.item} = lis_item AND {coarse} = lis_coarse",
         )
-        self._progress(f"events of {asked['i'].n_unique():,} items counted")
-        before = _earlier(asked, by_bucket, by_time, list(count))
-        counts = pairs.join(before, on=["i", "t"], how="left", maintain_order="left")
-        number = counts["n"].to_numpy()
-        return {task: AsOf(number, counts[name].to_numpy()) for task, name in zip(log.labels, sums, strict=True)}
+        by_time = log.aggregate(
+            counts,
+            by={"lis_item": "lis_item", "lis_time": "lis_time"},
+            join=f"{upload('asked', asked)} AS asked ON {log.item} = lis_item AND {fine} = lis_fine",
+            where=f"{log.time} < lis_time",
+        )
+        self._progress(f"events of {asked['lis_item'].n_unique():,} items counted")
+        names = list(counts)
+        levels = [
+            _earlier(asked, by_coarse, ["lis_item"], "lis_coarse", names),
+            _earlier(asked, by_fine, ["lis_item", "lis_coarse"], "lis_fine", names),
+            by_time.select(*pairs.columns, *names),
+        ]
+        before = pl.concat(levels).group_by(pairs.columns).agg(pl.col(names).sum())
+        values = pairs.join(before, on=pairs.columns, how="left", maintain_order="left").select(names).to_dict()
+        number, *positives = [column.to_numpy() for column in values.values()]
+        return {task: AsOf(number, of_task) for task, of_task in zip(log.labels, positives, strict=True)}
 
     def head_count(self, edge: Any) -> int:
         """Return the smallest number of events before a timestamp of a head item."""
         log = self._log
-        by_item = (
-            f"SELECT CAST(count(*) AS BIGINT) AS n FROM {LOG} WHERE {log.time} < {literal(edge)} GROUP BY {log.item}"
-        )
-        counts = log.engine.query(
-            f"SELECT n, CAST(count(*) AS BIGINT) AS items FROM ({by_item}) by_item GROUP BY n"
-        ).sort("n")
+        by_item = f"SELECT {COUNT} AS n FROM {LOG} WHERE {log.time} < {literal(edge)} GROUP BY {log.item}"
+        counts = log.engine.query(f"SELECT n, {COUNT} AS items FROM ({by_item}) by_item GROUP BY n").sort("n")
         return smallest_head_count(counts["n"].to_numpy(), counts["items"].to_numpy())
 
 
@@ -149,9 +158,8 @@ def order_statistics(log: SqlLog, ranks: NDArray[np.int64], low: Any, high: Any)
         high: Largest timestamp.
     """
     within = f"{log.time} >= {literal(low)} AND {log.time} <= {literal(high)}"
-    count = "CAST(count(*) AS BIGINT)"
-    buckets = {"b": log.bucket(low, high), "n": count, "first": f"min({log.time})", "last": f"max({log.time})"}
-    table = log.aggregate(buckets, where=within, group_by=["b"]).sort("b")
+    buckets = {"n": COUNT, "first": f"min({log.time})", "last": f"max({log.time})"}
+    table = log.aggregate(buckets, by={"b": log.bucket(low, high)}, where=within).sort("b")
     ends = np.cumsum(table["n"].to_numpy())
     bucket_of_rank = np.searchsorted(ends, ranks, side="right")
     statistics: dict[int, Any] = {}
@@ -165,7 +173,7 @@ def order_statistics(log: SqlLog, ranks: NDArray[np.int64], low: Any, high: Any)
             values = order_statistics(log, offsets, first, last)
         else:
             between = f"{log.time} >= {literal(first)} AND {log.time} <= {literal(last)}"
-            distinct = log.aggregate({"t": log.time, "n": count}, where=between, group_by=["t"]).sort("t")
+            distinct = log.aggregate({"n": COUNT}, by={"t": log.time}, where=between).sort("t")
             position = np.searchsorted(np.cumsum(distinct["n"].to_numpy()), offsets, side="right")
             values = distinct["t"].to_numpy()[position]
         statistics |= dict(zip(inside.tolist(), values.tolist(), strict=True))
@@ -182,25 +190,29 @@ def _window_sizes(log: SqlLog, edges: NDArray[Any]) -> NDArray[np.int64]:
     return since[:-1] - since[1:]
 
 
-def _earlier(asked: pl.DataFrame, by_bucket: pl.DataFrame, by_time: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Return the counts of earlier events of each item and timestamp asked for.
+def _with_buckets(asked: pl.DataFrame, low: Any, high: Any) -> pl.DataFrame:
+    """Append the fine and coarse bucket of each timestamp, computed as in :meth:`SqlLog.bucket`."""
+    fine = ((pl.col("lis_time") - low).cast(pl.Float64) / bucket_width(low, high)).floor().cast(pl.Int64)
+    return asked.with_columns(lis_fine=fine).with_columns(lis_coarse=pl.col("lis_fine") // FINE_BUCKETS)
+
+
+def _earlier(
+    asked: pl.DataFrame, table: pl.DataFrame, within: Sequence[str], bucket: str, names: Sequence[str]
+) -> pl.DataFrame:
+    """Return the counts of the earlier buckets for each item and timestamp asked for.
 
     Args:
-        asked: Columns i (item), t (timestamp) and b (its bucket).
-        by_bucket: Counts by i and b.
-        by_time: Counts by i, b and t, in the buckets of `asked`.
+        asked: Columns lis_item, lis_time, `within` and `bucket`.
+        table: Counts by `within` and `bucket`.
+        within: Columns whose values a total does not cross.
+        bucket: Column of the number of the bucket.
         names: Names of the counts.
     """
-    # The bucket before, and the timestamp before within the bucket: running totals less their own.
-    zero = [pl.lit(0, pl.Int64).alias(name) for name in names]
-    buckets = pl.concat([by_bucket, asked.select("i", "b").unique().with_columns(zero)], how="diagonal")
-    buckets = buckets.group_by("i", "b").agg(pl.col(names).sum()).sort("i", "b")
-    buckets = buckets.with_columns((pl.col(name).cum_sum() - pl.col(name)).over("i") for name in names)
-    times = pl.concat([by_time, asked.select("i", "b", "t").with_columns(zero)], how="diagonal")
-    times = times.group_by("i", "b", "t").agg(pl.col(names).sum()).sort("i", "t")
-    times = times.with_columns((pl.col(name).cum_sum() - pl.col(name)).over("i", "b") for name in names)
-    joined = asked.join(buckets, on=["i", "b"]).join(times, on=["i", "b", "t"], suffix="_within")
-    return joined.select("i", "t", *(pl.col(name) + pl.col(f"{name}_within") for name in names))
+    keys = [*within, bucket]
+    zeros = asked.select(keys).unique().with_columns(pl.lit(0, pl.Int64).alias(name) for name in names)
+    totals = pl.concat([table.select(*keys, *names), zeros]).group_by(keys).agg(pl.col(names).sum()).sort(keys)
+    totals = totals.with_columns((pl.col(name).cum_sum() - pl.col(name)).over(within) for name in names)
+    return asked.join(totals, on=keys).select("lis_item", "lis_time", *names)
 
 
 def reporter() -> Callable[[str], None]:
