@@ -322,11 +322,13 @@ def _split_fields(rows: _Rows, scored: _Scored, period: _Period, task: str, sett
         "task": task,
         "period": period.index,
         "settings": settings,
-        "hash": _hash(log, columns.item_ids, rows.unseen, events, settings),
+        "hash": split_hash(log, columns.item_ids, rows.unseen, events, settings),
     }
 
 
-def _hash(log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]) -> str:
+def split_hash(
+    log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]
+) -> str:
     """Return the hash of all values that a score depends on, 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr((len(events), settings["history"], settings["seed"])).encode())

@@ -16,6 +16,7 @@ from lis_lightning.data.alignment_check import check_alignment
 from lis_lightning.data.columns import Label
 from lis_lightning.data.cutting import cut_log
 from lis_lightning.data.events import Events, Log
+from lis_lightning.data.split_folder import load_split, save_split
 from lis_lightning.data.tables import Table
 from lis_lightning.data.times import Time
 from lis_lightning.errors import ShapeError
@@ -131,7 +132,7 @@ class PreferenceSplit:
         history: int = 50,
         max_events: int | None = 50_000,
         max_items: int | None = None,
-        max_alignment_events: int | None = 5_000_000,
+        max_alignment_events: int | None = 2_000_000,
         unseen_items: float = 0.2,
         negatives: int = 0,
         base_logit: str | Mapping[str, str] | None = None,
@@ -205,6 +206,42 @@ class PreferenceSplit:
             cls,
             names=columns,
         )  # fmt: skip
+
+    def save(self, folder: str | Path) -> None:
+        """Write the split, with all its tasks and periods, for jobs that then need no log.
+
+        An older saved split in the folder is replaced. An interrupted save leaves the folder as it was.
+
+        Args:
+            folder: A new or empty folder, or that of a saved split.
+
+        Raises:
+            ConfigError: If the folder holds other files.
+
+        Example:
+            >>> import tempfile
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> split = PreferenceSplit.from_log(log)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     split.save(f"{folder}/split")
+            ...     PreferenceSplit.load(f"{folder}/split").hash == split.hash
+            True
+        """
+        save_split(self._family, self.num_logged, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PreferenceSplit:
+        """Return a saved split: that of the primary task in the first period.
+
+        Args:
+            folder: As :meth:`save` wrote it.
+
+        Raises:
+            LogError: If it is no saved split, was written in another format, or has files that were lost or changed.
+        """
+        return load_split(folder, cls)
 
     def check_alignment(
         self, pairs: str | Path | Table, *, items: Sequence[str] | None = None, time: Time | None = None
