@@ -13,6 +13,17 @@ from lis_lightning.data.tables import InputTable
 from lis_lightning.data.whole_log import LogInMemory, WholeLog, sample_in_memory, window_edges
 
 
+def log_columns(log: Any, names: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the columns of a log.
+
+    Args:
+        log: As for ``PreferenceSplit.from_log``.
+        names: Names of the columns of text files without a header.
+    """
+    source = sql_engine(log) or InputTable(log, names=names)
+    return list(source.columns)
+
+
 def open_log(log: Any, names: Sequence[str] | None, settings: Mapping[str, Any]) -> InputTable | SqlEngine:
     """Return a log without reading it: a table, or where it is reduced.
 

@@ -31,6 +31,12 @@ def is_saved_split(source: Any) -> bool:
     return isinstance(source, str | Path) and (Path(source).expanduser() / MANIFEST).is_file()
 
 
+def check_target(folder: Path) -> None:
+    """Raise a ConfigError if a folder holds anything but a saved split."""
+    if folder.exists() and not is_saved_split(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{str(folder)!r} exists and is not a saved split; choose an empty or new folder.")
+
+
 def save_split(family: Mapping[str, Sequence[PreferenceSplit]], num_logged: int, folder: str | Path) -> None:
     """Write the splits of all tasks and periods, all or nothing; an older saved split in the folder is replaced.
 
@@ -43,8 +49,7 @@ def save_split(family: Mapping[str, Sequence[PreferenceSplit]], num_logged: int,
         ConfigError: If the folder holds other files.
     """
     target = Path(folder).expanduser()
-    if target.exists() and not is_saved_split(target) and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{str(folder)!r} exists and is not a saved split; choose an empty or new folder.")
+    check_target(target)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.alignment_data import AlignmentData, require_rows
+from lis_lightning.align.data.alignment_data import AlignmentData
 from lis_lightning.align.data.feature_files import concatenated_features, load_array
 from lis_lightning.align.data.images import OnBadImage, check_images, image_paths
 from lis_lightning.align.data.item_columns import read_ids, read_items, read_texts, read_titles
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.data.tables import id_codes, read_table, require_columns
 from lis_lightning.errors import ConfigError, ItemError, LogError
 
 _ML100K_GENRES = (
@@ -80,7 +80,7 @@ def load_movielens(
             "data=log."
         )
     log, items = readers[layout](path)
-    require_rows(log, "item_id", items)
+    items.rows(id_codes(log, "item_id")[0])  # raises for items without a row
     columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": ("rating", threshold)}
     if not content:
         return AlignmentData("movielens", log, columns, items)

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import Subset
 
-from lis_lightning.align.data.alignment_data import AlignmentData
+from lis_lightning.align.data.alignment_data import AlignmentData, cut_split
 from lis_lightning.align.data.data_module import ExampleDataModule
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.item_table import ItemTable
@@ -27,6 +27,7 @@ from lis_lightning.align.training.pausing import Pause
 from lis_lightning.align.training.pruning import Pruning, Rival
 from lis_lightning.align.training.throughput import ItemThroughput
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.data.split_folder import is_saved_split
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
@@ -129,9 +130,10 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any], cache_dir: st
     Returns:
         The scorer of the split.
     """
-    split = PreferenceSplit.from_log(data.log, **data.columns, **options)
+    split = cut_split(data, options)
     scorer = Scorer(split, cache_dir=cache_dir)
-    rank_zero_print(f"{data.name}: the validation preference split\n{scorer.summary()}")
+    origin = f", saved in {data.log}; lis.split is as it was cut" if is_saved_split(data.log) else ""
+    rank_zero_print(f"{data.name}: the validation preference split{origin}\n{scorer.summary()}")
     if data.truth is not None:
         tested = split.log.time[split.log.window == 2]
         bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
