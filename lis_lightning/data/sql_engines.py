@@ -83,6 +83,7 @@ class DuckDb(SqlEngine):
             config["memory_limit"] = memory_limit
         try:
             connection = duckdb.connect(config=config)
+            connection.execute("SET enable_progress_bar = false")  # it would go to standard output
         except duckdb.Error as error:
             raise ConfigError(f"DuckDB refuses `memory_limit={memory_limit!r}`: {_first_line(error)}") from error
         files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)

@@ -73,14 +73,14 @@ class SqlLog:
         """Return the number of positives of each task, as expressions by name."""
         return {f"y{index}": total(label) for index, label in enumerate(self.labels.values())}
 
-    def bucket(self, low: Any, high: Any) -> str:
-        """Return the number of an event's bucket of time as an expression: :data:`NUM_BUCKETS` from `low` to `high`."""
-        return f"CAST(floor(({self.time} - {literal(low)}) / {literal(bucket_width(low, high))}) AS BIGINT)"
+    def bucket(self, low: Any, high: Any, number: int = NUM_BUCKETS) -> str:
+        """Return an event's bucket of time as an expression: `number` buckets of equal width from `low` to `high`."""
+        return f"CAST(floor(({self.time} - {literal(low)}) / {literal(bucket_width(low, high, number))}) AS BIGINT)"
 
 
-def bucket_width(low: Any, high: Any) -> float:
+def bucket_width(low: Any, high: Any, number: int = NUM_BUCKETS) -> float:
     """Return the width of the buckets of :meth:`SqlLog.bucket`, in the unit of the timestamps."""
-    return max((float(high) - float(low)) / NUM_BUCKETS, 1e-300)
+    return max((float(high) - float(low)) / number, 1e-300)
 
 
 def total(expression: str) -> str:

@@ -15,12 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data.sql_engines import LOG
-from lis_lightning.data.sql_log import COUNT, MOST_VALUES, SqlLog, bucket_width, literal, total
+from lis_lightning.data.sql_log import COUNT, MOST_VALUES, NUM_BUCKETS, SqlLog, bucket_width, literal, total
 from lis_lightning.data.whole_log import check_windows, edge_ranks, given_edges, sampled_users, smallest_head_count
 from lis_lightning.functional.as_of_counts import AsOf
 from lis_lightning.functional.sampling import stable_hashes
 
-FINE_BUCKETS = 64  # fine buckets of time in a coarse one
+COARSE_BUCKETS = 64  # each of NUM_BUCKETS / 64 fine ones: a power of two, so that the edges of both agree exactly
 MARGIN = 1.1  # users are fetched for a somewhat larger share than needed, so that one query is mostly enough
 
 
@@ -110,7 +110,7 @@ class LogInDatabase:
         items = upload("items", asked.select("lis_item").unique())
         cells = upload("cells", asked.select("lis_item", "lis_coarse").unique())
         fine = log.bucket(*log.first_and_last)
-        coarse = f"CAST(floor({fine} / {FINE_BUCKETS}) AS BIGINT)"
+        coarse = log.bucket(*log.first_and_last, COARSE_BUCKETS)
         counts = {"n": COUNT, **log.label_sums()}
         by_coarse = log.aggregate(
             counts,
@@ -193,7 +193,9 @@ def _window_sizes(log: SqlLog, edges: NDArray[Any]) -> NDArray[np.int64]:
 def _with_buckets(asked: pl.DataFrame, low: Any, high: Any) -> pl.DataFrame:
     """Append the fine and coarse bucket of each timestamp, computed as in :meth:`SqlLog.bucket`."""
     fine = ((pl.col("lis_time") - low).cast(pl.Float64) / bucket_width(low, high)).floor().cast(pl.Int64)
-    return asked.with_columns(lis_fine=fine).with_columns(lis_coarse=pl.col("lis_fine") // FINE_BUCKETS)
+    return asked.with_columns(lis_fine=fine).with_columns(
+        lis_coarse=pl.col("lis_fine") // (NUM_BUCKETS // COARSE_BUCKETS)
+    )
 
 
 def _earlier(
