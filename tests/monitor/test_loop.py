@@ -61,7 +61,7 @@ def test_the_weights_and_the_random_state_are_those_of_a_loop_without_it(split, 
     alone, _, _ = train()
     after = torch.rand(3)
     watched, _, _ = train(monitor_of(split, tmp_path, encode=encode))
-    assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), watched.parameters(), strict=True))
+    assert all(map(torch.equal, alone.parameters(), watched.parameters()))
     assert torch.equal(after, torch.rand(3))
 
 

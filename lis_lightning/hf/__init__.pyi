@@ -1,0 +1,2 @@
+from .early_stopping import LISEarlyStoppingCallback as LISEarlyStoppingCallback
+from .trainer_callback import LISTrainerCallback as LISTrainerCallback
