@@ -11,7 +11,9 @@ from transformers.trainer_callback import ExportableState
 from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, LisWarning
-from lis_lightning.hf.trainer_training import TrainerTraining, evaluation_metrics
+from lis_lightning.hf.checkpoints import saved_state
+from lis_lightning.hf.metrics import evaluation_metrics
+from lis_lightning.hf.trainer_training import TrainerTraining
 from lis_lightning.monitor.engine import SnapshotEngine
 from lis_lightning.monitor.missing_scores import WORST
 from lis_lightning.monitor.training import Training
@@ -103,8 +105,9 @@ class LISTrainerCallback(SnapshotEngine, TrainerCallback, ExportableState):
         """Take the raw snapshot, or restore the run from the checkpoint."""
         self._reset()
         self.reason = ""
-        if state.global_step > 0:
-            self._restore(state)
+        saved = saved_state(state, self, self.name)
+        if saved is not None:
+            self.load_state_dict(saved)
         if self._trainer is None and args.report_to and not self._warned:
             self._warned = True
             rank_zero_warn(
@@ -174,21 +177,6 @@ class LISTrainerCallback(SnapshotEngine, TrainerCallback, ExportableState):
             self._trainer.control.should_log = logs_loss  # cleared by each log; the loss of this step is not logged yet
 
         return TrainerTraining(args, state, context.get("train_dataloader"), log)
-
-    def _restore(self, state: TrainerState) -> None:
-        """Restore the run from the state in a checkpoint; warn if there is none."""
-        states: Any = state.stateful_callbacks or {}
-        saved = states.get(type(self).__name__, [])
-        saved = saved if isinstance(saved, list) else [saved]
-        own = [entry["attributes"] for entry in saved if entry["attributes"].get("name") == self.name]
-        if own:
-            self.load_state_dict(own[-1])  # the Trainer appends the states of several callbacks of a class
-        else:
-            rank_zero_warn(
-                f"LISTrainerCallback: the checkpoint of step {state.global_step} was saved without this monitor; a new "
-                "curve and a new record start here.",
-                category=LisWarning,
-            )
 
     @override
     def _heed(self, training: Training, judgement: Judgement) -> bool:

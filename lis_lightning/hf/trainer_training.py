@@ -12,23 +12,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import TrainerState, TrainingArguments
 from typing_extensions import override
 
+from lis_lightning.hf.metrics import evaluation_metrics
 from lis_lightning.monitor.training import Training
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.tracking.loggers import metrics
-
-
-def evaluation_metrics(result: Snapshot, prefix: str = "lis") -> dict[str, float]:
-    """Return the logged values of a result by key, as a Trainer names the metrics of an evaluation.
-
-    Example:
-        >>> result = Snapshot(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703,
-        ...                   step=200)
-        >>> values = evaluation_metrics(result)
-        >>> values["eval_lis_ais"], values["eval_lis_step"]
-        (0.003, 200.0)
-    """
-    values = {f"eval_{key.replace('/', '_')}": value for key, value in metrics(result, prefix).items()}
-    return values | {f"eval_{prefix.replace('/', '_')}_step": float(result.step)}
 
 
 class TrainerTraining(Training):

@@ -75,7 +75,7 @@ class SnapshotScorer:
 
         try:
             skipped = together(training, share)
-            with self.metric.sync_context():
+            with self.metric.sync_context(should_sync=training.world_size > 1):
                 try:
                     return self.metric.embeddings(), skipped
                 except SnapshotError as error:

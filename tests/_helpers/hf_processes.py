@@ -12,11 +12,12 @@ import torch
 
 from lis_lightning.hf import LISEarlyStoppingCallback
 from lis_lightning.results.stopping import StopRule
+from tests._helpers import sentence_run
 from tests._helpers.hf_run import monitor_of, trainer_of
 from tests._helpers.small_run import make_split
 
 
-def train(folder, *, watched=True, steps=8, encode=None, **options):
+def train(folder, *, watched=True, steps=4, encode=None, **options):
     """Train, and return what this process has seen."""
     seen = []
 
@@ -42,6 +43,20 @@ def train(folder, *, watched=True, steps=8, encode=None, **options):
     }
 
 
+def evaluate(folder):
+    """Train with sentence-transformers until the rule stops the training, and return what this process has seen."""
+    evaluator = sentence_run.evaluator_of(make_split(), rule=StopRule(min_gain=1.0, min_progress=0))
+    callbacks = [LISEarlyStoppingCallback(evaluator)]
+    trainer = sentence_run.trainer_of(folder, evaluator, callbacks, steps=40, ddp_backend="gloo")
+    trainer.train()
+    return {
+        "steps": [result.step for result in evaluator.results],
+        "logged": [entry["step"] for entry in trainer.state.log_history if "eval_lis_ais" in entry],
+        "ended": trainer.state.global_step,
+        "record": evaluator.record_path is not None,
+    }
+
+
 def main(folder):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -55,10 +70,10 @@ def main(folder):
     cases = {
         "without": {"watched": False},
         "with": {},
-        "failing": {"encode": fails_on_the_second},
-        "stopped": {"steps": 40, "rule": StopRule(min_gain=1.0, min_progress=0)},
+        "stopped": {"steps": 40, "encode": fails_on_the_second, "rule": StopRule(min_gain=1.0, min_progress=0)},
     }
     seen = {name: train(Path(folder, name), **options) for name, options in cases.items()}
+    seen["evaluator"] = evaluate(Path(folder, "evaluator"))
     Path(folder, f"rank-{rank}.json").write_text(json.dumps(seen))
 
 
