@@ -24,6 +24,7 @@ from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import LoaderBatches
 from lis_lightning.monitor.encoding import encode_items
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 
 
 class AlignmentModule(pl.LightningModule):
@@ -112,7 +113,8 @@ class AlignmentModule(pl.LightningModule):
             # The encoder before the first step; a resumed run has its reference from the checkpoint.
             batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
             loader = LoaderBatches(self.encoder.loader(batches.items), "item_id")
-            encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
+            training = LightningTraining(self.trainer)
+            encoded = encode_items(training, self, loader, lambda module, batch: module.encode_items(batch))
             with undisturbed(self):
                 reference = torch.cat([rows for _, rows in encoded])
             for objective in waiting:
