@@ -85,8 +85,11 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
     monitoring = _monitoring(config)
     cache_dir = _settle_cache(config, run_dir)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    loggers = _loggers(config, run_dir, group)
-    with _closed(loggers):
+    with contextlib.ExitStack() as opened:
+
+        def loggers() -> list[Any]:
+            return opened.enter_context(_closed(_loggers(config, run_dir, group)))
+
         return align(
             instantiate(config.data),
             instantiate(config.model),
@@ -114,13 +117,13 @@ def _monitoring(config: DictConfig) -> Monitoring:
 
 
 @contextlib.contextmanager
-def _closed(loggers: list[Any]) -> Iterator[None]:
+def _closed(loggers: list[Any]) -> Iterator[list[Any]]:
     """Close the runs of the loggers at the end: the next job of a sweep in this process opens its own."""
     from lis_lightning.tracking.loggers import close
 
     failed = True
     try:
-        yield
+        yield loggers
         failed = False
     finally:
         for failure in close(loggers, failed=failed):

@@ -144,7 +144,7 @@ def align(
     build_encoder: Callable[[ItemTable], ItemEncoder],
     *,
     trainer: Callable[..., pl.Trainer],
-    loggers: list[Any],
+    loggers: Callable[[], list[Any]],
     objectives: Mapping[str, Objective],
     regularisers: Mapping[str, Regulariser],
     training: Mapping[str, Any],
@@ -162,7 +162,7 @@ def align(
         data: Log and items.
         build_encoder: Makes the encoder for the items.
         trainer: Makes the Trainer, given callbacks and logger.
-        loggers: Lightning loggers.
+        loggers: Opens the Lightning loggers, once the model is loaded: a run that cannot start leaves none behind.
         objectives: What the encoder is trained for, by name. `realised` refers to the preference data of the first
             objective that has any.
         regularisers: Losses that keep its representations apart, by name.
@@ -184,7 +184,7 @@ def align(
 
     Example:
         >>> log_alone = AlignmentData("log alone", None, {}, items=None)
-        >>> align(log_alone, None, trainer=None, loggers=[], objectives={}, regularisers={}, training={},
+        >>> align(log_alone, None, trainer=None, loggers=list, objectives={}, regularisers={}, training={},
         ...       split_options={}, monitoring=Monitoring(), run_dir=Path("run"), cache_dir=Path("cache"), seed=0)
         ... # doctest: +ELLIPSIS
         Traceback (most recent call last):
@@ -215,7 +215,7 @@ def align(
         _use_learning_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
     optional = (ItemThroughput(monitor), monitor, stopping, pruning, best, pause)
     callbacks = [callback for callback in optional if callback is not None]
-    fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    fit = trainer(callbacks=callbacks, logger=loggers(), default_root_dir=str(run_dir))
     fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
     # A paused run keeps its checkpoint; any other end removes it.
     pruned = "" if pruning is None else pruning.reason
