@@ -28,6 +28,7 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.scoring.cache import cache_folder
 
 if TYPE_CHECKING:
+    from lis_lightning.align.data import AlignmentData
     from lis_lightning.align.training.pruning import Rival
     from lis_lightning.align.training.run import Monitoring, Run
 
@@ -90,8 +91,9 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
         def loggers() -> list[Any]:
             return opened.enter_context(_closed(_loggers(config, run_dir, group)))
 
-        return align(
-            instantiate(config.data),
+        data = instantiate(config.data)
+        run = align(
+            data,
             instantiate(config.model),
             trainer=instantiate(config.trainer),
             loggers=loggers,
@@ -106,6 +108,21 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
             stop_at=config.stop_at,
             rival=rival,
         )
+    if run.checkpoint is not None:
+        _print_encode_command(plain["data"], data, run.checkpoint, run_dir)
+    return run
+
+
+def _print_encode_command(section: dict[str, Any], data: AlignmentData, checkpoint: Path, run_dir: Path) -> None:
+    """Print, on the first process, the command that encodes the items with the best checkpoint."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from lis_lightning.align.training.console import rank_zero_print
+    from lis_lightning.cli.encode import encode_command
+
+    # Only there, since the command may need a table of the items, which it writes.
+    command = rank_zero_only(encode_command)(section, data, checkpoint, run_dir)
+    rank_zero_print(f"vectors of these items, or of a table of others:\n  {command}")
 
 
 def _monitoring(config: DictConfig) -> Monitoring:

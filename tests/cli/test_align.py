@@ -76,6 +76,7 @@ def test_a_run_ends_with_a_table_and_says_where_everything_is(finished):
     for expected in (
         "smallest detectable gain", "AUC of the true click probabilities", "aligning VisionLanguageEncoder",
         "geometry", "Best snapshot: step", "Record: ", "wandb sync", "report: ", "placebo passed",
+        "lis-encode ",
     ):  # fmt: skip
         assert expected in said
     (record,) = folder.rglob("record.jsonl")

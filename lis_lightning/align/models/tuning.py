@@ -81,21 +81,25 @@ class Tuning:
 def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
     """Leave the parameters of a model trainable that its tuning trains, freeze the others, and add adapters for "lora".
 
+    A model that comes with adapters keeps those, and they are trained further.
+
     Args:
         model: Of transformers.
         towers: Its towers by name, "language" and "vision".
         tuning: What is trained.
 
     Raises:
-        ConfigError: If the model has no such tower, too few layers, or none of the target layers; if its weights are
-            too coarse for the mode; or if it already has adapters.
+        ConfigError: If the model has no such tower, too few layers, or none of the target layers; or if its weights are
+            too coarse for the mode, or frozen below adapters.
     """
     _check_weights(model, tuning)
     if tuning.mode == "full" and tuning.towers in {None, "all"}:
         return
     chosen = tuned_towers(towers, tuning)
     model.requires_grad_(False)
-    if tuning.mode == "lora":
+    if tuning.mode == "lora" and has_adapters(model):
+        _train_further(model)
+    elif tuning.mode == "lora":
         _add_adapters(model, chosen, tuning)
     for name, tower in chosen.items():
         if tuning.mode == "full":
@@ -103,6 +107,11 @@ def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
         elif tuning.mode == "last":
             for part in _last(name, tower, tuning.layers):
                 part.requires_grad_(True)
+
+
+def has_adapters(model: Any) -> bool:
+    """Return whether a model of transformers has adapters of PEFT."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
 def freeze_statistics(model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
@@ -124,17 +133,20 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_weights(model: Any, tuning: Tuning) -> None:
-    """Raise if AdamW would lose its updates of the model's own weights, and for a model that has adapters already."""
+    """Raise if the mode trains weights of the model that are too coarse for it, or frozen below adapters."""
+    if tuning.mode in {"full", "last"} and getattr(model, "quantization_method", None) is not None:
+        raise ConfigError(f"Weights of 4 bits cannot be trained: set mode lora or head, but got mode {tuning.mode}.")
     if tuning.mode in {"full", "last"} and model.dtype != torch.float32:
         dtype = str(model.dtype).removeprefix("torch.")
         raise ConfigError(
             f"Mode {tuning.mode} trains weights in {dtype}, which rounds most updates of a fine-tuning away. Set "
             "torch_dtype=float32, with trainer.precision=bf16-mixed to compute in bfloat16; or mode lora or head."
         )
-    if tuning.mode != "head" and getattr(model, "_hf_peft_config_loaded", False):
+    if tuning.mode in {"full", "last"} and has_adapters(model):
         raise ConfigError(
-            "The model comes with adapters (adapter_config.json), and its weights are frozen. Merge them first "
-            f"(PEFT's merge_and_unload, then save_pretrained), or set mode head, but got mode {tuning.mode}."
+            "The model comes with adapters (adapter_config.json), and its weights are frozen. Set mode lora to train "
+            "the adapters further, mode head, or merge them first (PEFT's merge_and_unload, then save_pretrained), but "
+            f"got mode {tuning.mode}."
         )
 
 
@@ -186,6 +198,16 @@ def _add_adapters(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -
         LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets)
     )
     cast_adapter_dtype(model, "default")  # to float32: bfloat16 would round small updates to zero
+
+
+def _train_further(model: Any) -> None:
+    """Train the adapters that a model comes with."""
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
+    names = model.active_adapters()
+    model.set_adapter(names)
+    for name in names:
+        cast_adapter_dtype(model, name)
 
 
 def _targets(name: str, tower: nn.Module, wanted: Sequence[str] | None) -> list[nn.Module]:

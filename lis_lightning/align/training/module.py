@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from lis_lightning.align.data.data_module import ExampleDataModule
+from lis_lightning.align.models.checkpoints import KEY, complete_state, describe_encoder, leave_out_base
 from lis_lightning.align.models.item_encoder import ItemEncoder
 from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.align.objectives.regularisers import Regulariser
@@ -117,6 +118,19 @@ class AlignmentModule(pl.LightningModule):
                 reference = torch.cat([rows for _, rows in encoded])
             for objective in waiting:
                 objective.reference = reference
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = describe_encoder(self.encoder, precision=str(self.trainer.precision))
+        leave_out_base(checkpoint["state_dict"], checkpoint[KEY], prefix="encoder.")
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if KEY not in checkpoint:  # of an older version, with all weights
+            return
+        state: dict[str, Any] = {}
+        complete_state(self.encoder, state, checkpoint[KEY])
+        checkpoint["state_dict"].update({f"encoder.{name}": weight for name, weight in state.items()})
 
     @override
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

@@ -19,7 +19,7 @@ from tests.align.models import zoo
         ({"pooling": "max"}, "`pooling` must be one of mean, last, but got 'max'"),
         ({"pooled_tokens": "patch"}, "`pooled_tokens` must be one of all, text, image, but got 'patch'"),
         ({"max_text_tokens": 0}, "1 or more, but got 0"),
-        ({"torch_dtype": "int8"}, "float32, bfloat16, float16, but got 'int8'"),
+        ({"torch_dtype": "int8"}, "float32, bfloat16, float16, auto, but got 'int8'"),
     ],
 )
 def test_error_on_options(llava, options, match):
@@ -96,7 +96,7 @@ def test_the_root_cause_of_an_error_is_printed_uncut(monkeypatch):
 
 def test_error_on_code_from_the_hub(monkeypatch):
     _failing(monkeypatch, ValueError("The repository has custom code. Please pass trust_remote_code=True"))
-    with pytest.raises(ConfigError, match=r"Code from the hub is not run here: take a model whose classes are in"):
+    with pytest.raises(ConfigError, match=r"Set trust_remote_code=true if you trust .*, or take a model whose"):
         VisionLanguageEncoder("some/model")
 
 
