@@ -86,6 +86,34 @@ class ItemEncoder(nn.Module):
         """Return the parameters of the model under the head; none by default."""
         return []
 
+    def item_vectors(self, batch: dict[str, Any]) -> Tensor:
+        """Return the part of `forward` that encodes each item by itself; all of it by default.
+
+        With ``training.micro_batch``, a batch passes through this part in micro-batches. An encoder with a batch norm
+        or another mixture of items defines it, and `represent`.
+
+        Args:
+            batch: As `collate` makes it.
+
+        Returns:
+            One vector for each item, [B, H].
+        """
+        representations: Tensor = self(batch)
+        return representations
+
+    def represent(self, vectors: Tensor, batches: Sequence[dict[str, Any]]) -> Tensor:
+        """Return the representations [B, D] of a batch from the vectors of its items, [B, H].
+
+        Args:
+            vectors: As `item_vectors` returns them.
+            batches: The micro-batches that the batch was split into, as `collate` makes them.
+        """
+        return vectors
+
+    def per_item_modules(self) -> Sequence[nn.Module]:
+        """Return the modules that `item_vectors` runs; the encoder itself by default."""
+        return [self]
+
     def base_weights(self) -> Collection[str]:
         """Return the names of weights that a checkpoint leaves out, since the base model has them."""
         return ()
@@ -137,9 +165,8 @@ class ItemEncoder(nn.Module):
         done = 0
         try:
             for batch in self._batches(items, batch_size):
-                moved = {name: _moved(value, device) for name, value in batch.items()}
                 with _autocast(self.precision, device):
-                    vectors = self(moved).float().cpu().numpy()
+                    vectors = self(moved_to(batch, device)).float().cpu().numpy()
                 rows[done : done + len(vectors)] = vectors
                 done += len(vectors)
         finally:
@@ -167,6 +194,11 @@ def item_ids(rows: list[dict[str, Any]]) -> Tensor | list[str]:
     return ids if isinstance(ids[0], str) else torch.tensor(ids, dtype=torch.int64)
 
 
+def moved_to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return an item batch with its tensors on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
 def _bound(init: Any, encoder: ItemEncoder, args: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor by name, those of `**options` among them."""
     signature = inspect.signature(init)
@@ -175,10 +207,6 @@ def _bound(init: Any, encoder: ItemEncoder, args: Sequence[Any], options: dict[s
         if parameter.kind is parameter.VAR_KEYWORD:
             bound |= bound.pop(parameter.name, {})
     return dict(list(bound.items())[1:])
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -335,12 +335,24 @@ class PretrainedEncoder(ItemEncoder):
 
     @override
     def forward(self, batch: dict[str, Any]) -> Tensor:
+        return self.represent(self.item_vectors(batch), [batch])
+
+    @override
+    def item_vectors(self, batch: dict[str, Any]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tuning.mode != "head"):
-            pooled = self.pooled(self._inputs(batch)).float()
+            return self.pooled(self._inputs(batch)).float()
+
+    @override
+    def represent(self, vectors: Tensor, batches: Sequence[dict[str, Any]]) -> Tensor:
         if self.joined is not None:
-            pooled = self.joined(pooled, batch["features"])
-        representations: Tensor = self.head(pooled)
+            features = torch.cat([batch["features"] for batch in batches])
+            vectors = self.joined(vectors, features.to(vectors.device))
+        representations: Tensor = self.head(vectors)
         return representations
+
+    @override
+    def per_item_modules(self) -> Sequence[nn.Module]:
+        return [self.model]
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the inputs of the model in a batch, in the model's float type."""

@@ -20,6 +20,7 @@ from lis_lightning.align.models.checkpoints import KEY, complete_state, describe
 from lis_lightning.align.models.item_encoder import ItemEncoder
 from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.align.objectives.regularisers import Regulariser
+from lis_lightning.align.training.gradient_cache import check_parts, encode_in_parts
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import LoaderBatches
@@ -107,6 +108,8 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        if getattr(self.trainer.datamodule, "micro_batch", None) is not None:  # type: ignore[attr-defined]
+            check_parts(self.encoder)
         objectives: Any = self.objectives
         waiting = [own for own in objectives.values() if own.needs_reference and own.reference is None]
         if waiting:
@@ -167,7 +170,7 @@ class AlignmentModule(pl.LightningModule):
 
     def _losses(self, batches: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         """Return the loss of each objective and regulariser, and how many items were encoded."""
-        rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
+        rows = {name: self._representations(batch["items"]) for name, batch in batches.items()}
         losses = {}
         for name, own_rows in rows.items():
             loss = partial(self._objective(name).loss, batch=batches[name])
@@ -177,6 +180,12 @@ class AlignmentModule(pl.LightningModule):
         for name, regulariser in regularisers.items():
             losses[name] = regulariser.loss(all_rows)
         return losses, len(all_rows)
+
+    def _representations(self, items: dict[str, Any] | list[dict[str, Any]]) -> Tensor:
+        """Return the representations of an item batch, or of one that is split into micro-batches."""
+        return (
+            encode_in_parts(self.encoder, items, self.device) if isinstance(items, list) else self.encode_items(items)
+        )
 
     def _objective(self, name: str) -> Objective:
         objective: Any = self.objectives[name]

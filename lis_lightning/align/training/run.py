@@ -166,7 +166,7 @@ def align(
         objectives: What the encoder is trained for, by name. `realised` refers to the preference data of the first
             objective that has any.
         regularisers: Losses that keep its representations apart, by name.
-        training: `batch_size`, `find_learning_rate`, and options of
+        training: `batch_size`, `micro_batch`, `find_learning_rate`, and options of
             :class:`~lis_lightning.align.training.AlignmentModule`.
         split_options: Further arguments of the split.
         monitoring: When it is scored.
@@ -197,8 +197,9 @@ def align(
     split = scorer.split
     pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
     encoder, options = build_encoder(items), dict(training)
-    batch_size, find_rate = options.pop("batch_size"), options.pop("find_learning_rate", False)
-    batches = _batches(items, encoder, split, objectives, batch_size, cache_dir, seed)
+    find_rate = options.pop("find_learning_rate", False)
+    sizes = {name: options.pop(name) for name in ("batch_size", "micro_batch") if name in options}
+    batches = _batches(items, encoder, split, objectives, cache_dir, seed, **sizes)
     module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
     rank_zero_print(announcement(encoder, batches))
     # The prepared items of the training are scored: with a large image processor, preparing them again takes long.
@@ -258,14 +259,16 @@ def _use_learning_rate(module: AlignmentModule, rate: float | None, seed: int) -
 
 def _batches(
     items: ItemTable, encoder: ItemEncoder, split: PreferenceSplit, objectives: Mapping[str, Objective],
-    batch_size: int, cache_dir: Path, seed: int,
+    cache_dir: Path, seed: int, *, batch_size: int, micro_batch: int | None = None,
 ) -> ExampleDataModule:  # fmt: skip
     """Return the batches of all objectives, with prepared items."""
     events = AlignmentEvents.from_split(split, items, seed=seed)
     examples = {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()}
     batch_sizes = {name: objective.batch_size or batch_size for name, objective in objectives.items()}
     prepared = encoder.prepare(items, cache_dir)
-    return ExampleDataModule(examples, prepared, encoder.collate, batch_size=batch_sizes, seed=seed)
+    return ExampleDataModule(
+        examples, prepared, encoder.collate, batch_size=batch_sizes, micro_batch=micro_batch, seed=seed
+    )
 
 
 def _write_report(
