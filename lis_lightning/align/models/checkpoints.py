@@ -95,9 +95,7 @@ def complete_state(encoder: ItemEncoder, state: dict[str, Any], description: Map
     """
     own = encoder.state_dict()
     left_out = description["base_weights"]
-    differing = [
-        name for name, checksum in left_out.items() if name not in own or checksum not in {"", _checksum(own[name])}
-    ]
+    differing = [name for name, checksum in left_out.items() if name not in own or _differs(own[name], checksum)]
     if differing:
         raise ConfigError(
             f"The checkpoint was trained on {description['arguments'].get('model')}, and {len(differing)} of the "
@@ -206,9 +204,17 @@ def _plain(value: Any) -> Any:
 
 
 def _checksum(weight: Tensor) -> str:
-    """Return a checksum of some numbers of a weight; empty for one of 4 bits, whose packing depends on the device."""
+    """Return a checksum of some numbers of a weight, in bfloat16, so that it does not depend on how it is loaded.
+
+    It is empty for a weight of 4 bits, whose packing depends on the device.
+    """
     if not weight.is_floating_point():
         return ""
     step = max(1, weight.numel() // _SAMPLE_SIZE)
-    values = weight.detach().reshape(-1)[::step].cpu().contiguous()
+    values = weight.detach().reshape(-1)[::step].bfloat16().cpu().contiguous()
     return f"{zlib.crc32(values.view(torch.uint8).numpy().tobytes()):08x}"
+
+
+def _differs(weight: Tensor, checksum: str) -> bool:
+    own = _checksum(weight)
+    return bool(own) and bool(checksum) and own != checksum

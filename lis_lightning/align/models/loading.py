@@ -16,6 +16,7 @@ import torch
 from lis_lightning.align.models.hugging_face import hugging_face, no_load_report
 from lis_lightning.align.models.pretrained import DRAWN, PretrainedEncoder
 from lis_lightning.align.models.sentence_modules import transformer_folder
+from lis_lightning.align.models.tuning import has_adapters
 from lis_lightning.errors import ConfigError, LisWarning
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -84,8 +85,7 @@ def load_pretrained(
             options["add_pooling_layer"] = False
         with no_load_report():
             network, report = getattr(hf, auto_class).from_pretrained(name, output_loading_info=True, **options)
-        if adapter is not None:
-            network.load_adapter(str(adapter), is_trainable=True)
+        _load_adapters(network, name, adapter)
     except (OSError, ValueError, ImportError, LookupError, AttributeError, TypeError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -191,6 +191,25 @@ def _base_and_adapter(model: str | Path) -> tuple[str, Path | None]:
             f"{folder / _ADAPTER} names no base model; set base_model_name_or_path there to its folder or hub id."
         )
     return _checked_name(base), folder
+
+
+def _load_adapters(network: Any, name: str, folder: Path | None) -> None:
+    """Put the adapters in a folder into a model; those in the model's own folder, it has already."""
+    if folder is not None:
+        network.load_adapter(str(folder), is_trainable=True)
+    if not has_adapters(network) or network.dtype == torch.float32:
+        return
+    from peft import set_peft_model_state_dict
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+    from peft.utils import load_peft_weights
+
+    # Transformers rounds adapters to the type of the model, but they are trained in float32.
+    cast_adapter_dtype(network, "default")
+    source = folder or Path(name)
+    if (source / _ADAPTER).is_file():
+        weights = load_peft_weights(str(source), device="cpu")
+        exact = {name.removeprefix("base_model.model."): weight for name, weight in weights.items()}
+        set_peft_model_state_dict(network, exact, adapter_name="default")
 
 
 def _checked_name(model: str | Path) -> str:

@@ -50,6 +50,14 @@ def test_checkpoint_and_folders_give_equal_vectors(family, request, pictured, tm
             np.testing.assert_allclose(vectors, expected, atol=1e-6, err_msg=name)
 
 
+def test_adapters_of_a_model_in_bfloat16_are_not_rounded(bert, pictured, tmp_path):
+    encoder = trained(TextEncoder, bert, tuning=Tuning("lora", rank=2), torch_dtype="bfloat16")
+    with quiet_transformers():
+        encoder.save_pretrained(tmp_path)
+        loaded = TextEncoder.from_checkpoint(tmp_path)
+    np.testing.assert_array_equal(loaded.encode(pictured), encoder.encode(pictured))
+
+
 def test_a_merged_folder_is_a_model_without_adapters(bert, pictured, tmp_path):
     encoder = trained(TextEncoder, bert, tuning=Tuning("lora", rank=2))
     with quiet_transformers():
