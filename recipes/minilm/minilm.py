@@ -39,7 +39,7 @@ def fine_tune(args: argparse.Namespace, *, fused: bool) -> Run:
         load_movielens(args.folder, features=[IMAGES] if fused else None, on_bad_image="blank"),
         encoder,
         trainer=trainer,
-        loggers=[CSVLogger(run_dir)],
+        loggers=lambda: [CSVLogger(run_dir)],
         objectives={"pairs": PairContrastive()},
         regularisers={},
         training={

@@ -64,7 +64,7 @@ def load_movielens(
         >>> load_movielens(folder).items.texts
         ('James and the Giant Peach (1996). Animation, Musical.',)
     """
-    path = _movielens_folder(folder)
+    path = movielens_folder(folder)
     readers = {
         ("interactions.parquet", "items.parquet"): _read_posters,
         ("u.data", "u.item"): _read_ml100k,
@@ -89,7 +89,8 @@ def load_movielens(
     return AlignmentData("movielens", log, columns, check_images(items, on_bad_image))
 
 
-def _movielens_folder(folder: str | Path | None) -> Path:
+def movielens_folder(folder: str | Path | None) -> Path:
+    """Return the folder with MovieLens; None stands for ``$LIS_DATA/ml100k_mm``."""
     if folder is None and not os.environ.get("LIS_DATA"):
         raise ConfigError(
             "No MovieLens folder is given. Download ml-100k.zip or ml-1m.zip from grouplens.org/datasets/movielens, "

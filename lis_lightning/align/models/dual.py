@@ -15,7 +15,7 @@ from typing_extensions import override
 from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import process_image
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
 from lis_lightning.align.models.tiny import make_tiny_dual
@@ -36,10 +36,9 @@ class DualEncoder(PretrainedEncoder):
         fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weight them.
         max_text_tokens: Longer texts are cut, before they are put into the prompt; the prompt is then cut to the length
             that the model reads (CLIP 77 tokens, SigLIP 64).
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no
             tower.
 
@@ -63,14 +62,13 @@ class DualEncoder(PretrainedEncoder):
         prompt: str = "{text}",
         fusion: Fusion = "concat",
         max_text_tokens: int = 64,
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         **options: Any,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if fusion not in get_args(Fusion):
             raise ConfigError(f"`fusion` must be one of {', '.join(get_args(Fusion))}, but got {fusion!r}.")
-        network, processor = load_pretrained(type(self), model, torch_dtype)
+        network, processor = load_pretrained(type(self), model, **loading_options(options))
         config = network.config
         embedding_dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
         of_the_loss = [getattr(network, name, None) for name in ("logit_scale", "logit_bias", "temperature")]

@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: the what `modules.json` puts around a text model."""
+"""Folders of sentence-transformers: what `modules.json` puts around a text model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import override
 from lis_lightning.errors import ConfigError
 
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours
-_POOLING_KEYS = {  # keys of a pooling's configuration -> their names
+POOLING_KEYS = {  # keys of a pooling's configuration -> their names
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "lasttoken",
@@ -140,7 +140,7 @@ def _pooling_mode(config: dict[str, Any]) -> str:
     if isinstance(config.get("pooling_mode"), str):
         return str(config["pooling_mode"])
     names = [name for name, used in config.items() if name.startswith("pooling_mode_") and used is True]
-    return "+".join(_POOLING_KEYS.get(name, name.removeprefix("pooling_mode_")) for name in names)
+    return "+".join(POOLING_KEYS.get(name, name.removeprefix("pooling_mode_")) for name in names)
 
 
 def _dense(model: str | Path, path: str) -> nn.Sequential:

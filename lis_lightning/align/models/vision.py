@@ -13,7 +13,7 @@ from typing_extensions import override
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import process_image
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
@@ -32,10 +32,9 @@ class VisionEncoder(PretrainedEncoder):
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
         pooling: "mean" over all patches (without first token, registers and padding), "cls" the first token, or
             "pooler" the model's own pooling layer.
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
@@ -58,14 +57,13 @@ class VisionEncoder(PretrainedEncoder):
         model: str | Path,
         *,
         pooling: Pooling = "mean",
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         **options: Any,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
         own_pooler = pooling == "pooler"
-        network, processor = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
+        network, processor = load_pretrained(type(self), model, pooler=own_pooler, **loading_options(options))
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,

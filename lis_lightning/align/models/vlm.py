@@ -14,7 +14,7 @@ from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.hugging_face import hugging_face
 from lis_lightning.align.models.item_images import process_image
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.prompts import check_prompt, image_token, render_prompt, shorten
 from lis_lightning.align.models.tiny import make_tiny_vlm
@@ -43,10 +43,9 @@ class VisionLanguageEncoder(PretrainedEncoder):
         generation_prompt: Whether the beginning of an answer follows the item, as for models trained to embed an item
             in the state that would begin the answer (Qwen3-VL-Embedding, GME), with pooling "last".
         max_text_tokens: Longer texts are cut, before the image's tokens are added.
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The connector between the towers belongs to
             neither.
 
@@ -74,7 +73,6 @@ class VisionLanguageEncoder(PretrainedEncoder):
         instruction: str | None = None,
         generation_prompt: bool = False,
         max_text_tokens: int = 64,
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         **options: Any,
     ) -> None:
@@ -85,7 +83,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
             raise ConfigError(
                 f"`pooled_tokens` must be one of {', '.join(get_args(PooledTokens))}, but got {pooled_tokens!r}."
             )
-        network, processor = load_pretrained(type(self), model, torch_dtype)
+        network, processor = load_pretrained(type(self), model, **loading_options(options))
         base = network.base_model
         if network.config.is_encoder_decoder or network.config.get_text_config().is_encoder_decoder:
             raise ConfigError(
