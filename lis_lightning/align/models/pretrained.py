@@ -388,6 +388,9 @@ def _checkpoint(model: Any) -> None:
         raise ConfigError(
             f"{type(model).__name__} cannot recompute activations ({error}); set gradient_checkpointing=false."
         ) from error
+    # With adapters, transformers makes the outputs of embeddings require gradients, which only reentrant checkpointing
+    # needs; those of Swin are a tuple, and its hook fails.
+    model.disable_input_require_grads()
 
 
 def _one_item(fields: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
