@@ -118,7 +118,7 @@ class ExampleDataModule(pl.LightningDataModule):
         collate: Makes a batch of prepared items; an encoder's `collate`.
         batch_size: Examples in a batch, or a number by name of the objective.
         seed: Of the sampling.
-        num_workers: Processes that load items; 0 suits prepared items, which are read from memory-mapped files.
+        num_workers: Processes that read items; None takes the number that `items.num_workers` names, else 0.
 
     Raises:
         ConfigError: If there are fewer examples than a batch needs.
@@ -141,7 +141,7 @@ class ExampleDataModule(pl.LightningDataModule):
         *,
         batch_size: int | Mapping[str, int] = 64,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
     ) -> None:
         super().__init__()
         self.examples = dict(examples)
@@ -149,7 +149,7 @@ class ExampleDataModule(pl.LightningDataModule):
         self.collate = collate
         self.batch_sizes = batch_size if isinstance(batch_size, Mapping) else dict.fromkeys(self.examples, batch_size)
         self.seed = seed
-        self.num_workers = num_workers
+        self.num_workers: int = getattr(items, "num_workers", 0) if num_workers is None else num_workers
         for name, own in self.examples.items():
             available = int((~own.held_out).sum())
             if not MIN_HELD_OUT <= self.batch_sizes[name] <= available:
@@ -191,6 +191,7 @@ class ExampleDataModule(pl.LightningDataModule):
             drop_last=len(indices) >= size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            prefetch_factor=1 if self.num_workers else None,  # batches of images are large
             collate_fn=ExampleCollator(examples, self.items, self.collate, held_out=held_out),
             generator=torch.Generator().manual_seed(self.seed),  # else every pass draws from the global generator
         )

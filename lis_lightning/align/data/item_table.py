@@ -82,6 +82,10 @@ class ItemTable:
         """
         return rows_of(ids, self.ids, "item table", "Add their rows, or leave them out of the log.")
 
+    def row(self, row: int) -> ItemTable:
+        """Return the table of the text and the image in one row; faster than `select`, which looks up an id."""
+        return ItemTable(self.ids[row : row + 1], self.texts[row : row + 1], self.images[row : row + 1])
+
     def select(self, ids: Iterable[Any]) -> ItemTable:
         """Return the table of the given ids, in that order.
 

@@ -17,6 +17,7 @@ from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers
+from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
 from lis_lightning.align.models.tiny import make_tiny_dual
 from lis_lightning.errors import ConfigError
@@ -38,8 +39,10 @@ class DualEncoder(PretrainedEncoder):
             that the model reads (CLIP 77 tokens, SigLIP 64).
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
-        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
+        processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
+            ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no
             tower.
 
@@ -65,19 +68,21 @@ class DualEncoder(PretrainedEncoder):
         max_text_tokens: int = 64,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        processor: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
         if fusion not in get_args(Fusion):
             raise ConfigError(f"`fusion` must be one of {', '.join(get_args(Fusion))}, but got {fusion!r}.")
-        network, processor = load_pretrained(type(self), model, torch_dtype)
+        network, loaded = load_pretrained(type(self), model, torch_dtype)
+        loaded = configured(loaded, processor)
         config = network.config
         embedding_dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
         of_the_loss = [getattr(network, name, None) for name in ("logit_scale", "logit_bias", "temperature")]
         num_embeddings = {"mean": 1, "concat": 2}[fusion]
         super().__init__(
             network,
-            processor,
+            loaded,
             towers={"language": network.text_model, "vision": network.vision_model},
             hidden_dim=num_embeddings * embedding_dim,
             unused=[parameter for parameter in of_the_loss if parameter is not None],
@@ -88,7 +93,7 @@ class DualEncoder(PretrainedEncoder):
         self.max_text_tokens = max_text_tokens
         self.on_bad_image = on_bad_image
         # SigLIP was trained with texts padded to one length and without a mask, and reads the last position.
-        self._padded = "attention_mask" not in processor.tokenizer.model_input_names or "siglip" in config.model_type
+        self._padded = "attention_mask" not in loaded.tokenizer.model_input_names or "siglip" in config.model_type
 
     @override
     @classmethod
@@ -102,7 +107,7 @@ class DualEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        return [self.on_bad_image, self.prompt, self.max_text_tokens]
+        return [self.prompt, self.max_text_tokens]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:

@@ -10,6 +10,10 @@ from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.errors import ItemError
 
 
+class ReplacedImage(dict[str, Any]):
+    """Inputs of an item with plain grey in the place of an image that cannot be used."""
+
+
 def process_image(
     path: Path | None, process: Callable[[Any], Mapping[str, Any]], *, on_error: OnBadImage
 ) -> Mapping[str, Any]:
@@ -21,18 +25,24 @@ def process_image(
         on_error: ``"raise"``, or ``"blank"`` to process plain grey where the image cannot be read, or where the
             processor refuses it: Qwen-VL one that is 200 times as wide as it is high.
 
+    Returns:
+        Its fields; a `ReplacedImage` if grey was processed in the place of the image.
+
     Raises:
         ItemError: If the image cannot be read or processed, and ``on_error="raise"``.
     """
-    image = load_image(path, on_error=on_error)
+    if path is None:
+        return process(load_image(None))
     try:
-        return process(image)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        if path is None:
-            raise
-        if on_error == "raise":
+        image = load_image(path)
+        try:
+            return process(image)
+        except (ValueError, RuntimeError, ArithmeticError) as error:
             raise ItemError(
                 f"Image {path} of {image.width} x {image.height} pixels cannot be processed: {error} Repair it, or set "
                 "on_bad_image=blank."
             ) from error
-    return process(load_image(None))
+    except ItemError:
+        if on_error == "raise":
+            raise
+    return ReplacedImage(process(load_image(None)))

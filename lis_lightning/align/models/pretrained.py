@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.data.record_store import KEY_BYTES
 from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
+from lis_lightning.align.models.item_images import ReplacedImage
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
-from lis_lightning.align.models.prepared_items import as_tensor, compact, pad_and_stack, prepare_items
+from lis_lightning.align.models.preparation import Store, prepare_items, replaced_key
+from lis_lightning.align.models.prepared_items import as_tensors, compact, pad_and_stack
 from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, tune
 from lis_lightning.errors import ConfigError, ItemError
 
@@ -47,6 +51,9 @@ class PretrainedEncoder(ItemEncoder):
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         features: Number of precomputed features of each item that are joined to the vector, before the head; 0 for
             none.
+        store: What is kept on disk of the prepared items: "inputs" of the model, or "images", of which only the sizes
+            are kept, and which are read from their files and processed for every batch; "auto" is "inputs" as long as
+            all of them take a gigabyte at most. Nothing is compressed: both give the same bits.
 
     Attributes:
         kind: Name of the kind, as in ``model=text``.
@@ -84,9 +91,12 @@ class PretrainedEncoder(ItemEncoder):
         tuning: Tuning | None = None,
         gradient_checkpointing: bool = False,
         features: int = 0,
+        store: Store = "auto",
     ) -> None:
         super().__init__()
         tuning = tuning or Tuning()
+        if store not in get_args(Store):
+            raise ConfigError(f"`store` must be one of {', '.join(get_args(Store))}, but got {store!r}.")
         if output_dim is not None and output_dim < 1:
             raise ConfigError(f"`output_dim` must be 1 or more, or null for no head, but got {output_dim}.")
         if tuning.mode == "head" and not output_dim:
@@ -95,6 +105,7 @@ class PretrainedEncoder(ItemEncoder):
         self.processor = processor
         self.tuning = tuning
         self.backbone_learning_rate = LEARNING_RATES.get(tuning.mode)
+        self.store: Store = store
         self.num_features = int(features)
         self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
         self.output_dim = output_dim or hidden_dim + features
@@ -198,7 +209,7 @@ class PretrainedEncoder(ItemEncoder):
     def _sample(self, items: ItemTable, rows: NDArray[Any]) -> dict[str, Tensor]:
         """Return a batch of some items, prepared in memory, as `prepare` would write all of them to disk."""
         sample = items.select(items.ids[rows])
-        return self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
+        return self._stacked([as_tensors(_one_item(fields)) for fields in self.process(sample)])
 
     @torch.no_grad()
     def fit_features(self, items: ItemTable, features: Tensor) -> None:
@@ -262,10 +273,22 @@ class PretrainedEncoder(ItemEncoder):
 
     @override
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
-        folder = Path(cache_dir).expanduser() / "items" / self._fingerprint(items)
         features = features_of(items, "model.features=true", self.num_features) if self.num_features else None
-        prepared = prepare_items(folder, items.ids, map(_one_item, self.process(items)), description="Processing items")
+        prepared = prepare_items(
+            Path(cache_dir).expanduser() / "items" / self._fingerprint(),
+            items.ids,
+            [self._keys(text, image) for text, image in zip(items.texts, items.images, strict=True)],
+            partial(self._process_row, items),
+            pictured=[self.reads_images and image is not None for image in items.images],
+            store=self.store,
+        )
         return prepared if features is None else WithFeatures(prepared, features)
+
+    def _process_row(self, items: ItemTable, row: int) -> Mapping[str, NDArray[Any]]:
+        """Return the inputs of the model for the item in a row, as they are stored."""
+        (fields,) = self.process(items.row(row))
+        arrays = _one_item(fields)
+        return ReplacedImage(arrays) if isinstance(fields, ReplacedImage) else arrays
 
     @override
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -306,18 +329,25 @@ class PretrainedEncoder(ItemEncoder):
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         return next(int(token) for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
-    def _fingerprint(self, items: ItemTable) -> str:
-        """Return a hash of everything that the processed items depend on."""
+    def _fingerprint(self) -> str:
+        """Return a hash of the options that the inputs of all items depend on."""
         settings = [type(self).__name__, processor_fingerprint(self.processor), *self.settings()]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        # Hashes of fixed length, so that the boundaries between items are part of the digest.
-        for text, path in zip(items.texts, items.images, strict=True):
-            if self.reads_texts:
-                digest.update(hashlib.sha256(text.encode()).digest())
-            if self.reads_images:
-                image = path.read_bytes() if path is not None and path.is_file() else b""
-                digest.update(hashlib.sha256(image).digest())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+    def _keys(self, text: str, image: Path | None) -> list[bytes]:
+        """Return the hash of what is read of an item, and the key of its inputs with grey in place of the image.
+
+        An image counts as changed if the size or the time of its file has, as for make: reading all images would take
+        long at every start.
+        """
+        content: list[Any] = [text if self.reads_texts else ""]
+        if self.reads_images and image is not None:
+            content.append(str(image))
+            if image.is_file():
+                status = image.stat()
+                content += [status.st_size, status.st_mtime_ns]
+        key = hashlib.sha256(json.dumps(content).encode()).digest()[:KEY_BYTES]
+        return [key, replaced_key(key)] if getattr(self, "on_bad_image", "raise") == "blank" else [key]
 
 
 def has_two_towers(network: Any) -> bool:
@@ -394,13 +424,9 @@ def _checkpoint(model: Any) -> None:
 
 
 def _one_item(fields: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the fields of an item; those of tokens lose the axis of one item, and the mask is left to `_stacked`."""
+    """Return the compact fields of an item; those of tokens lose the axis of one item, `_stacked` makes the mask."""
     arrays = {name: np.asarray(value) for name, value in fields.items() if name != "attention_mask"}
     if "input_ids" in arrays:
         tokens = arrays["input_ids"].shape
         arrays |= {name: array[0] for name, array in arrays.items() if array.shape == tokens}
-    return arrays
-
-
-def _as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {name: as_tensor(compact(array)) for name, array in arrays.items()}
+    return {name: compact(array) for name, array in arrays.items()}

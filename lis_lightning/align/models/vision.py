@@ -15,6 +15,7 @@ from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
+from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool
@@ -34,8 +35,10 @@ class VisionEncoder(PretrainedEncoder):
             "pooler" the model's own pooling layer.
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
-        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
+        processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
+            ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
@@ -60,18 +63,20 @@ class VisionEncoder(PretrainedEncoder):
         pooling: Pooling = "mean",
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        processor: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
         own_pooler = pooling == "pooler"
-        network, processor = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
+        network, loaded = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
+        loaded = configured(loaded, processor)
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,
-            processor,
+            loaded,
             towers={"vision": network},
-            hidden_dim=_pooled_dim(network, processor, pooling),
+            hidden_dim=_pooled_dim(network, loaded, pooling),
             unused=[] if own_pooler or not isinstance(pooler, nn.Module) else list(pooler.parameters()),
             **options,
         )
@@ -82,10 +87,6 @@ class VisionEncoder(PretrainedEncoder):
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
         return make_tiny_vision(folder)
-
-    @override
-    def settings(self) -> list[Any]:
-        return [self.on_bad_image]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:

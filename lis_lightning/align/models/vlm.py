@@ -16,6 +16,7 @@ from lis_lightning.align.models.hugging_face import hugging_face
 from lis_lightning.align.models.item_images import process_image
 from lis_lightning.align.models.loading import load_pretrained
 from lis_lightning.align.models.pretrained import PretrainedEncoder
+from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.prompts import check_prompt, image_token, render_prompt, shorten
 from lis_lightning.align.models.tiny import make_tiny_vlm
 from lis_lightning.errors import ConfigError
@@ -45,8 +46,10 @@ class VisionLanguageEncoder(PretrainedEncoder):
         max_text_tokens: Longer texts are cut, before the image's tokens are added.
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
-        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
+        processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
+            ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The connector between the towers belongs to
             neither.
 
@@ -76,6 +79,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
         max_text_tokens: int = 64,
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        processor: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         check_prompt(prompt, max_text_tokens)
@@ -85,7 +89,8 @@ class VisionLanguageEncoder(PretrainedEncoder):
             raise ConfigError(
                 f"`pooled_tokens` must be one of {', '.join(get_args(PooledTokens))}, but got {pooled_tokens!r}."
             )
-        network, processor = load_pretrained(type(self), model, torch_dtype)
+        network, loaded = load_pretrained(type(self), model, torch_dtype)
+        loaded = configured(loaded, processor)
         base = network.base_model
         if network.config.is_encoder_decoder or network.config.get_text_config().is_encoder_decoder:
             raise ConfigError(
@@ -102,7 +107,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
         towers = {name: tower for name, tower in towers.items() if tower not in {base, network}}
         super().__init__(
             network,
-            processor,
+            loaded,
             towers=towers or {"language": base},
             hidden_dim=int(network.config.get_text_config().hidden_size),
             unused=[parameter for parameter in network.parameters() if parameter not in used],
@@ -128,7 +133,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        options = [self.on_bad_image, self.prompt, self.max_text_tokens]
+        options: list[Any] = [self.prompt, self.max_text_tokens]
         # Beyond these, what the chat template makes of a prompt: part of the cache's key only where there is one.
         template = [self.instruction, self.generation_prompt]
         return options + (template if getattr(self.processor, "chat_template", None) else [])

@@ -173,11 +173,12 @@ def test_changed_image_text_or_prompt_is_processed_anew(llava, pictured, tmp_pat
     before = encoder.prepare(items, tmp_path)[0]["pixel_values"]
     Image.new("RGB", (20, 20), (200, 2, 3)).save(tmp_path / "0.png")
     assert (encoder.prepare(items, tmp_path)[0]["pixel_values"] != before).any()
-    assert len(calls) == 12
+    assert len(calls) == 7
     encoder.prepare(replace(items, texts=("other", *items.texts[1:])), tmp_path)
+    assert len(calls) == 8
     encoder.prompt = "{text}."
     encoder.prepare(items, tmp_path)
-    assert len(calls) == 24
+    assert len(calls) == 14
 
 
 def test_bad_image_raises_or_is_blank(llava, pictured, tmp_path):
