@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lis_lightning.align.models import Tuning, VisionLanguageEncoder
-from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.align.models import Tuning, VisionLanguageEncoder, vlm
+from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, ItemError
+from lis_lightning.monitor.batches import make_batches
+from tests.align.models import zoo
 
 
 def _encoder(folder, **options) -> VisionLanguageEncoder:
@@ -136,7 +138,94 @@ def test_tokens_of_the_image_or_of_the_text_are_pooled_alone(tokens, llava, pict
         torch.testing.assert_close(encoder(batch)[0], (states[:16] if tokens == "image" else states[16:]).mean(dim=0))
 
 
+@pytest.fixture
+def qwen_vl(llava, monkeypatch):
+    """A Qwen2.5-VL whose processor needs no torchvision."""
+
+    def build(**options):
+        with torch.random.fork_rng(), quiet_transformers():
+            tokenizer = hugging_face().AutoProcessor.from_pretrained(llava).tokenizer
+            parts = zoo.qwen_vl(tokenizer)
+            monkeypatch.setattr(vlm, "load_pretrained", lambda *args: parts)
+            return VisionLanguageEncoder("Qwen2.5-VL", output_dim=None, **options).eval()
+
+    return build
+
+
+def test_a_batch_of_qwen_vl_equals_its_items_one_by_one(qwen_vl, pictured, tmp_path):
+    encoder = qwen_vl(store="images")
+    items = encoder.prepare(pictured, tmp_path)
+    rows = [items[row] for row in range(6)]
+    with torch.no_grad():
+        alone = torch.cat([encoder(encoder.collate([row])) for row in rows])
+        torch.testing.assert_close(encoder(encoder.collate(rows)), alone, rtol=0, atol=2e-6)
+
+
 # the cache
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics"])
+def test_inputs_made_for_every_batch_are_those_on_disk_bit_for_bit(kind, pictured, tmp_path, request):
+    encoders = [_encoder(request.getfixturevalue(kind), store=store) for store in ("inputs", "images")]
+    stored, live = (encoder.prepare(pictured, tmp_path) for encoder in encoders)
+    assert stored.lengths.tolist() == live.lengths.tolist()
+    for row in range(6):
+        assert all(torch.equal(value, stored[row][name]) for name, value in live[row].items() if name != "item_id")
+    assert live[3].keys() == stored[3].keys()
+
+
+def test_worker_processes_make_the_same_batches(llava, pictured, tmp_path):
+    encoder = _encoder(llava, store="images")
+    items = encoder.prepare(pictured, tmp_path)
+    items.num_workers = 2
+    batches = make_batches(items, pictured.ids, batch_size=4, collate_fn=encoder.collate)
+    made = [chunk.batch() for chunk in batches.chunks()]
+    assert [len(batch["item_id"]) for batch in made] == [4, 2]
+    expected = encoder.collate([items[row] for row in np.concatenate([batch["item_id"] for batch in made]) - 10])
+    assert torch.equal(torch.cat([batch["pixel_values"] for batch in made]), expected["pixel_values"])
+
+
+@pytest.fixture
+def square(pictured, tmp_path):
+    """Items of which the first has an image of 280 x 280 pixels."""
+    from PIL import Image
+
+    Image.new("RGB", (280, 280), (1, 2, 3)).save(tmp_path / "0.png")
+    return replace(pictured, images=(tmp_path / "0.png", *pictured.images[1:]))
+
+
+@pytest.mark.parametrize(("options", "patches"), [(None, 400), ({"max_pixels": 56 * 56}, 16)])
+def test_fewer_pixels_give_fewer_patches(options, patches, qwen_vl, square, tmp_path):
+    assert len(qwen_vl(processor=options).prepare(square, tmp_path)[0]["pixel_values"]) == patches
+
+
+@pytest.mark.parametrize(("split", "tiles"), [(True, 5), (False, 1)])
+def test_images_are_not_split_where_the_processor_is_told_so(split, tiles, idefics, square, tmp_path):
+    encoder = _encoder(idefics, processor={"do_image_splitting": split})
+    assert encoder.prepare(square, tmp_path)[0]["pixel_values"].shape[1] == tiles
+
+
+def test_error_on_options_that_the_processor_lacks_or_refuses(idefics):
+    with pytest.raises(ConfigError, match=r"option 'max_pixel', which Idefics3ImageProcessorPil does not; it has \["):
+        _encoder(idefics, processor={"max_pixel": 3})
+    with pytest.raises(ConfigError, match=r"Idefics3ImageProcessorPil refuses `processor` \{'size': 'big'\}"):
+        _encoder(idefics, processor={"size": "big"})
+    with pytest.raises(ConfigError, match="`store` must be one of auto, inputs, images, but got 'pixels'"):
+        _encoder(idefics, store="pixels")
+
+
+def test_a_grey_replacement_is_found_again_only_where_it_is_allowed(llava, pictured, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    items = replace(pictured, images=(*pictured.images[:4], tmp_path / "bad.png", None))
+    with pytest.raises(ItemError, match=r"bad\.png"):
+        _encoder(llava).prepare(items, tmp_path)
+    encoder = _encoder(llava, on_bad_image="blank")
+    calls = _counted(encoder)
+    encoder.prepare(items, tmp_path)
+    assert 0 < len(calls) < 6, "what was prepared before the error is there"
+    encoder.prepare(items, tmp_path)
+    with pytest.raises(ItemError, match=r"bad\.png"):
+        _encoder(llava).prepare(items, tmp_path)
 
 
 def _counted(encoder):

@@ -5,6 +5,7 @@ Each writes model and processor into a folder, as `save_pretrained` does, and re
 
 from __future__ import annotations
 
+import copy
 import json
 
 import torch
@@ -89,6 +90,42 @@ def idefics(folder, tokenizer):
         pad_token_id=0,
     )
     return save(folder, lambda: hf.Idefics3ForConditionalGeneration(config), processor)
+
+
+def qwen_vl(tokenizer, **options):
+    """Qwen2.5-VL, whose images become as many patches as they have room for, as a model and its processor.
+
+    They are not saved: loading the processor by itself takes torchvision, for videos.
+    """
+    hf = hugging_face()
+    tokenizer = copy.deepcopy(tokenizer)
+    words = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(words)})
+    start, image, end, video = tokenizer.convert_tokens_to_ids(words)
+
+    class Images(hf.Qwen2_5_VLProcessor):
+        def __init__(self, image_processor, tokenizer, chat_template=None):
+            self.image_token, self.image_token_id, self.video_token, self.video_token_id = (
+                words[1],
+                image,
+                words[3],
+                video,
+            )
+            hf.ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    config = hf.Qwen2_5_VLConfig(
+        text_config=SIZES | {"num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": len(tokenizer),
+                             "bos_token_id": None, "eos_token_id": None,
+                             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+        vision_config={"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+                       "fullatt_block_indexes": [0]},
+        image_token_id=image, video_token_id=video, vision_start_token_id=start, vision_end_token_id=end,
+    )  # fmt: skip
+    template = CHAT.replace("<image>", words[0] + words[1] + words[2])
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        model = hf.Qwen2_5_VLForConditionalGeneration(config)
+    return model, Images(hf.Qwen2VLImageProcessorPil(**options), tokenizer, template)
 
 
 def florence(folder, processor):
