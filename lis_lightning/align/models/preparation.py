@@ -45,7 +45,7 @@ class Processed:
         numbers: How many numbers the inputs are.
         tokens: How many of them are tokens of a text.
         nbytes: Of the inputs, as tensors.
-        replaced: Whether plain grey stands in the place of an image.
+        replaced: Whether its images were left out, since one of them cannot be used.
         error: Why there are no inputs; None if there are.
     """
 
@@ -134,7 +134,7 @@ def prepare_items(
 
 
 def replaced_key(key: bytes) -> bytes:
-    """Return the key of an item with grey in the place of an image that cannot be used."""
+    """Return the key of an item that is processed without its images, one of which cannot be used."""
     return hashlib.sha256(key + b"grey").digest()[:KEY_BYTES]
 
 
@@ -205,12 +205,12 @@ class _Preparation:
                 if item.error is not None:
                     raise item.error
                 # Items with and without an image may differ in their fields.
-                first, expected = firsts.setdefault(self.pictured[row], (row, item))
+                first, expected = firsts.setdefault(self.pictured[row] and not item.replaced, (row, item))
                 if item.fields != expected.fields:
                     raise ItemError(
                         f"The processor gave item {self.ids[row]!s} the fields {item.fields} (type, number of axes), "
-                        f"but item {self.ids[first]!s} the fields {expected.fields}; give every item one image and one "
-                        "text."
+                        f"but item {self.ids[first]!s} the fields {expected.fields}. Items of a batch must agree in "
+                        "these; use the processor that was saved with the model."
                     )
                 key = self.keys[row][-1 if item.replaced else 0]
                 arrays = {} if live else item.arrays

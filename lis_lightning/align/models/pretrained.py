@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.data.item_table import ItemImage, ItemTable, image_files
 from lis_lightning.align.data.record_store import KEY_BYTES
 from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
@@ -62,6 +62,8 @@ class PretrainedEncoder(ItemEncoder):
         processor_class: Class of transformers that loads the processor.
         reads_images: Whether it reads the images of items.
         reads_texts: Whether it reads the texts of items.
+        averages_images: Whether the model makes a vector of each image, so that `pooled` has to average those of an
+            item; their numbers are in the input ``num_images`` if any item has several.
 
     Raises:
         ConfigError: If nothing would be trained, or the model cannot do what is asked.
@@ -78,6 +80,7 @@ class PretrainedEncoder(ItemEncoder):
     processor_class: ClassVar[str] = "AutoProcessor"
     reads_images: ClassVar[bool] = True
     reads_texts: ClassVar[bool] = True
+    averages_images: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -190,15 +193,19 @@ class PretrainedEncoder(ItemEncoder):
         """Freeze the trained weights of the model that a backward pass over two items does not reach.
 
         Args:
-            items: The first two are processed.
+            items: The first two with an image are processed, or the first two where no item has one.
 
         Raises:
             ConfigError: If a part that is tuned would not learn at all.
         """
         if self.tuning.mode == "head":
             return
-        batch = self._sample(items, np.arange(min(2, len(items))))
+        # Two items with an image, if there are: without images, nothing would reach the vision tower.
+        pictured = np.array([image is not None for image in items.images])
+        batch = self._sample(items, np.argsort(~pictured, kind="stable")[:2])
         towers = {name: self.model.get_submodule(path) for name, path in self._towers.items()}
+        if not pictured.any() and self.tuning.towers is None and "language" in towers:
+            towers.pop("vision", None)  # it is frozen, which is no mistake where nobody asked for it
         training = self.training
         # Without dropout and dropped layers. Some models draw masks all the same, which the run must not notice.
         with torch.random.fork_rng(devices=[]):
@@ -250,9 +257,9 @@ class PretrainedEncoder(ItemEncoder):
         """Yield the inputs of the model for each item: arrays with a first axis of one item."""
         raise NotImplementedError
 
-    def _processed(self, image: Any, **options: Any) -> Mapping[str, Any]:
-        """Return what the processor makes of an image, and of the text among the options."""
-        fields: Mapping[str, Any] = self.processor(images=[image], return_tensors="np", **options)
+    def _processed(self, images: list[Any], **options: Any) -> Mapping[str, Any]:
+        """Return what the processor makes of the images of an item, and of the text among the options."""
+        fields: Mapping[str, Any] = self.processor(images=images or None, return_tensors="np", **options)
         return fields
 
     def settings(self) -> list[Any]:
@@ -308,6 +315,9 @@ class PretrainedEncoder(ItemEncoder):
         if "input_ids" in batch:
             lengths = torch.tensor([len(row["input_ids"]) for row in rows])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        if self.averages_images:
+            counts = torch.tensor([len(row["pixel_values"]) for row in rows])
+            batch |= {"num_images": counts} if (counts != 1).any() else {}
         return batch
 
     @override
@@ -334,17 +344,17 @@ class PretrainedEncoder(ItemEncoder):
         settings = [type(self).__name__, processor_fingerprint(self.processor), *self.settings()]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
-    def _keys(self, text: str, image: Path | None) -> list[bytes]:
-        """Return the hash of what is read of an item, and the key of its inputs with grey in place of the image.
+    def _keys(self, text: str, image: ItemImage) -> list[bytes]:
+        """Return the hash of what is read of an item, and the key of its inputs without an image that cannot be used.
 
         An image counts as changed if the size or the time of its file has, as for make: reading all images would take
         long at every start.
         """
         content: list[Any] = [text if self.reads_texts else ""]
-        if self.reads_images and image is not None:
-            content.append(str(image))
-            if image.is_file():
-                status = image.stat()
+        for file in image_files(image) if self.reads_images else ():
+            content.append(str(file))
+            if file.is_file():
+                status = file.stat()
                 content += [status.st_size, status.st_mtime_ns]
         key = hashlib.sha256(json.dumps(content).encode()).digest()[:KEY_BYTES]
         return [key, replaced_key(key)] if getattr(self, "on_bad_image", "raise") == "blank" else [key]
@@ -353,6 +363,16 @@ class PretrainedEncoder(ItemEncoder):
 def has_two_towers(network: Any) -> bool:
     """Return whether a model class of transformers embeds images and texts separately, like CLIP."""
     return hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
+
+
+def mean_of_images(vectors: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of the vectors of each item.
+
+    Args:
+        vectors: Of all images, item by item, [num_images, dim].
+        counts: How many of them belong to each item; None for one each.
+    """
+    return vectors if counts is None else torch.segment_reduce(vectors, "mean", lengths=counts, axis=0)
 
 
 def to_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

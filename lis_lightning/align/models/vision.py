@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.align.models.item_images import process_image
+from lis_lightning.align.models.item_images import check_max_images, process_images
 from lis_lightning.align.models.loading import load_pretrained
-from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
+from lis_lightning.align.models.pretrained import PretrainedEncoder, mean_of_images, to_dtype
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
@@ -27,7 +27,8 @@ class VisionEncoder(PretrainedEncoder):
     """An image model with a projection head over its pooled last hidden states.
 
     Reads any image model that `AutoModel` loads: ViT, DINOv2, the vision tower of a CLIP or SigLIP saved separately,
-    ConvNeXt, ResNet. An item without an image is shown as plain grey; its text is not read.
+    ConvNeXt, ResNet. An item without an image is shown as plain grey; of several images the mean is taken. Its text is
+    not read.
 
     Args:
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
@@ -36,6 +37,7 @@ class VisionEncoder(PretrainedEncoder):
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
+        max_images: Of an item with more images, such as the frames of a video, that many are read, evenly spread.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
         **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
@@ -52,6 +54,7 @@ class VisionEncoder(PretrainedEncoder):
     """
 
     kind = "vision"
+    averages_images = True
     accepts = "images"
     processor_class = "AutoImageProcessor"
     reads_texts = False
@@ -63,11 +66,13 @@ class VisionEncoder(PretrainedEncoder):
         pooling: Pooling = "mean",
         torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
+        max_images: int = 8,
         processor: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
+        check_max_images(max_images)
         own_pooler = pooling == "pooler"
         network, loaded = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
         loaded = configured(loaded, processor)
@@ -82,6 +87,7 @@ class VisionEncoder(PretrainedEncoder):
         )
         self.pooling: Pooling = pooling
         self.on_bad_image = on_bad_image
+        self.max_images = max_images
 
     @override
     @staticmethod
@@ -89,13 +95,18 @@ class VisionEncoder(PretrainedEncoder):
         return make_tiny_vision(folder)
 
     @override
+    def settings(self) -> list[Any]:
+        return [self.max_images]
+
+    @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
-        for path in items.images:
-            yield process_image(path, self._processed, on_error=self.on_bad_image)
+        for image in items.images:
+            yield process_images(image, self._processed, on_error=self.on_bad_image, max_images=self.max_images)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
-        return _pool(self.model, inputs, self.pooling)
+        counts = inputs.pop("num_images", None)
+        return mean_of_images(_pool(self.model, inputs, self.pooling), counts)
 
 
 def _pool(model: Any, inputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
