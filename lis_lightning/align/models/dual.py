@@ -41,7 +41,7 @@ class DualEncoder(PretrainedEncoder):
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
-        max_images: Of an item with more images, such as the frames of a video, that many are read, evenly spread.
+        max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
         **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of

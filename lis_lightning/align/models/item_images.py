@@ -29,7 +29,7 @@ def process_images(
         process: Runs the processor.
         on_error: ``"raise"``, or ``"blank"`` to process the item without its images where one cannot be read, or where
             the processor refuses it: Qwen-VL one that is 200 times as wide as it is high.
-        max_images: Of more images, such as the frames of a video, that many are taken, evenly spread.
+        max_images: The most images that are read; of more, such as the frames of a video, an even selection.
         grey: Whether an item without images is processed with one of plain grey, for models that need one.
 
     Returns:

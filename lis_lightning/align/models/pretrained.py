@@ -308,7 +308,7 @@ class PretrainedEncoder(ItemEncoder):
             if name == "item_id":
                 continue
             values = [row[name] for row in rows]
-            if values[0].ndim == 1:  # a field of tokens, stored without the axis of one item
+            if all(_is_of_tokens(row, name) for row in rows):
                 values = [value[None] for value in values]
             batch[name] = pad_and_stack(values, self._pad_id if name == "input_ids" else 0)
         # Items are stored without padding, so their lengths give the mask.
@@ -441,6 +441,11 @@ def _checkpoint(model: Any) -> None:
     # With adapters, transformers makes the outputs of embeddings require gradients, which only reentrant checkpointing
     # needs; those of Swin are a tuple, and its hook fails.
     model.disable_input_require_grads()
+
+
+def _is_of_tokens(row: Mapping[str, Tensor], name: str) -> bool:
+    """Return whether a field of an item has a number for each token; others of one axis have one for each image."""
+    return "input_ids" in row and row[name].shape == row["input_ids"].shape
 
 
 def _one_item(fields: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -49,7 +49,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
         torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
             stay in float32.
         on_bad_image: "raise", or "blank" to read the text alone of an item with an image that cannot be processed.
-        max_images: Of an item with more images, such as the frames of a video, that many are read, evenly spread.
+        max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
         **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
@@ -199,11 +199,20 @@ class VisionLanguageEncoder(PretrainedEncoder):
             states = states + 0 * self._states(self._grey(states.device)).sum()
         real = inputs["attention_mask"].bool()
         if self.pooled_tokens != "all":
-            token = self.processor.tokenizer.convert_tokens_to_ids(image_token(self.processor))
-            is_patch = inputs["input_ids"] == token
+            is_patch = inputs["input_ids"] == self._patch_token
             wanted = is_patch if self.pooled_tokens == "image" else ~is_patch
             real &= wanted | ~(real & wanted).any(dim=1, keepdim=True)
         return pool(states, real, self.pooling)
+
+    @property
+    def _patch_token(self) -> int:
+        """The token that stands for a patch; that in the prompt, of a whole image, may be another one (Aya, Ovis)."""
+        config = self.model.config
+        ids = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+        token = next((number for number in ids if number is not None), None)
+        if token is None:
+            token = self.processor.tokenizer.convert_tokens_to_ids(image_token(self.processor))
+        return int(token)
 
     def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the last hidden states of a batch, [B, length, hidden_dim]."""
