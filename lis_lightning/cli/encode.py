@@ -86,14 +86,17 @@ def _write_items(items: ItemTable, path: Path) -> dict[str, Any]:
     """Write a table of the texts and images of items; return the options that say how it is read."""
     import polars as pl
 
+    from lis_lightning.align.data.item_table import image_files
+
     table = pl.DataFrame({"item_id": items.ids, "text": items.texts})
-    images = [image for image in items.images if image is not None]
-    if not images:
+    images = [[file.resolve() for file in image_files(image)] for image in items.images]
+    parents = [str(file.parent) for files in images for file in files]
+    if not parents:
         table.write_parquet(path)
         return {}
-    folder = os.path.commonpath([image.parent.resolve() for image in images])
-    names = [image and os.path.relpath(image.resolve(), folder) for image in items.images]
-    table.with_columns(image=pl.Series(names, dtype=pl.String)).write_parquet(path)
+    folder = os.path.commonpath(parents)
+    names = [[os.path.relpath(file, folder) for file in files] for files in images]
+    table.with_columns(image=pl.Series(names, dtype=pl.List(pl.String))).write_parquet(path)
     return {"image": "image", "image_folder": folder}
 
 

@@ -106,11 +106,11 @@ class LogInDatabase:
         """
         log, upload = self._log, self._log.engine.upload
         pairs = pl.DataFrame({"lis_item": item_ids, "lis_time": times})
-        asked = _with_buckets(pairs.unique(), *log.first_and_last)
+        low, high = log.first_and_last
+        asked = _with_buckets(pairs.unique(), low, high)
         items = upload("items", asked.select("lis_item").unique())
         cells = upload("cells", asked.select("lis_item", "lis_coarse").unique())
-        fine = log.bucket(*log.first_and_last)
-        coarse = log.bucket(*log.first_and_last, COARSE_BUCKETS)
+        fine, coarse = log.bucket(low, high), log.bucket(low, high, COARSE_BUCKETS)
         counts = {"n": COUNT, **log.label_sums()}
         by_coarse = log.aggregate(
             counts,

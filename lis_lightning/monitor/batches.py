@@ -69,7 +69,8 @@ def make_batches(
     Args:
         items: Dicts of one item each (a map-style or iterable dataset, or a list), or a DataLoader of item batches. If
             it has an attribute ``item_ids``, in the order of its rows, only the rows of `item_ids` are read. If it has
-            an attribute ``lengths`` (a cost per row, such as tokens or pixels), rows are batched by length.
+            an attribute ``lengths`` (a cost per row, such as tokens or pixels), rows are batched by length. If it has
+            an attribute ``num_workers`` above 0, that many processes read them.
         item_ids: Ids of the items that must be encoded.
         batch_size: Items per batch; a DataLoader keeps its own.
         collate_fn: Makes a batch of a list of items; a DataLoader keeps its own.
@@ -152,10 +153,13 @@ class DatasetBatches(Batches):
 
     @override
     def chunks(self) -> Iterator[Chunk]:
+        workers = _num_workers(self._items)
+        ahead = None if workers == 0 else iter(_item_stream(self._items, self._rows, workers))
         rows = iter(self._rows)
         # The limit may fall while the caller iterates.
         while next_rows := list(islice(rows, min(self._batch_size, self.limit or self._batch_size))):
-            yield UncollatedChunk(_fetch(self._items, next_rows), self._collate)
+            items = _fetch(self._items, next_rows) if ahead is None else list(islice(ahead, len(next_rows)))
+            yield UncollatedChunk(items, self._collate)
 
     @override
     def first(self) -> Any:
@@ -175,6 +179,24 @@ def collate_hint(training: Training, items: Items, collate_fn: Collate | None) -
     if not own:
         return ""
     return "Your training loader uses a collate_fn, the items have none; give LISMonitor(collate_fn=...)."
+
+
+def _num_workers(items: Any) -> int:
+    """Return how many processes a dataset, or the one that a Subset refers to, should be read by; 0 for this one."""
+    if isinstance(items, Subset):
+        return _num_workers(items.dataset)
+    return int(getattr(items, "num_workers", 0))
+
+
+def _item_stream(items: Any, rows: list[int], workers: int) -> DataLoader[Any]:
+    """Return a loader of single items, uncollated, that other processes read ahead."""
+    return DataLoader(
+        items, batch_size=None, sampler=rows, num_workers=workers, collate_fn=_uncollated, generator=torch.Generator()
+    )
+
+
+def _uncollated(item: Any) -> Any:
+    return item
 
 
 def _fetch(items: Any, rows: list[int]) -> list[Any]:

@@ -28,8 +28,9 @@ class Encode:
     The submodule is called with those values of an item batch whose keys are parameters of its `forward`. If `forward`
     takes only ``**kwargs``, it is called with all values but the item id. The representations are the tensor it
     returns, or the first tensor of a tuple; from an output object or dict they are the field `output` names, by default
-    ``last_hidden_state`` or else the last of ``hidden_states``. A tensor [B, D] is used as it is. A tensor [B, T, D] is
-    pooled over its T positions; padding, on either side, is excluded.
+    ``last_hidden_state`` (of the base model, if the submodule has a head) or else the last of ``hidden_states``. A
+    tensor [B, D] is used as it is. A tensor [B, T, D] is pooled over its T positions; padding, on either side, is
+    excluded.
 
     Args:
         submodule: Dotted name of the submodule in the LightningModule; ``""`` is the module itself. Prefer a backbone
@@ -113,6 +114,7 @@ class BoundEncode:
             self._takes_any and config is not None
         )
         self._requests_states = spec.layer != -1 or spec.output == "hidden_states"
+        self._base = _base_model(part) if spec.layer == -1 and spec.output is None else None
 
     def check(self, batch: Mapping[str, Any]) -> None:
         """Check that a batch holds what the submodule needs, without calling it.
@@ -125,7 +127,7 @@ class BoundEncode:
     def __call__(self, module: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return the representations of a batch, [B, D]; the module is the one that this was bound to."""
         arguments = self._arguments(batch)
-        states = self._read(self._run(arguments))
+        states = self._last_state(arguments)
         if states is None and self._can_request_states and not self._requests_states:
             self._requests_states = True  # a model with a head returns hidden states only on request
             states = self._read(self._run(arguments))
@@ -171,6 +173,22 @@ class BoundEncode:
         if self._requests_states and self._can_request_states:
             options |= {"output_hidden_states": True, "return_dict": True}
         return self._call(**{**options, **arguments})
+
+    def _last_state(self, arguments: Mapping[str, Any]) -> Tensor | None:
+        """Return what the submodule returns, or the last state of its base model; None if states must be requested.
+
+        In some models with a head (ViT, DINOv2, Swin) the last of ``hidden_states`` is the state before the final norm.
+        """
+        if self._base is None:
+            return self._read(self._run(arguments))
+        outputs: list[Any] = []
+        handle = self._base.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        try:
+            own = self._run(arguments)
+        finally:
+            handle.remove()
+        last = _field(outputs[-1], "last_hidden_state") if outputs else None
+        return last if isinstance(last, Tensor) else self._read(own)
 
     def _read(self, output: Any) -> Tensor | None:
         """Return the representations in the output of the submodule; None if hidden states must be requested."""
@@ -259,6 +277,14 @@ def _inner(part: nn.Module) -> Any:
     part = getattr(part, "_orig_mod", part)
     base = getattr(part, "get_base_model", None)
     return base() if callable(base) else part
+
+
+def _base_model(part: nn.Module) -> nn.Module | None:
+    """Return the base model inside a model of transformers with a head; None if there is none, or it is compiled."""
+    inner = _inner(part)
+    base = getattr(inner, getattr(inner, "base_model_prefix", None) or "", None)
+    is_compiled = hasattr(part, "_orig_mod")  # a hook would make it compile again
+    return base if isinstance(base, nn.Module) and base is not inner and not is_compiled else None
 
 
 def _field(output: Any, name: str) -> Any:

@@ -134,7 +134,7 @@ class ExampleDataModule(pl.LightningDataModule):
         batch_size: Examples in a batch, or a number by name of the objective.
         micro_batch: Items that are encoded at a time: ``items`` in a batch is then a list; None for all of the batch.
         seed: Of the sampling.
-        num_workers: Processes that load items; 0 suits prepared items, which are read from memory-mapped files.
+        num_workers: Processes that read items; None takes the number that `items.num_workers` names, else 0.
 
     Raises:
         ConfigError: If there are fewer examples than a batch needs.
@@ -158,7 +158,7 @@ class ExampleDataModule(pl.LightningDataModule):
         batch_size: int | Mapping[str, int] = 64,
         micro_batch: int | None = None,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
     ) -> None:
         super().__init__()
         self.examples = dict(examples)
@@ -167,7 +167,7 @@ class ExampleDataModule(pl.LightningDataModule):
         self.batch_sizes = batch_size if isinstance(batch_size, Mapping) else dict.fromkeys(self.examples, batch_size)
         self.micro_batch = micro_batch
         self.seed = seed
-        self.num_workers = num_workers
+        self.num_workers: int = getattr(items, "num_workers", 0) if num_workers is None else num_workers
         if micro_batch is not None and micro_batch < 1:
             raise ConfigError(f"`micro_batch` must be 1 item or more, or null, but got {micro_batch}.")
         for name, own in self.examples.items():
@@ -224,6 +224,7 @@ class ExampleDataModule(pl.LightningDataModule):
             drop_last=len(indices) >= size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            prefetch_factor=1 if self.num_workers else None,  # batches of images are large
             collate_fn=ExampleCollator(
                 examples, self.items, self.collate, held_out=held_out, micro_batch=self.micro_batch
             ),

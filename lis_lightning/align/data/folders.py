@@ -1,4 +1,4 @@
-"""Folders that are built once and atomically, and verified by checksums before they are used again."""
+"""Folders that are built once and atomically and verified by checksums, and a lock for the process that builds one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
@@ -62,3 +63,17 @@ def _crc32(path: Path) -> int:
         while chunk := file.read(_CHUNK):
             value = zlib.crc32(chunk, value)
     return value
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process at a time, of all that share a disk, build a folder; the others wait.
+
+    Args:
+        folder: What is built; the lock is a file beside it. A process that ends in any way releases it.
+    """
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.data.item_table import ItemImage, ItemTable, image_files
 from lis_lightning.align.data.progress import with_progress
 from lis_lightning.errors import ConfigError, ItemError, LisWarning
 
@@ -24,6 +25,7 @@ OnBadImage = Literal["raise", "blank"]
 MAX_PIXELS = 50_000_000
 # Leaves out formats that Pillow hands to other programs (EPS), and those that are not pictures.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _BLANK_SIZE = 64
 _GREY = (128, 128, 128)
 
@@ -74,11 +76,11 @@ def check_images(items: ItemTable, on_error: OnBadImage = "raise", max_pixels: i
 
     Args:
         items: The table; items without an image are fine.
-        on_error: ``"raise"``, or ``"blank"`` to continue without the images that cannot be used.
+        on_error: ``"raise"``, or ``"blank"`` to leave out the images that cannot be used.
         max_pixels: Largest width x height allowed; read from the header before decoding.
 
     Returns:
-        The table; with ``"blank"``, images that cannot be used are replaced by None.
+        The table; with ``"blank"``, without the images that cannot be used.
 
     Raises:
         ItemError: If images are missing, damaged or too large: their number, and the first five ids with the reasons.
@@ -88,35 +90,37 @@ def check_images(items: ItemTable, on_error: OnBadImage = "raise", max_pixels: i
         LisWarning: With ``"blank"``, how many of the images cannot be used.
     """
     _check_choice(on_error)
-    rows = [row for row, path in enumerate(items.images) if path is not None]
-    if not rows:
+    files = [(row, path) for row, image in enumerate(items.images) for path in image_files(image)]
+    if not files:
         return items
-    reasons = _reasons([items.images[row] for row in rows], max_pixels)
-    bad = {row: reason for row, reason in zip(rows, reasons, strict=True) if reason}
+    reasons = _reasons([path for _, path in files], max_pixels)
+    bad = {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
     if not bad:
         return items
-    named = "; ".join(f"{items.ids[row]} ({items.images[row]}: {bad[row]})" for row in list(bad)[:5])
-    count = f"{len(bad)} of {len(rows)} item images cannot be used"
+    named = "; ".join(f"{items.ids[row]} ({path}: {bad[row, path]})" for row, path in list(bad)[:5])
+    count = f"{len(bad)} of {len(files)} item images cannot be used"
     if on_error == "raise":
         raise ItemError(
             f"{count}. The first {min(5, len(bad))} by item id: {named}. Repair or remove them, or set "
-            "on_bad_image=blank to train with plain grey in their place."
+            "on_bad_image=blank to train without them."
         )
-    warnings.warn(f"{count} and are replaced by plain grey: {named}.", LisWarning, stacklevel=2)
+    warnings.warn(f"{count} and are left out: {named}.", LisWarning, stacklevel=2)
     usable = list(items.images)
-    for row in bad:
-        usable[row] = None
+    for row in {row for row, _ in bad}:
+        usable[row] = _item_image([path for path in image_files(items.images[row]) if (row, path) not in bad])
     return replace(items, images=tuple(usable))
 
 
 def image_paths(
-    ids: Sequence[Any] | NDArray[Any], names: Sequence[str | None], folder: Path
-) -> tuple[Path | None, ...]:
-    """Return the path of each item's image; refuse paths outside of the image folder.
+    ids: Sequence[Any] | NDArray[Any], names: Sequence[str | Sequence[str | None] | None], folder: Path
+) -> tuple[ItemImage, ...]:
+    """Return the path of each item's image, or the paths of its images; refuse paths outside of the image folder.
 
     Args:
         ids: The items, for the error message.
-        names: Paths relative to ``folder``, or absolute ones within it; None or empty for an item without an image.
+        names: Paths relative to ``folder``, or absolute ones within it; a list of paths for an item of several images,
+            the path of a folder for all images in it, by name, such as the frames of a video; None or empty for an item
+            without an image.
         folder: The only folder from which images may be read.
 
     Raises:
@@ -125,15 +129,51 @@ def image_paths(
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
         raise ItemError(f"The image folder {root} does not exist; set image_folder to the folder of the item images.")
-    paths = {row: root / name for row, name in enumerate(names) if name}
-    outside = [row for row, path in paths.items() if not path.resolve().is_relative_to(root)]
+    rows = [[name] if isinstance(name, str) else list(name or ()) for name in names]
+    named = [(row, name) for row, own in enumerate(rows) for name in own if name]
+    _check_within(root, ids, [(row, name, root / name) for row, name in named])
+    files: list[list[Path]] = [[] for _ in rows]
+    for row, name in named:
+        files[row] += _files(root / name)
+    _check_within(root, ids, [(row, file.name, file) for row, own in enumerate(files) for file in own])
+    return tuple(map(_item_image, files))
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether a file has the ending of an image."""
+    return path.suffix.lower() in _ENDINGS
+
+
+def _check_within(root: Path, ids: Any, files: Sequence[tuple[int, str, Path]]) -> None:
+    """Raise ItemError for files, each with its row and name, that are not in the image folder."""
+    outside = [(ids[row], name) for row, name, path in files if not path.resolve().is_relative_to(root)]
     if outside:
-        named = "; ".join(f"{ids[row]} ({names[row]})" for row in outside[:5])
+        named = "; ".join(f"{item} ({name})" for item, name in outside[:5])
         raise ItemError(
             f"{len(outside)} image paths leave the image folder {root}. The first {min(5, len(outside))} by item id: "
             f"{named}. Images are read from that folder only; move them there or set image_folder to a common parent."
         )
-    return tuple(paths.get(row) for row in range(len(names)))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the images in a folder in the order of their names, frame2 before frame10; for a file, the file itself."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(filter(is_image_name, path.iterdir()), key=_name_order)
+    return files or [path]  # an empty folder is reported as an image that cannot be used
+
+
+def _name_order(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key that compares the numbers in a file name by value."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _item_image(files: Sequence[Path]) -> ItemImage:
+    """Return the images of an item as an item table has them."""
+    if not files:
+        return None
+    return files[0] if len(files) == 1 else tuple(files)
 
 
 class _BadImageError(Exception):
@@ -189,13 +229,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reasons(paths: Sequence[Path | None], max_pixels: int) -> list[str]:
+def _reasons(paths: Sequence[Path], max_pixels: int) -> list[str]:
     """Return why each image cannot be used; empty for those that can."""
     from PIL import Image
 
-    def reason(path: Path | None) -> str:
+    def reason(path: Path) -> str:
         try:
-            _decode(Path(path or ""), max_pixels)
+            _decode(path, max_pixels)
         except _BadImageError as error:
             return str(error)
         return ""

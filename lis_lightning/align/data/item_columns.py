@@ -64,40 +64,64 @@ def read_category(table: pl.DataFrame, column: str) -> tuple[str | None, ...]:
     return tuple(values.replace("", None))
 
 
-def read_texts(table: pl.DataFrame, column: str | None, ids: NDArray[Any], titles: Sequence[str]) -> tuple[str, ...]:
+def read_texts(
+    table: pl.DataFrame, columns: Sequence[str], ids: NDArray[Any], titles: Sequence[str]
+) -> tuple[str, ...]:
     """Return the texts of the items; a missing text is replaced by the title, with a warning.
 
     Args:
         table: The item table.
-        column: Its column of texts; None if the items have none, which gives empty texts.
+        columns: Its columns of texts; several are joined by lines of name and value. None of them gives empty texts.
         ids: The items, for messages.
         titles: Replace missing texts.
 
     Raises:
-        ItemError: If the column is not of texts, or an item has neither text nor title.
+        ItemError: If the only column is not of texts, or an item has neither text nor title.
 
     Warns:
         LisWarning: How many texts were missing.
     """
-    if column is None:
+    if not columns:
         return ("",) * len(ids)
-    if table[column].dtype != pl.String:
-        raise ItemError(
-            f"Column {column!r} of the item table must hold texts, got {table[column].dtype}; name another column."
-        )
-    texts = table[column].fill_null("").str.strip_chars().to_list()
+    named = ", ".join(map(repr, columns))
+    where = f"column {named}" if len(columns) == 1 else f"the columns {named}"
+    texts = _joined_texts(table, columns) if len(columns) > 1 else _texts(table, columns[0])
     missing = np.array([not text for text in texts])
     nothing = np.array([not (text or title) for text, title in zip(texts, titles, strict=True)])
     if nothing.any():
         raise ItemError(
-            f"{int(nothing.sum())} of {len(ids)} items have neither a text in column {column!r} nor a title: item ids "
+            f"{int(nothing.sum())} of {len(ids)} items have neither a text in {where} nor a title: item ids "
             f"{first_ids(ids[nothing])}. Fill them in, or set text=null to use no texts at all."
         )
     if missing.any():
         warnings.warn(
-            f"{int(missing.sum())} of {len(ids)} items have no text in column {column!r}, and their titles are used: "
+            f"{int(missing.sum())} of {len(ids)} items have no text in {where}, and their titles are used: "
             f"item ids {first_ids(ids[missing])}.",
             LisWarning,
             stacklevel=3,
         )
     return tuple(text or title for text, title in zip(texts, titles, strict=True))
+
+
+def _texts(table: pl.DataFrame, column: str) -> list[str]:
+    if table[column].dtype != pl.String:
+        raise ItemError(
+            f"Column {column!r} of the item table must hold texts, got {table[column].dtype}; name another column."
+        )
+    return table[column].fill_null("").str.strip_chars().to_list()
+
+
+def _joined_texts(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the filled columns of each item, a line each: ``brand: Acme``. Lists of texts are joined by commas."""
+    lines: list[list[str]] = [[] for _ in range(table.height)]
+    for column in columns:
+        values = table[column]
+        if values.dtype == pl.List(pl.String):
+            values = values.list.join(", ")
+        elif values.dtype.is_nested():
+            raise ItemError(
+                f"Column {column!r} of the item table must hold texts, numbers or lists of texts, got {values.dtype}."
+            )
+        for line, value in zip(lines, values.cast(pl.String).fill_null("").str.strip_chars(), strict=True):
+            line += [f"{column}: {value}"] if value else []
+    return ["\n".join(line) for line in lines]

@@ -15,6 +15,9 @@ from lis_lightning.errors import ItemError, NonFiniteError, ShapeError
 
 _TITLE_CHARACTERS = 60
 
+ItemImage = Path | tuple[Path, ...] | None
+"""The image of an item: its path, those of several images, or None for an item without one."""
+
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
@@ -23,7 +26,8 @@ class ItemTable:
     Attributes:
         ids: Original ids, [num_items], int64 or str, each once.
         texts: Description of each item; may be empty.
-        images: Path of each item's image; None for an item without one.
+        images: Path of each item's image; a tuple of paths for several images, or for the frames of a video; None for
+            an item without one.
         features: Precomputed features, [num_items, dim], finite; None if there are none.
         titles: Short name for display; defaults to the first 60 characters of the text.
         categories: Values by name of the category, such as a genre; None for an item without a value.
@@ -41,7 +45,7 @@ class ItemTable:
 
     ids: NDArray[Any]
     texts: tuple[str, ...]
-    images: tuple[Path | None, ...]
+    images: tuple[ItemImage, ...]
     features: NDArray[np.float32] | None = None
     titles: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
@@ -67,8 +71,8 @@ class ItemTable:
         return len(self.ids)
 
     def catalogue(self) -> pl.DataFrame:
-        """Return how items are displayed: columns ``item_id``, ``title`` and ``image``, the path as text."""
-        images = [path and str(path) for path in self.images]
+        """Return how items are displayed: columns ``item_id``, ``title`` and ``image``, the path of the first one."""
+        images = [next(map(str, image_files(image)), None) for image in self.images]
         return pl.DataFrame({"item_id": self.ids, "title": self.titles, "image": pl.Series(images, dtype=pl.String)})
 
     def rows(self, ids: Iterable[Any]) -> NDArray[np.int64]:
@@ -81,6 +85,10 @@ class ItemTable:
             ItemError: If ids are absent; the message counts them and names the first five.
         """
         return rows_of(ids, self.ids, "item table", "Add their rows, or leave them out of the log.")
+
+    def row(self, row: int) -> ItemTable:
+        """Return the table of the text and the image in one row; faster than `select`, which looks up an id."""
+        return ItemTable(self.ids[row : row + 1], self.texts[row : row + 1], self.images[row : row + 1])
 
     def select(self, ids: Iterable[Any]) -> ItemTable:
         """Return the table of the given ids, in that order.
@@ -105,6 +113,13 @@ class ItemTable:
             titles=chosen(self.titles),
             categories={name: chosen(values) for name, values in self.categories.items()},
         )
+
+
+def image_files(image: ItemImage) -> tuple[Path, ...]:
+    """Return the paths of all images of an item; none if it has no image."""
+    if image is None:
+        return ()
+    return image if isinstance(image, tuple) else (image,)
 
 
 def rows_of(wanted: Iterable[Any], ids: NDArray[Any], where: str, advice: str) -> NDArray[np.int64]:

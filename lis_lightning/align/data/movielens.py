@@ -163,7 +163,7 @@ def _read_posters(folder: Path) -> tuple[pl.DataFrame, ItemTable]:
     names: list[str | None] = [f"{item}.jpg" for item in ids.tolist()]
     for row in np.flatnonzero(~table["has_image"].cast(pl.Boolean).to_numpy()):
         names[row] = None
-    texts, images = read_texts(table, "text", ids, titles), image_paths(ids, names, folder / "images")
+    texts, images = read_texts(table, ["text"], ids, titles), image_paths(ids, names, folder / "images")
     categories = {}
     if "genres" in table.columns:
         categories["genre"] = tuple(table["genres"].str.split(" ").list.first())

@@ -1,4 +1,4 @@
-"""A progress bar for steps that may take long: it appears once they do."""
+"""What steps that may take long print: a line, and a progress bar that appears once they do."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ def with_progress(elements: Iterable[_Element], total: int, description: str) ->
                 task = progress.add_task(description, total=total)
             if progress is not None:
                 progress.update(task, completed=done)
+
+
+def note(text: str) -> None:
+    """Print a line without wrapping."""
+    from rich.console import Console
+
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

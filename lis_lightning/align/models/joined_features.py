@@ -90,6 +90,7 @@ class WithFeatures(Dataset[dict[str, Any]]):
     def __init__(self, items: Any, features: NDArray[np.float32]) -> None:
         self.items = items
         self.features = features
+        self.num_workers = getattr(items, "num_workers", 0)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lis_lightning.align.data.item_table import ItemTable
+from lis_lightning.align.data.item_table import ItemImage, ItemTable, image_files
+from lis_lightning.align.data.record_store import KEY_BYTES
 from lis_lightning.align.models.exporting import save_encoder
 from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
+from lis_lightning.align.models.item_images import ReplacedImage
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
-from lis_lightning.align.models.prepared_items import as_tensor, compact, pad_and_stack, prepare_items
+from lis_lightning.align.models.preparation import Store, prepare_items, replaced_key
+from lis_lightning.align.models.prepared_items import as_tensors, compact, pad_and_stack
 from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, tune
 from lis_lightning.errors import ConfigError, ItemError
 
@@ -58,6 +62,9 @@ class PretrainedEncoder(ItemEncoder):
         trust_remote_code: As `torch_dtype`.
         quantization: As `torch_dtype`.
         compile: Compile the towers with `torch.compile`: the first steps take minutes, the later ones less time.
+        store: What is kept on disk of the prepared items: "inputs" of the model, or "images", of which only the sizes
+            are kept, and which are read from their files and processed for every batch; "auto" is "inputs" as long as
+            all of them take a gigabyte at most. Nothing is compressed: both give the same bits.
 
     Attributes:
         kind: Name of the kind, as in ``model=text``.
@@ -66,6 +73,8 @@ class PretrainedEncoder(ItemEncoder):
         processor_class: Class of transformers that loads the processor.
         reads_images: Whether it reads the images of items.
         reads_texts: Whether it reads the texts of items.
+        averages_images: Whether the model makes a vector of each image, so that `pooled` has to average those of an
+            item; their numbers are in the input ``num_images`` if any item has several.
 
     Raises:
         ConfigError: If nothing would be trained, or the model cannot do what is asked.
@@ -82,6 +91,7 @@ class PretrainedEncoder(ItemEncoder):
     processor_class: ClassVar[str] = "AutoProcessor"
     reads_images: ClassVar[bool] = True
     reads_texts: ClassVar[bool] = True
+    averages_images: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -101,9 +111,12 @@ class PretrainedEncoder(ItemEncoder):
         trust_remote_code: bool = False,
         quantization: str | None = None,
         compile: bool = False,
+        store: Store = "auto",
     ) -> None:
         super().__init__()
         tuning = tuning or Tuning()
+        if store not in get_args(Store):
+            raise ConfigError(f"`store` must be one of {', '.join(get_args(Store))}, but got {store!r}.")
         if output_dim is not None and output_dim < 1:
             raise ConfigError(f"`output_dim` must be 1 or more, or null for no head, but got {output_dim}.")
         if tuning.mode == "head" and not output_dim:
@@ -112,6 +125,7 @@ class PretrainedEncoder(ItemEncoder):
         self.processor = processor
         self.tuning = tuning
         self.backbone_learning_rate = LEARNING_RATES.get(tuning.mode)
+        self.store: Store = store
         self.num_features = int(features)
         self.joined = JoinedFeatures(hidden_dim, features, momentum=_MOMENTUM) if features else None
         self.output_dim = output_dim or hidden_dim + features
@@ -201,15 +215,19 @@ class PretrainedEncoder(ItemEncoder):
         """Freeze the trained weights of the model that a backward pass over two items does not reach.
 
         Args:
-            items: The first two are processed.
+            items: The first two with an image are processed, or the first two where no item has one.
 
         Raises:
             ConfigError: If a part that is tuned would not learn at all.
         """
         if self.tuning.mode == "head":
             return
-        batch = self._sample(items, np.arange(min(2, len(items))))
+        # Two items with an image, if there are: without images, nothing would reach the vision tower.
+        pictured = np.array([image is not None for image in items.images])
+        batch = self._sample(items, np.argsort(~pictured, kind="stable")[:2])
         towers = {name: self.model.get_submodule(path) for name, path in self._towers.items()}
+        if not pictured.any() and self.tuning.towers is None and "language" in towers:
+            towers.pop("vision", None)  # it is frozen, which is no mistake where nobody asked for it
         training = self.training
         # Without dropout and dropped layers. Some models draw masks all the same, which the run must not notice.
         with torch.random.fork_rng(devices=[]):
@@ -220,7 +238,7 @@ class PretrainedEncoder(ItemEncoder):
     def _sample(self, items: ItemTable, rows: NDArray[Any]) -> dict[str, Tensor]:
         """Return a batch of some items, prepared in memory, as `prepare` would write all of them to disk."""
         sample = items.select(items.ids[rows])
-        return self._stacked([_as_tensors(_one_item(fields)) for fields in self.process(sample)])
+        return self._stacked([as_tensors(_one_item(fields)) for fields in self.process(sample)])
 
     @torch.no_grad()
     def fit_features(self, items: ItemTable, features: Tensor) -> None:
@@ -277,9 +295,9 @@ class PretrainedEncoder(ItemEncoder):
         """Yield the inputs of the model for each item: arrays with a first axis of one item."""
         raise NotImplementedError
 
-    def _processed(self, image: Any, **options: Any) -> Mapping[str, Any]:
-        """Return what the processor makes of an image, and of the text among the options."""
-        fields: Mapping[str, Any] = self.processor(images=[image], return_tensors="np", **options)
+    def _processed(self, images: list[Any], **options: Any) -> Mapping[str, Any]:
+        """Return what the processor makes of the images of an item, and of the text among the options."""
+        fields: Mapping[str, Any] = self.processor(images=images or None, return_tensors="np", **options)
         return fields
 
     def settings(self) -> list[Any]:
@@ -308,10 +326,22 @@ class PretrainedEncoder(ItemEncoder):
 
     @override
     def prepare(self, items: ItemTable, cache_dir: Path | str) -> Dataset[dict[str, Any]]:
-        folder = Path(cache_dir).expanduser() / "items" / self._fingerprint(items)
         features = features_of(items, "model.features=true", self.num_features) if self.num_features else None
-        prepared = prepare_items(folder, items.ids, map(_one_item, self.process(items)), description="Processing items")
+        prepared = prepare_items(
+            Path(cache_dir).expanduser() / "items" / self._fingerprint(),
+            items.ids,
+            [self._keys(text, image) for text, image in zip(items.texts, items.images, strict=True)],
+            partial(self._process_row, items),
+            pictured=[self.reads_images and image is not None for image in items.images],
+            store=self.store,
+        )
         return prepared if features is None else WithFeatures(prepared, features)
+
+    def _process_row(self, items: ItemTable, row: int) -> Mapping[str, NDArray[Any]]:
+        """Return the inputs of the model for the item in a row, as they are stored."""
+        (fields,) = self.process(items.row(row))
+        arrays = _one_item(fields)
+        return ReplacedImage(arrays) if isinstance(fields, ReplacedImage) else arrays
 
     @override
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -324,13 +354,16 @@ class PretrainedEncoder(ItemEncoder):
             if name == "item_id":
                 continue
             values = [row[name] for row in rows]
-            if values[0].ndim == 1:  # a field of tokens, stored without the axis of one item
+            if all(_is_of_tokens(row, name) for row in rows):
                 values = [value[None] for value in values]
             batch[name] = pad_and_stack(values, self._pad_id if name == "input_ids" else 0)
         # Items are stored without padding, so their lengths give the mask.
         if "input_ids" in batch:
             lengths = torch.tensor([len(row["input_ids"]) for row in rows])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        if self.averages_images:
+            counts = torch.tensor([len(row["pixel_values"]) for row in rows])
+            batch |= {"num_images": counts} if (counts != 1).any() else {}
         return batch
 
     @override
@@ -364,23 +397,40 @@ class PretrainedEncoder(ItemEncoder):
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         return next(int(token) for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
-    def _fingerprint(self, items: ItemTable) -> str:
-        """Return a hash of everything that the processed items depend on."""
+    def _fingerprint(self) -> str:
+        """Return a hash of the options that the inputs of all items depend on."""
         settings = [type(self).__name__, processor_fingerprint(self.processor), *self.settings()]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        # Hashes of fixed length, so that the boundaries between items are part of the digest.
-        for text, path in zip(items.texts, items.images, strict=True):
-            if self.reads_texts:
-                digest.update(hashlib.sha256(text.encode()).digest())
-            if self.reads_images:
-                image = path.read_bytes() if path is not None and path.is_file() else b""
-                digest.update(hashlib.sha256(image).digest())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+    def _keys(self, text: str, image: ItemImage) -> list[bytes]:
+        """Return the hash of what is read of an item, and the key of its inputs without an image that cannot be used.
+
+        An image counts as changed if the size or the time of its file has, as for make: reading all images would take
+        long at every start.
+        """
+        content: list[Any] = [text if self.reads_texts else ""]
+        for file in image_files(image) if self.reads_images else ():
+            content.append(str(file))
+            if file.is_file():
+                status = file.stat()
+                content += [status.st_size, status.st_mtime_ns]
+        key = hashlib.sha256(json.dumps(content).encode()).digest()[:KEY_BYTES]
+        return [key, replaced_key(key)] if getattr(self, "on_bad_image", "raise") == "blank" else [key]
 
 
 def has_two_towers(network: Any) -> bool:
     """Return whether a model class of transformers embeds images and texts separately, like CLIP."""
     return hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
+
+
+def mean_of_images(vectors: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of the vectors of each item.
+
+    Args:
+        vectors: Of all images, item by item, [num_images, dim].
+        counts: How many of them belong to each item; None for one each.
+    """
+    return vectors if counts is None else torch.segment_reduce(vectors, "mean", lengths=counts, axis=0)
 
 
 def to_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -446,16 +496,20 @@ def _checkpoint(model: Any) -> None:
         raise ConfigError(
             f"{type(model).__name__} cannot recompute activations ({error}); set gradient_checkpointing=false."
         ) from error
+    # With adapters, transformers makes the outputs of embeddings require gradients, which only reentrant checkpointing
+    # needs; those of Swin are a tuple, and its hook fails.
+    model.disable_input_require_grads()
+
+
+def _is_of_tokens(row: Mapping[str, Tensor], name: str) -> bool:
+    """Return whether a field of an item has a number for each token; others of one axis have one for each image."""
+    return "input_ids" in row and row[name].shape == row["input_ids"].shape
 
 
 def _one_item(fields: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the fields of an item; those of tokens lose the axis of one item, and the mask is left to `_stacked`."""
+    """Return the compact fields of an item; those of tokens lose the axis of one item, `_stacked` makes the mask."""
     arrays = {name: np.asarray(value) for name, value in fields.items() if name != "attention_mask"}
     if "input_ids" in arrays:
         tokens = arrays["input_ids"].shape
         arrays |= {name: array[0] for name, array in arrays.items() if array.shape == tokens}
-    return arrays
-
-
-def _as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {name: as_tensor(compact(array)) for name, array in arrays.items()}
+    return {name: compact(array) for name, array in arrays.items()}

@@ -42,13 +42,19 @@ def longest_sequence(tokenizer: Any, config: Any) -> int | None:
 
 
 def render_prompt(
-    processor: Any, prompt: str, *, instruction: str | None = None, generation_prompt: bool = False
+    processor: Any,
+    prompt: str,
+    *,
+    num_images: int = 1,
+    instruction: str | None = None,
+    generation_prompt: bool = False,
 ) -> tuple[str, bool]:
-    """Return the prompt with an image token, and whether the tokenizer has to add its special tokens.
+    """Return the prompt after a token for each image, and whether the tokenizer has to add its special tokens.
 
     Args:
         processor: Of the model; its chat template is used, if it has one.
-        prompt: The user's message, after the image.
+        prompt: The user's message, after the images.
+        num_images: Of the item.
         instruction: The system's message; None for none.
         generation_prompt: Whether the beginning of the assistant's answer follows. Without it, the end of the user's
             turn is the last token; the new line that many templates write after it is left out.
@@ -57,7 +63,7 @@ def render_prompt(
         ConfigError: If there is no chat template to put the instruction or the beginning of the answer.
     """
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        content = [*([{"type": "image"}] * num_images), {"type": "text", "text": prompt}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if instruction is not None:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": instruction}]})
@@ -71,7 +77,9 @@ def render_prompt(
             f"`instruction` and `generation_prompt` need a chat template, which {type(processor).__name__} does not "
             "have here; write the instruction into `prompt`."
         )
-    return f"{image_token(processor)}{prompt}", True
+    text = image_token(processor) * num_images + prompt
+    # A model cannot read nothing, which an item without image and text is to a tokenizer that marks no beginning.
+    return text or processor.tokenizer.eos_token or processor.tokenizer.pad_token, True
 
 
 def image_token(processor: Any) -> str:

@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.align.models.item_images import process_image
+from lis_lightning.align.models.item_images import check_max_images, process_images
 from lis_lightning.align.models.loading import load_pretrained, loading_options
-from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
+from lis_lightning.align.models.pretrained import PretrainedEncoder, mean_of_images, to_dtype
+from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.pooling import pool
@@ -26,14 +27,18 @@ class VisionEncoder(PretrainedEncoder):
     """An image model with a projection head over its pooled last hidden states.
 
     Reads any image model that `AutoModel` loads: ViT, DINOv2, the vision tower of a CLIP or SigLIP saved separately,
-    ConvNeXt, ResNet. An item without an image is shown as plain grey; its text is not read.
+    ConvNeXt, ResNet. An item without an image is shown as plain grey; of several images the mean is taken. Its text is
+    not read.
 
     Args:
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
         pooling: "mean" over all patches (without first token, registers and padding), "cls" the first token, or
             "pooler" the model's own pooling layer.
-        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, and those of
+        on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
+        max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
+        processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
+            ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, `store`, and those of
             :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
@@ -48,6 +53,7 @@ class VisionEncoder(PretrainedEncoder):
     """
 
     kind = "vision"
+    averages_images = True
     accepts = "images"
     processor_class = "AutoImageProcessor"
     reads_texts = False
@@ -58,23 +64,28 @@ class VisionEncoder(PretrainedEncoder):
         *,
         pooling: Pooling = "mean",
         on_bad_image: OnBadImage = "raise",
+        max_images: int = 8,
+        processor: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
+        check_max_images(max_images)
         own_pooler = pooling == "pooler"
-        network, processor = load_pretrained(type(self), model, pooler=own_pooler, **loading_options(options))
+        network, loaded = load_pretrained(type(self), model, pooler=own_pooler, **loading_options(options))
+        loaded = configured(loaded, processor)
         pooler = getattr(network, "pooler", None)
         super().__init__(
             network,
-            processor,
+            loaded,
             towers={"vision": network},
-            hidden_dim=_pooled_dim(network, processor, pooling),
+            hidden_dim=_pooled_dim(network, loaded, pooling),
             unused=[] if own_pooler or not isinstance(pooler, nn.Module) else list(pooler.parameters()),
             **options,
         )
         self.pooling: Pooling = pooling
         self.on_bad_image = on_bad_image
+        self.max_images = max_images
 
     @override
     @staticmethod
@@ -83,16 +94,17 @@ class VisionEncoder(PretrainedEncoder):
 
     @override
     def settings(self) -> list[Any]:
-        return [self.on_bad_image]
+        return [self.max_images]
 
     @override
     def process(self, items: ItemTable) -> Iterator[Mapping[str, Any]]:
-        for path in items.images:
-            yield process_image(path, self._processed, on_error=self.on_bad_image)
+        for image in items.images:
+            yield process_images(image, self._processed, on_error=self.on_bad_image, max_images=self.max_images)
 
     @override
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
-        return _pool(self.model, inputs, self.pooling)
+        counts = inputs.pop("num_images", None)
+        return mean_of_images(_pool(self.model, inputs, self.pooling), counts)
 
 
 def _pool(model: Any, inputs: dict[str, Tensor], pooling: Pooling) -> Tensor:

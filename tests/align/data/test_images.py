@@ -149,7 +149,7 @@ def test_check_names_the_first_five_and_the_way_out(tmp_path):
 def test_check_can_go_on_without_the_bad_ones_and_says_how_many(tmp_path):
     table = _table([_picture(tmp_path / "good.png"), tmp_path / "gone.png", _broken("enormous", tmp_path)])
     with pytest.warns(
-        LisWarning, match=r"2 of 3 item images cannot be used and are replaced .* 101 \(.*gone.png: missing"
+        LisWarning, match=r"2 of 3 item images cannot be used and are left out: 101 \(.*gone.png: missing"
     ):
         checked = check_images(table, "blank")
     assert checked.images == (tmp_path / "good.png", None, None)
@@ -182,8 +182,29 @@ def test_paths_within_the_folder_are_resolved(tmp_path):
     assert found == (inside, inside, None, None)
 
 
+def test_an_item_has_several_images_by_a_list_or_a_folder(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "none").mkdir()
+    frames = [_picture(tmp_path / "clip" / f"frame{number}.png") for number in (1, 2, 10)]
+    (tmp_path / "clip" / "notes.txt").write_text("no image")
+    one, two = tmp_path / "1.png", tmp_path / "2.png"
+    names = [["1.png", None, "2.png"], "clip", ["1.png", "clip"], ["2.png"], [], [None, ""], "none"]
+    expected = ((one, two), tuple(frames), (one, *frames), two, None, None, tmp_path / "none")
+    assert image_paths(np.arange(7), names, tmp_path) == expected
+
+
+def test_of_several_images_the_bad_ones_are_named_or_left_out(tmp_path):
+    good = [_picture(tmp_path / f"{number}.png") for number in range(3)]
+    bad = _broken("text", tmp_path)
+    table = _table([(good[0], bad, good[1]), (bad, good[2]), (bad,), tuple(good)])
+    with pytest.raises(ItemError, match=r"3 of 9 item images cannot be used.*by item id: 100 \(.*; 101 \(.*; 102 \("):
+        check_images(table)
+    with pytest.warns(LisWarning, match="3 of 9 item images"):
+        assert check_images(table, "blank").images == ((good[0], good[1]), good[2], None, tuple(good))
+
+
 @pytest.mark.parametrize(
-    "name", ["../secret.png", "/etc/hostname", "sub/../../secret.png", "link.png", "door/secret.png"]
+    "name", ["../secret.png", "/etc/hostname", "sub/../../secret.png", "link.png", "door/secret.png", "door", "frames"]
 )
 def test_paths_that_leave_the_image_folder_are_refused(tmp_path, name):
     folder = tmp_path / "images"
@@ -191,6 +212,8 @@ def test_paths_that_leave_the_image_folder_are_refused(tmp_path, name):
     secret = _picture(tmp_path / "secret.png")
     (folder / "link.png").symlink_to(secret)
     (folder / "door").symlink_to(tmp_path)
+    (folder / "frames").mkdir()
+    (folder / "frames" / "frames.png").symlink_to(secret)
     with pytest.raises(ItemError, match=r"1 image paths leave the image folder .*images\. .* 8 \(") as caught:
         image_paths(np.array([7, 8]), ["fine.png", name], folder)
     assert name in str(caught.value)

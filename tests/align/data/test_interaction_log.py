@@ -14,7 +14,7 @@ from lis_lightning.errors import ConfigError, ItemError, LisWarning, LogError
 
 
 def _picture(path: Path) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 9), (9, 9, 200)).save(path)
     return path
 
@@ -119,6 +119,26 @@ def test_images_are_found_by_column_or_by_id(tmp_path):
     assert beside.items.images == (one, None, three)
 
 
+def test_items_have_several_images_by_a_list_by_columns_or_by_folders(tmp_path):
+    one, two, three = (_picture(tmp_path / "pics" / f"{number}.png") for number in (1, 2, 3))
+    frames = tuple(_picture(tmp_path / "clips" / "20" / name) for name in ("a.png", "b.png"))
+    listed = ITEMS.with_columns(
+        front=pl.Series(["1.png", None, "3.png"]), more=pl.Series([["2.png", None], [], None], dtype=pl.List(pl.String))
+    )
+    options = {"image_folder": tmp_path / "pics", **NAMES}
+    assert load_log(EVENTS, listed, image=["front", "more"], **options).items.images == ((one, two), None, three)
+    assert load_log(EVENTS, listed, image="more", **options).items.images == (two, None, None)
+    items = load_log(EVENTS, ITEMS, image_folder=tmp_path / "clips", **NAMES).items
+    assert items.images == (None, frames, None)
+    assert items.catalogue()["image"].to_list() == [None, str(frames[0]), None]
+
+
+def test_several_text_columns_are_joined_with_their_names():
+    items = ITEMS.with_columns(brand=pl.Series(["Acme", None, " "]), year=pl.Series([1999, 2001, None]))
+    data = load_log(EVENTS, items, text=["text", "brand", "year"], **NAMES)
+    assert data.items.texts == ("text: ten\nbrand: Acme\nyear: 1999", "text: twenty\nyear: 2001", "text: thirty")
+
+
 def test_a_folder_without_an_image_of_any_item_is_refused(tmp_path):
     _picture(tmp_path / "pics" / "poster-10.png")
     with pytest.raises(ItemError, match=r"holds no image named by an item id, such as 10\.jpg"):
@@ -131,7 +151,9 @@ def test_images_need_a_folder():
 
 
 def test_image_column_of_another_type_is_refused(tmp_path):
-    with pytest.raises(ItemError, match=r"Column 'sku' of the item table must hold image paths, got Int64"):
+    with pytest.raises(
+        ItemError, match=r"Column 'sku' of the item table must hold image paths, or lists of them, got Int64"
+    ):
         load_log(EVENTS, ITEMS, image="sku", image_folder=tmp_path, **NAMES)
 
 

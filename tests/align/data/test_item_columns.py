@@ -48,19 +48,29 @@ def test_missing_or_odd_ids_are_refused():
 def test_the_title_stands_in_for_a_missing_text():
     table = pl.DataFrame({"text": ["a", None, "  "]})
     with pytest.warns(LisWarning, match=r"2 of 3 items have no text in column 'text'.* used: item ids 2, 3\."):
-        assert read_texts(table, "text", IDS, ["A", "B", "C"]) == ("a", "B", "C")
+        assert read_texts(table, ["text"], IDS, ["A", "B", "C"]) == ("a", "B", "C")
 
 
 def test_an_item_without_text_and_title_is_refused():
     table = pl.DataFrame({"text": ["a", None, ""]})
     with pytest.raises(ItemError, match=r"1 of 3 items have neither a text .*'text' nor a title: item ids 3\. "):
-        read_texts(table, "text", IDS, ["A", "B", ""])
+        read_texts(table, ["text"], IDS, ["A", "B", ""])
     with pytest.raises(ItemError, match=r"'text' of the item table must hold texts, got Int64"):
-        read_texts(pl.DataFrame({"text": [1, 2, 3]}), "text", IDS, ["", "", ""])
+        read_texts(pl.DataFrame({"text": [1, 2, 3]}), ["text"], IDS, ["", "", ""])
+
+
+def test_several_columns_become_a_line_each_without_the_empty_ones():
+    table = pl.DataFrame({"text": ["a", None, " "], "tags": [["x", "y"], [], None], "price": [1.5, None, None]})
+    columns = ["text", "tags", "price"]
+    with pytest.warns(LisWarning, match=r"2 of 3 items have no text in the columns 'text', 'tags', 'price', and their"):
+        texts = read_texts(table, columns, IDS, ["A", "B", "C"])
+    assert texts == ("text: a\ntags: x, y\nprice: 1.5", "B", "C")
+    with pytest.raises(ItemError, match=r"'box' of the item table must hold texts, numbers or lists of texts, got Str"):
+        read_texts(table.with_columns(box=pl.struct("text")), ["text", "box"], IDS, ["A", "B", "C"])
 
 
 def test_items_may_have_no_texts_at_all():
-    assert read_texts(pl.DataFrame({"item": IDS}), None, IDS, ["A", "B", "C"]) == ("", "", "")
+    assert read_texts(pl.DataFrame({"item": IDS}), [], IDS, ["A", "B", "C"]) == ("", "", "")
 
 
 def test_unsigned_ids_beyond_63_bits_keep_their_value():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder, VisionLanguageEncoder
-from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.align.models.hugging_face import hugging_face, no_load_report, quiet_transformers
+from lis_lightning.monitor import Encode
 
 KINDS = {
     "llava": VisionLanguageEncoder,
@@ -17,6 +18,12 @@ KINDS = {
     "bert": TextEncoder,
     "qwen": TextEncoder,
     "vit": VisionEncoder,
+}
+HEADS = {
+    **dict.fromkeys(("llava", "llava_interleave", "idefics"), (VisionLanguageEncoder, "AutoModelForImageTextToText")),
+    "qwen": (TextEncoder, "AutoModelForCausalLM"),
+    **dict.fromkeys(("bert", "roberta"), (TextEncoder, "AutoModelForMaskedLM")),
+    **dict.fromkeys(("vit", "dinov2", "swin"), (VisionEncoder, "AutoModelForImageClassification")),
 }
 # What the names of the tower hold that adapters and last layers go to, and of its last layer.
 TOWER = {
@@ -168,6 +175,34 @@ def test_gradient_checkpointing_changes_no_gradient(family, mode, build, picture
         gradients.append({name: p.grad for name, p in encoder.named_parameters() if p.grad is not None})
     assert encoder.model.is_activation_checkpointing
     torch.testing.assert_close(*gradients)
+
+
+def test_swin_with_adapters_recomputes_its_activations(swin, pictured, tmp_path):
+    gradients = []
+    for checkpointing in (False, True):
+        with torch.random.fork_rng(), quiet_transformers():
+            torch.manual_seed(0)
+            options = {"tuning": Tuning("lora", rank=2), "gradient_checkpointing": checkpointing}
+            encoder = VisionEncoder(swin, output_dim=8, **options).train()
+            _loss(encoder, _batch(encoder, pictured, tmp_path)).backward()  # drops paths at random
+        gradients.append({name: p.grad for name, p in encoder.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_encode_reads_the_state_after_the_final_norm_of_a_model_with_a_head(family, request, pictured, tmp_path):
+    kind, auto_class = HEADS[family]
+    folder = request.getfixturevalue(family)
+    with quiet_transformers(), no_load_report(), torch.random.fork_rng():
+        encoder = kind(folder, output_dim=None).eval()
+        model = getattr(hugging_face(), auto_class).from_pretrained(folder).eval()
+    batch = _batch(encoder, pictured, tmp_path)
+    inputs = {name: value for name, value in batch.items() if name != "item_id"}
+    with torch.no_grad():
+        states = encoder.model.base_model(**inputs, return_dict=True).last_hidden_state
+        mask = batch.get("attention_mask", torch.ones(states.shape[:2]))[:, :, None]
+        expected = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        torch.testing.assert_close(Encode("").bind(model)(model, batch), expected)
 
 
 @every_family

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -44,6 +46,15 @@ def test_what_is_frozen_is_named(inner_llava, pictured):
     assert any("layers.1." in name for name in modules)
     assert any("post_layernorm" in name for name in modules)
     assert not any("layers.0." in name for name in modules)
+
+
+def test_without_any_image_the_vision_tower_is_frozen_unless_it_is_asked_for(llava, pictured):
+    items = replace(pictured, images=(None,) * 6)
+    encoder = _from_items(VisionLanguageEncoder, items, llava)
+    assert any("vision_tower." in name for name in encoder.unreached)
+    assert not any("language_model." in name for name in encoder.unreached)
+    with pytest.raises(ConfigError, match="Mode last would train nothing of the vision tower"):
+        _from_items(VisionLanguageEncoder, items, llava, tuning=Tuning("last", towers="vision"))
 
 
 def test_adapters_of_a_layer_that_is_not_read_are_frozen_and_named(inner_llava, pictured):

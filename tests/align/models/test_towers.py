@@ -65,7 +65,7 @@ def test_text_does_not_read_images(bert, pictured, tmp_path):
     encoder = _encoder(TextEncoder, bert)
     absent = replace(pictured, images=(Path("absent.png"),) * 6)
     assert torch.equal(_encoded(encoder, absent, tmp_path)[0], _encoded(encoder, pictured, tmp_path)[0])
-    assert len(list((tmp_path / "items").iterdir())) == 1
+    assert len(list((tmp_path / "items").glob("*-inputs"))) == 1
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet"])
@@ -207,3 +207,26 @@ def test_real_minilm_gives_known_embeddings_with_and_without_adapters(tmp_path):
 
 def test_tokenizer_of_hub_models_loads_by_itself(bert):
     assert hugging_face().AutoTokenizer.from_pretrained(bert).model_max_length == 64
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet", "siglip2_vision", "clip"])
+def test_of_several_images_the_mean_is_taken(family, pictured, tmp_path, request):
+    encoder = _encoder(DualEncoder if family == "clip" else VisionEncoder, request.getfixturevalue(family))
+    first, second, third, *others, _ = pictured.images
+    items = replace(pictured, texts=("same",) * 6, images=((first, second, third), first, second, third, None, None))
+    out, batch = _encoded(encoder, items, tmp_path)
+    assert batch["num_images"].tolist() == [3, 1, 1, 1, 1, 1]
+    images, texts = out.chunk(2, dim=-1) if family == "clip" else (out, None)
+    mean = images[1:4].mean(dim=0)
+    torch.testing.assert_close(images[0], mean if texts is None else normalize(mean, dim=-1))
+    replaced = replace(items, images=(*others, *items.images[2:]))
+    assert "num_images" not in _encoded(encoder, replaced, tmp_path)[1]
+
+
+def test_gradients_reach_the_weights_through_the_mean_of_images(vit, pictured, tmp_path):
+    encoder = _encoder(VisionEncoder, vit).train()
+    items = replace(pictured, images=(pictured.images[:3], *pictured.images[1:]))
+    encoder.freeze_unreached(items)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(next(iter(encoder.loader(encoder.prepare(items, tmp_path))))).pow(2).mean().backward()
+    assert all(weight.grad is not None for weight in encoder.parameters() if weight.requires_grad)

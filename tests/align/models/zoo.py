@@ -5,6 +5,7 @@ Each writes model and processor into a folder, as `save_pretrained` does, and re
 
 from __future__ import annotations
 
+import copy
 import json
 
 import torch
@@ -91,6 +92,42 @@ def idefics(folder, tokenizer):
     return save(folder, lambda: hf.Idefics3ForConditionalGeneration(config), processor)
 
 
+def qwen_vl(tokenizer, **options):
+    """Qwen2.5-VL, whose images become as many patches as they have room for, as a model and its processor.
+
+    They are not saved: loading the processor by itself takes torchvision, for videos.
+    """
+    hf = hugging_face()
+    tokenizer = copy.deepcopy(tokenizer)
+    words = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(words)})
+    start, image, end, video = tokenizer.convert_tokens_to_ids(words)
+
+    class Images(hf.Qwen2_5_VLProcessor):
+        def __init__(self, image_processor, tokenizer, chat_template=None):
+            self.image_token, self.image_token_id, self.video_token, self.video_token_id = (
+                words[1],
+                image,
+                words[3],
+                video,
+            )
+            hf.ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    config = hf.Qwen2_5_VLConfig(
+        text_config=SIZES | {"num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": len(tokenizer),
+                             "bos_token_id": None, "eos_token_id": None,
+                             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+        vision_config={"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+                       "fullatt_block_indexes": [0]},
+        image_token_id=image, video_token_id=video, vision_start_token_id=start, vision_end_token_id=end,
+    )  # fmt: skip
+    template = CHAT.replace("<image>", words[0] + words[1] + words[2])
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        model = hf.Qwen2_5_VLForConditionalGeneration(config)
+    return model, Images(hf.Qwen2VLImageProcessorPil(**options), tokenizer, template)
+
+
 def florence(folder, processor):
     """Florence-2: a vision tower in stages, and a BART that writes an answer."""
     hf = hugging_face()
@@ -128,6 +165,20 @@ def siglip(folder, tokenizer):
     return save(folder, lambda: hf.SiglipModel(config), hf.SiglipProcessor(images, tokenizer))
 
 
+def align(folder, tokenizer):
+    """ALIGN: an EfficientNet and a BERT."""
+    hf = hugging_face()
+    tokenizer.model_max_length = 64
+    config = hf.AlignConfig(
+        text_config=SIZES | {"num_hidden_layers": 1, "vocab_size": len(tokenizer)},
+        vision_config={"image_size": 32, "width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 32,
+                       "num_hidden_layers": 4},
+        projection_dim=32,
+    )  # fmt: skip
+    images = hf.EfficientNetImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+    return save(folder, lambda: hf.AlignModel(config), hf.AlignProcessor(images, tokenizer))
+
+
 def siglip_vision(folder):
     """The vision tower of a SigLIP: all positions are patches."""
     hf = hugging_face()
@@ -162,6 +213,27 @@ def swin(folder):
     return save(folder, lambda: hf.SwinModel(config, add_pooling_layer=False), _square_images())
 
 
+def dinov3(folder):
+    """DINOv3: rotary positions, a first token and registers."""
+    hf = hugging_face()
+    config = hf.DINOv3ViTConfig(**SIZES, num_hidden_layers=1, image_size=16, patch_size=4, num_register_tokens=4)
+    return save(folder, lambda: hf.DINOv3ViTModel(config), _square_images())
+
+
+def beit(folder):
+    """BEiT, with relative positions."""
+    hf = hugging_face()
+    config = hf.BeitConfig(**SIZES, num_hidden_layers=1, image_size=16, patch_size=4, use_relative_position_bias=True)
+    return save(folder, lambda: hf.BeitModel(config, add_pooling_layer=False), _square_images())
+
+
+def convnext(folder):
+    """ConvNeXt: convolutions and layer norms."""
+    hf = hugging_face()
+    config = hf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=4)
+    return save(folder, lambda: hf.ConvNextModel(config), _square_images())
+
+
 def resnet(folder):
     """ResNet: convolutions and batch norms, no linear layer."""
     hf = hugging_face()
@@ -190,6 +262,40 @@ def qwen_hybrid(folder, tokenizer):
     return save(folder, lambda: hf.Qwen3_5TextModel(config), tokenizer)
 
 
+def qwen3(folder, tokenizer):
+    """A decoder of texts that normalises queries and keys."""
+    hf = hugging_face()
+    config = hf.Qwen3Config(
+        **SIZES, num_hidden_layers=2, num_key_value_heads=1, head_dim=16, vocab_size=len(tokenizer), pad_token_id=0
+    )
+    return save(folder, lambda: hf.Qwen3Model(config), tokenizer)
+
+
+def t5(folder, tokenizer):
+    """T5, of which the encoder is read."""
+    hf = hugging_face()
+    config = hf.T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, vocab_size=len(tokenizer))
+    return save(folder, lambda: hf.T5ForConditionalGeneration(config), tokenizer)
+
+
+def mpnet(folder, tokenizer):
+    """MPNet: relative positions, and the tower of many sentence-transformers."""
+    hf = hugging_face()
+    tokenizer.model_max_length = 10**30
+    config = hf.MPNetConfig(**SIZES, num_hidden_layers=1, vocab_size=len(tokenizer), max_position_embeddings=66)
+    return save(folder, lambda: hf.MPNetModel(config, add_pooling_layer=False), tokenizer)
+
+
+def modernbert(folder, tokenizer):
+    """ModernBERT: rotary positions, with local attention in most layers."""
+    hf = hugging_face()
+    config = hf.ModernBertConfig(
+        **SIZES, num_hidden_layers=2, vocab_size=len(tokenizer), global_attn_every_n_layers=2, local_attention=8,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+    )  # fmt: skip
+    return save(folder, lambda: hf.ModernBertModel(config), tokenizer)
+
+
 def roberta(folder, tokenizer):
     """RoBERTa, whose first position has number 2: it reads two tokens less than its configuration says."""
     hf = hugging_face()
@@ -210,7 +316,10 @@ def sentence_bert(folder, bert, *, pooling="cls", dense=False, prompt=None, subf
     kinds = [("Transformer", subfolder), ("Pooling", "1_Pooling")]
     kinds += [("Dense", "2_Dense")] if dense else []
     kinds += [("Normalize", "3_Normalize")] + ([(module, "4_Other")] if module else [])
-    entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds]
+    entries = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(kinds)
+    ]
     _json(folder / "modules.json", entries)
     modes = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken", "max": "max_tokens"}
     pooled = {f"pooling_mode_{key}": name == pooling for name, key in modes.items()}

@@ -128,7 +128,7 @@ def test_pretrained_models_learn_and_keep_what_is_frozen(kind, mode, tmp_path):
     frozen = {name for name, weight in encoder.named_parameters() if not weight.requires_grad}
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     _, losses = _run(encoder, items, group, steps=25, folder=tmp_path, learning_rate=1e-2)
-    assert np.mean(losses.train[-5:]) < np.mean(losses.train[:5]) - 0.2
+    assert np.mean(losses.train[-5:]) < 0.7 * np.mean(losses.train[:5])
     after = encoder.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in frozen)
     assert not torch.equal(before["head.0.weight"], after["head.0.weight"])
