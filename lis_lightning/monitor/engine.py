@@ -117,7 +117,7 @@ class SnapshotEngine:
         self.strict = strict
         self.progress = progress
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
-        self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
+        self._snapshot_scorer = SnapshotScorer(split, options, cache_dir, progress=progress)
         self._dry_run = False
         self._connect()
         self._reset()

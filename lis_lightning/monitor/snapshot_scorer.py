@@ -18,6 +18,7 @@ from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.encoding import collect, encode_items
+from lis_lightning.monitor.encoding_progress import with_estimate
 from lis_lightning.monitor.processes import together
 from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
@@ -49,13 +50,17 @@ class SnapshotScorer:
         split: The split.
         options: Options of the score; the placebo is decided per snapshot.
         cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
+        progress: Whether an encode that takes long prints its progress.
     """
 
-    def __init__(self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None, *, progress: bool
+    ) -> None:
         self.split = split
         self.options = options
         self.scorer = Scorer(split, cache_dir=cache_dir)
         self.metric = LeakageImpactScore(split, ceilings=())
+        self._progress = progress
 
     def encode(
         self, training: Training, module: nn.Module, batches: Batches, encoder: Encoder, item_key: str
@@ -71,6 +76,8 @@ class SnapshotScorer:
         def share() -> int:
             self.metric.to(training.device if training.world_size > 1 else "cpu")
             encoded = encode_items(training, module, batches, encoder, item_key)
+            if self._progress:
+                encoded = with_estimate(encoded, -(-self.split.num_items // training.world_size), rank_zero_info)
             return collect(encoded, self.metric, self.split.item_ids)
 
         try:
