@@ -59,7 +59,7 @@ def cut_log(
 def _cut(
     columns: Columns, whole: WholeLog, settings: dict[str, Any], split_class: type[PreferenceSplit]
 ) -> PreferenceSplit:
-    seed = settings["seed"]
+    seed, num_sampled = settings["seed"], columns.user.size
     columns = _with_negatives(columns, settings["negatives"], np.random.default_rng(seed))
     part = np.searchsorted(whole.edges, columns.time, side="right")
     order = user_order(columns.user_ids, seed)
@@ -68,7 +68,11 @@ def _cut(
     rows = _order(columns, part, chosen, settings)
     scored = _Scored.of(rows, whole)
     periods = [_period(rows, scored, whole, index) for index in range(whole.edges.size - 1)]
-    shared: dict[str, Any] = {"alignment": _alignment(rows), "num_logged": whole.num_events}
+    shared: dict[str, Any] = {
+        "alignment": _alignment(rows),
+        "num_logged": whole.num_events,
+        "num_sampled": num_sampled,
+    }
     family: dict[str, tuple[PreferenceSplit, ...]] = {}
     for task in rows.columns.labels:
         family[task] = tuple(

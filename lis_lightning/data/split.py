@@ -57,7 +57,9 @@ class PreferenceSplit:
         task: Name of the label.
         period: Number of the pair of windows, from 0.
         settings: The arguments of :meth:`from_log`.
-        num_logged: Number of events of the whole log, of which `log` holds those of a sample of users.
+        num_logged: Number of events of the whole log.
+        num_sampled: Number of those of the sample of users that everything but the counts of items is taken from; all
+            of them if the budgets hold the log.
         hash: Hash of all values that a score depends on; only results with equal hashes can be compared.
 
     Example:
@@ -85,6 +87,7 @@ class PreferenceSplit:
     settings: dict[str, Any]
     hash: str
     num_logged: int
+    num_sampled: int
     _family: Mapping[str, tuple[PreferenceSplit, ...]] = field(repr=False)
 
     @property
@@ -229,7 +232,7 @@ class PreferenceSplit:
             ...     PreferenceSplit.load(f"{folder}/split").hash == split.hash
             True
         """
-        save_split(self._family, self.num_logged, folder)
+        save_split(self._family, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> PreferenceSplit:
@@ -316,8 +319,9 @@ class PreferenceSplit:
         """Score item representations: their AUC gain (AIS) and the ceilings of preference data (LIS).
 
         Args:
-            embeddings: [num_items, dim], rows in the order of `item_ids`.
-            **options: `cache_dir` of :class:`lis_lightning.scoring.Scorer`, and the fields of
+            embeddings: [num_items, dim], rows in the order of the split's `item_ids`; or rows of any items in any
+                order, with ``item_ids=`` their ids.
+            **options: `item_ids`, `missing` and `cache_dir` of :func:`lis_lightning.scoring.score`, and the fields of
                 :class:`lis_lightning.scoring.ScoreOptions`.
 
         Example:

@@ -37,12 +37,11 @@ def check_target(folder: Path) -> None:
         raise ConfigError(f"{str(folder)!r} exists and is not a saved split; choose an empty or new folder.")
 
 
-def save_split(family: Mapping[str, Sequence[PreferenceSplit]], num_logged: int, folder: str | Path) -> None:
+def save_split(family: Mapping[str, Sequence[PreferenceSplit]], folder: str | Path) -> None:
     """Write the splits of all tasks and periods, all or nothing; an older saved split in the folder is replaced.
 
     Args:
         family: The splits of each task by period, the primary task first.
-        num_logged: Number of events of the whole log.
         folder: Where they go.
 
     Raises:
@@ -65,7 +64,8 @@ def save_split(family: Mapping[str, Sequence[PreferenceSplit]], num_logged: int,
     manifest = {
         "format": FORMAT,
         "settings": first.settings,
-        "num_logged": num_logged,
+        "num_logged": first.num_logged,
+        "num_sampled": first.num_sampled,
         "num_items": first.num_items,
         "num_users": first.num_users,
         "prior": {task: [split.prior for split in splits] for task, splits in family.items()},
@@ -145,6 +145,7 @@ def _read(path: Path, manifest: Mapping[str, Any], split_class: type[PreferenceS
         "alignment": pl.read_parquet(path / "alignment.parquet"),
         "settings": settings,
         "num_logged": manifest["num_logged"],
+        "num_sampled": manifest["num_sampled"],
         "_family": family,
     }
     num_periods = len(next(iter(manifest["hash"].values())))

@@ -40,9 +40,11 @@ def test_a_larger_log_than_the_budget_is_reduced_where_it_is(tmp_path, log_file,
     budget = pl.read_parquet(log_file).height // 4
     options = (f"lis.split.max_alignment_events={budget}", "lis.split.max_events=1000", "lis.split.memory_limit=1GB")
     folder = cut_config(compose_config("cut", f"data.log={log_file}", f"out={tmp_path}/split", *options))
-    assert "events read" in capfd.readouterr().err
+    printed = capfd.readouterr()
+    assert "events read" in printed.err
     split = PreferenceSplit.load(folder)
-    assert split.log.window.size < split.num_logged
+    assert split.num_sampled < split.num_logged
+    assert f"a sample of whole users, {split.num_sampled:,} of {split.num_logged:,} events" in printed.out
     assert (split.log.window == 0).sum() <= budget
 
 

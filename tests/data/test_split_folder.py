@@ -34,6 +34,7 @@ def test_a_saved_split_is_loaded_as_it_was(tmp_path, windows):
     loaded = PreferenceSplit.load(tmp_path / "split")
     assert_equal_splits(split, loaded)
     assert loaded.settings == split.settings
+    assert (loaded.num_logged, loaded.num_sampled) == (6000, 6000)
     for task, of_task in split.tasks.items():
         assert_same_arrays(of_task, loaded.tasks[task])
 
