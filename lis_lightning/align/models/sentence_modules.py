@@ -175,11 +175,11 @@ def _find(model: str | Path, name: str) -> Path | None:
         return folder / name if (folder / name).is_file() else None
     from transformers.utils.hub import cached_file
 
-    found = cached_file(
+    cached = cached_file(
         model,
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if cached is None else Path(cached)
