@@ -44,7 +44,7 @@ class Scan:
         frame: Its columns; those of text files are all text.
         text_columns: Columns that are text because of the kind of file, and need a type.
         decoded: Scans the same files as Latin-1 or UTF-16, for text files that are not UTF-8.
-        parquet: The files, if they are parquet.
+        parquet: The files, if they are parquet on a local or mounted disk.
     """
 
     frame: pl.LazyFrame
@@ -79,7 +79,8 @@ def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequ
     if is_text:
         scan = _scan_text(paths, names, file_column)
     else:
-        parquet = tuple(paths) if kinds == ["parquet"] else ()
+        is_local_parquet = kinds == ["parquet"] and not any("://" in path for path in paths)
+        parquet = tuple(paths) if is_local_parquet else ()
         scan = Scan(_SCANNERS[kinds[0]](paths, file_column), parquet=parquet)
     return _with_keys(scan, paths, keys) if keys else scan
 

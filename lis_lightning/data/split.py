@@ -148,7 +148,8 @@ class PreferenceSplit:
         Args:
             log: One row an event: files (parquet, CSV and other separated text, JSON lines, Arrow; also ``.gz`` and
                 ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; a
-                polars, pandas or Arrow table; or what is in a database: a DuckDB relation or a Spark data frame.
+                polars, pandas or Arrow table; or what is in a database: a DuckDB relation or a Spark data frame. A log
+                in an object store that does not fit in memory is a relation: ``duckdb.sql("FROM 's3://...'")``.
             user: Column of user ids (integers or strings; with leading zeros they stay text).
             item: Column of item ids.
             time: Column of timestamps: numbers of one unit, dates, datetimes, or digits such as 20260131235959; or the

@@ -49,7 +49,7 @@ class InputTable:
 
     @property
     def parquet(self) -> tuple[str, ...]:
-        """The files of the table, if they are parquet."""
+        """The files of the table, if they are parquet on a local or mounted disk."""
         return self._scan.parquet
 
     def num_rows(self) -> int:
