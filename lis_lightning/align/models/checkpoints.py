@@ -195,11 +195,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
         return str(Path(value).expanduser().resolve())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
+        entries = {str(name): _plain(entry) for name, entry in value.items()}
+        return _NO_PLAIN_FORM if _NO_PLAIN_FORM in entries.values() else entries
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
+        plain = [_plain(entry) for entry in value]
+        return _NO_PLAIN_FORM if _NO_PLAIN_FORM in plain else plain
     return value if isinstance(value, str | int | float | None) else _NO_PLAIN_FORM
 
 

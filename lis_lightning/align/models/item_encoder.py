@@ -114,6 +114,10 @@ class ItemEncoder(nn.Module):
         """Return the modules that `item_vectors` runs; the encoder itself by default."""
         return [self]
 
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the layers that FSDP2 spreads over processes one by one; none by default."""
+        return ()
+
     def base_weights(self) -> Collection[str]:
         """Return the names of weights that a checkpoint leaves out, since the base model has them."""
         return ()

@@ -26,7 +26,7 @@ from lis_lightning.align.models.item_images import ReplacedImage
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.preparation import Store, prepare_items, replaced_key
 from lis_lightning.align.models.prepared_items import as_tensors, compact, pad_and_stack
-from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, tune
+from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, list_of_layers, tune
 from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
@@ -307,6 +307,11 @@ class PretrainedEncoder(ItemEncoder):
     @override
     def backbone_parameters(self) -> list[nn.Parameter]:
         return list(self.model.parameters())
+
+    @override
+    def layers(self) -> Sequence[nn.Module]:
+        towers = [self.model.get_submodule(path) for path in self._towers.values()]
+        return [layer for tower in towers for layer in list_of_layers(tower)[1]]
 
     @override
     def base_weights(self) -> list[str]:

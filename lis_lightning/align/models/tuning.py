@@ -172,13 +172,20 @@ def tuned_towers(towers: Mapping[str, nn.Module], tuning: Tuning) -> dict[str, n
     return {name: towers[name]}
 
 
-def _last(name: str, tower: nn.Module, count: int) -> Iterator[nn.Module]:
-    """Yield the last layers of a tower, and the modules that come after them."""
-    # The layers are the list of modules with the most weights.
+def list_of_layers(tower: nn.Module) -> tuple[str, Sequence[nn.Module]]:
+    """Return the path and the layers of a tower: the list of modules with the most weights; none if it has no list."""
     lists = [(path, part) for path, part in tower.named_modules() if isinstance(part, nn.ModuleList)]
     if not lists:
-        raise ConfigError(f"The {name} tower ({type(tower).__name__}) keeps no list of layers; use another mode.")
+        return "", ()
     path, layers = max(lists, key=lambda entry: sum(weight.numel() for weight in entry[1].parameters()))
+    return path, list(layers)
+
+
+def _last(name: str, tower: nn.Module, count: int) -> Iterator[nn.Module]:
+    """Yield the last layers of a tower, and the modules that come after them."""
+    path, layers = list_of_layers(tower)
+    if not layers:
+        raise ConfigError(f"The {name} tower ({type(tower).__name__}) keeps no list of layers; use another mode.")
     if count > len(layers):
         raise ConfigError(f"The {name} tower has {len(layers)} layers; `layers` must be at most that, but got {count}.")
     yield from layers[-count:]

@@ -21,6 +21,7 @@ from lis_lightning.align.models.item_encoder import ItemEncoder
 from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.align.objectives.regularisers import Regulariser
 from lis_lightning.align.training.gradient_cache import check_parts, encode_in_parts
+from lis_lightning.align.training.sharding import average_replicated, clip_sharded, is_sharded, shard_layers
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import LoaderBatches
@@ -94,6 +95,7 @@ class AlignmentModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.warmup_share = warmup_share
         self.nested_dims = dims or [encoder.output_dim]
+        self._description: dict[str, Any] | None = None  # of the encoder before it was sharded
 
     def encode_items(self, batch: dict[str, Any]) -> Tensor:
         """Return the representations [B, D] of an item batch."""
@@ -108,8 +110,46 @@ class AlignmentModule(pl.LightningModule):
             self.hparams[name] = getattr(self, name)
 
     @override
+    def configure_model(self) -> None:
+        mesh: Any = self.device_mesh
+        if mesh is None or self._description is not None:
+            return
+        if getattr(self.trainer.strategy, "_save_distributed_checkpoint", False):
+            raise ConfigError(
+                "A checkpoint holds the trained weights in one file; set save_distributed_checkpoint=false in "
+                "trainer.strategy."
+            )
+        self.strict_loading = False  # the base weights are loaded already, and are not in a checkpoint
+        self._description = describe_encoder(self.encoder, precision=str(self.trainer.precision))
+        shard_layers(self.encoder.layers(), mesh)
+
+    @override
+    def on_after_backward(self) -> None:
+        if self._description is not None:
+            average_replicated(self)
+
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self._description is None or not gradient_clip_val:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm not in {None, "norm"}:
+            raise ConfigError(f"Sharded gradients are clipped by norm, but got {gradient_clip_algorithm!r}.")
+        else:
+            clip_sharded(self, float(gradient_clip_val))
+
+    @override
     def on_fit_start(self) -> None:
         if getattr(self.trainer.datamodule, "micro_batch", None) is not None:  # type: ignore[attr-defined]
+            if self._description is not None:
+                raise ConfigError(
+                    "training.micro_batch needs the whole model in every process, but its layers are sharded. Set it "
+                    "to null, and model.gradient_checkpointing=true to save memory; or set trainer.strategy=ddp."
+                )
             check_parts(self.encoder)
         objectives: Any = self.objectives
         waiting = [own for own in objectives.values() if own.needs_reference and own.reference is None]
@@ -126,12 +166,14 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = describe_encoder(self.encoder, precision=str(self.trainer.precision))
+        own = self._description or describe_encoder(self.encoder, precision=str(self.trainer.precision))
+        checkpoint[KEY] = own
         leave_out_base(checkpoint["state_dict"], checkpoint[KEY], prefix="encoder.")
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint:  # of an older version, with all weights
+        # A checkpoint of an older version has all weights, and the strategy has restored those of a sharded model.
+        if KEY not in checkpoint or self._description is not None:
             return
         state: dict[str, Any] = {}
         complete_state(self.encoder, state, checkpoint[KEY])
@@ -207,10 +249,12 @@ class AlignmentModule(pl.LightningModule):
         groups: list[dict[str, Any]] = []
         for rate, is_backbone in ((self.learning_rate, False), (self.backbone_learning_rate, True)):
             own = [parameter for parameter in trained if (parameter in backbone) == is_backbone]
-            matrices = [parameter for parameter in own if parameter.ndim >= 2]
-            others = [parameter for parameter in own if parameter.ndim < 2]
-            groups.append({"params": matrices, "lr": rate, "weight_decay": self.weight_decay})
-            groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
+            for sharded in (False, True):  # AdamW updates a group at once, which must not mix the two
+                alike = [parameter for parameter in own if is_sharded(parameter) == sharded]
+                matrices = [parameter for parameter in alike if parameter.ndim >= 2]
+                others = [parameter for parameter in alike if parameter.ndim < 2]
+                groups.append({"params": matrices, "lr": rate, "weight_decay": self.weight_decay})
+                groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
         return [group for group in groups if group["params"]]
 
 

@@ -153,9 +153,9 @@ def test_an_argument_without_a_plain_form_is_asked_for(tmp_path):
     class Wrapped(ItemEncoder):
         def __init__(self, inner, output_dim):
             super().__init__()
-            self.inner, self.output_dim = inner, output_dim
+            self.inner, self.output_dim = inner[0], output_dim
 
-    encoder = Wrapped(torch.nn.Linear(2, 3), output_dim=3)
+    encoder = Wrapped([torch.nn.Linear(2, 3)], output_dim=3)
     state = {f"encoder.{name}": weight for name, weight in encoder.state_dict().items()}
     torch.save({"state_dict": state, "lis_encoder": describe_encoder(encoder)}, tmp_path / "best.ckpt")
     with pytest.raises(ConfigError, match=r"has no value of inner of .*Wrapped; give it when loading"):
