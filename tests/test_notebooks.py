@@ -8,7 +8,9 @@ import pytest
 
 from tests import notebooks
 
-NAMES = ["1-add-to-your-trainer", "2-audit-preference-data", "3-read-the-curves", "4-compare-recipes"]
+NAMES = [
+    "1-add-to-your-trainer", "2-audit-preference-data", "3-read-the-curves", "4-compare-recipes", "5-other-trainers",
+]  # fmt: skip
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 ABSOLUTE = re.compile(r"(?<![\w.:/])(?:/[\w.-]+){2,}|\b[A-Z]:\\")
 LARGEST = 300 * 1024  # bytes of a file, so that GitHub shows it at once
@@ -166,3 +168,11 @@ def test_4_controls_are_at_the_bottom_and_the_leader_is_clear():
     assert float(places[0][4]) > 0
     assert all(float(low) <= 0 for *_, low, _ in places[-2:])
     assert "next_item leads with AIS" in text
+
+
+@pytest.mark.slow
+def test_5_all_three_trainings_gain_and_mark_few_lines_as_new():
+    curves = [re.findall(r"^ *(\d+) ([+-]\S+) ", text, flags=re.MULTILINE) for text in headlines(ran(NAMES[4]))]
+    assert [[step for step, _ in curve] for curve in curves] == [["0", "20", "40", "60"]] * 3
+    assert all(float(curve[-1][1]) > float(curve[0][1]) for curve in curves)
+    assert sum(cell.source.count("# new") for cell in codes(ran(NAMES[4]))) <= 25

@@ -94,7 +94,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         >>> check_arguments(["logger=null"])
         Traceback (most recent call last):
         ...
-        lis_lightning.errors.ConfigError: There is no logger 'null'; there are csv, none, wandb.
+        lis_lightning.errors.ConfigError: There is no logger 'null'; there are csv, none, swanlab, trackio, wandb.
     """
     for argument in arguments:
         name, _, value = argument.partition("=")

@@ -25,6 +25,8 @@ def composed(*overrides, name="align"):
 
 @pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_what_we_ship_passes(path):
+    if path.stem == "swanlab":
+        pytest.importorskip("swanlab", reason="SwanLab is not installed; .ci/run does so")
     check_config(composed(f"{path.parent.name}={path.stem}"), "align")
 
 

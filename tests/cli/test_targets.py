@@ -41,7 +41,8 @@ def test_a_target_is_a_name_of_a_face(target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_check_of_settings_finds_its_parameters(target):
     assert _resolve(target, "node") == _locate(target)
-    takes_anything = target.endswith(("SweepReport", "load_world"))  # the world itself refuses unknown parameters
+    # The world and Trackio refuse unknown parameters themselves.
+    takes_anything = target.endswith(("SweepReport", "TrackioLogger", "load_world"))
     assert bool(_parameters(_locate(target))) != takes_anything
 
 

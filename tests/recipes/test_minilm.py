@@ -11,13 +11,17 @@ from lis_lightning.align.world import generate_world
 from lis_lightning.cli import resource_dir
 
 
-@pytest.fixture(scope="module")
-def minilm():
-    path = resource_dir("recipes") / "minilm" / "minilm.py"
-    spec = importlib.util.spec_from_file_location("minilm", path)
+def script(name):
+    path = resource_dir("recipes") / "minilm" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return script("minilm")
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,18 @@ def test_both_runs_print_their_curves_minutes_and_memory(minilm, small, tmp_path
 def test_what_cannot_be_read_is_a_message(minilm, tmp_path):
     with pytest.raises(SystemExit, match=r"minilm.py: ConfigError: The MovieLens folder .*absent does not exist"):
         minilm.main([f"--folder={tmp_path}/absent", f"--out={tmp_path}"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")
+def test_the_training_by_sentence_transformers_prints_its_curve_and_its_end(small, tmp_path, capsys):
+    folder, model = small
+    script("evaluator").main(
+        [f"--model={model}", f"--folder={folder}", f"--out={tmp_path}", "--steps=2", "--every=1", "--batch-size=8"]
+    )
+    told = capsys.readouterr().out.partition(" texts\n")[2]
+    steps = [line.split()[0] for line in told.splitlines() if "[" in line]
+    assert steps == ["0", "1", "2"]
+    assert "stopped at step 2 of 2: " in told
+    assert "which is loaded" in told
+    assert (tmp_path / "eval" / "record.jsonl").exists()
