@@ -251,16 +251,6 @@ def qwen(folder, tokenizer):
     return save(folder, lambda: hf.Qwen2Model(config), tokenizer)
 
 
-def roberta(folder, tokenizer):
-    """RoBERTa, whose first position has number 2: it reads two tokens less than its configuration says."""
-    hf = hugging_face()
-    tokenizer.model_max_length = 10**30
-    config = hf.RobertaConfig(
-        **SIZES, num_hidden_layers=1, vocab_size=len(tokenizer), max_position_embeddings=18, pad_token_id=1
-    )
-    return save(folder, lambda: hf.RobertaModel(config, add_pooling_layer=False), tokenizer)
-
-
 def qwen3(folder, tokenizer):
     """A decoder of texts that normalises queries and keys."""
     hf = hugging_face()
@@ -293,6 +283,16 @@ def modernbert(folder, tokenizer):
         pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
     )  # fmt: skip
     return save(folder, lambda: hf.ModernBertModel(config), tokenizer)
+
+
+def roberta(folder, tokenizer):
+    """RoBERTa, whose first position has number 2: it reads two tokens less than its configuration says."""
+    hf = hugging_face()
+    tokenizer.model_max_length = 10**30
+    config = hf.RobertaConfig(
+        **SIZES, num_hidden_layers=1, vocab_size=len(tokenizer), max_position_embeddings=18, pad_token_id=1
+    )
+    return save(folder, lambda: hf.RobertaModel(config, add_pooling_layer=False), tokenizer)
 
 
 def sentence_bert(folder, bert, *, pooling="cls", dense=False, prompt=None, subfolder="", module=None):
