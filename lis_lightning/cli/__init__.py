@@ -1,4 +1,4 @@
-"""The commands lis-align, lis-audit and lis-report."""
+"""The commands lis-align, lis-audit, lis-cut and lis-report."""
 
 import lazy_loader
 

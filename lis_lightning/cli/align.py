@@ -28,6 +28,7 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.scoring.cache import cache_folder
 
 if TYPE_CHECKING:
+    from lis_lightning.align.data import AlignmentData
     from lis_lightning.align.training.pruning import Rival
     from lis_lightning.align.training.run import Monitoring, Run
 
@@ -85,10 +86,14 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
     monitoring = _monitoring(config)
     cache_dir = _settle_cache(config, run_dir)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    loggers = _loggers(config, run_dir, group)
-    with _closed(loggers):
-        return align(
-            instantiate(config.data),
+    with contextlib.ExitStack() as opened:
+
+        def loggers() -> list[Any]:
+            return opened.enter_context(_closed(_loggers(config, run_dir, group)))
+
+        data = instantiate(config.data)
+        run = align(
+            data,
             instantiate(config.model),
             trainer=instantiate(config.trainer),
             loggers=loggers,
@@ -103,6 +108,21 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
             stop_at=config.stop_at,
             rival=rival,
         )
+    if run.checkpoint is not None:
+        _print_encode_command(plain["data"], data, run.checkpoint, run_dir)
+    return run
+
+
+def _print_encode_command(section: dict[str, Any], data: AlignmentData, checkpoint: Path, run_dir: Path) -> None:
+    """Print, on the first process, the command that encodes the items with the best checkpoint."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from lis_lightning.align.training.console import rank_zero_print
+    from lis_lightning.cli.encode import encode_command
+
+    # Only there, since the command may need a table of the items, which it writes.
+    command = rank_zero_only(encode_command)(section, data, checkpoint, run_dir)
+    rank_zero_print(f"vectors of these items, or of a table of others:\n  {command}")
 
 
 def _monitoring(config: DictConfig) -> Monitoring:
@@ -114,13 +134,13 @@ def _monitoring(config: DictConfig) -> Monitoring:
 
 
 @contextlib.contextmanager
-def _closed(loggers: list[Any]) -> Iterator[None]:
+def _closed(loggers: list[Any]) -> Iterator[list[Any]]:
     """Close the runs of the loggers at the end: the next job of a sweep in this process opens its own."""
     from lis_lightning.tracking.loggers import close
 
     failed = True
     try:
-        yield
+        yield loggers
         failed = False
     finally:
         for failure in close(loggers, failed=failed):

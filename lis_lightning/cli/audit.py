@@ -154,9 +154,14 @@ def _true_vectors(data: AlignmentData, split: PreferenceSplit) -> dict[str, Any]
 def _with_vectors(data: AlignmentData, files: Mapping[str, str | Path], ids: Any, id_column: str) -> AlignmentData:
     """Return the data without the events of items that have no vector in one of the files."""
     from lis_lightning.align.data.vector_files import are_among, ids_with_vectors
-    from lis_lightning.data.tables import id_codes
+    from lis_lightning.data.split_folder import is_saved_split
+    from lis_lightning.data.tables import InputTable, id_codes
 
-    item_ids, item = id_codes(data.log, data.columns["item"])
+    if is_saved_split(data.log):
+        raise ConfigError("missing=drop needs the whole log, and data.log is a saved split; use missing=mean.")
+    columns = dict(data.columns)
+    log = InputTable(data.log, names=columns.pop("columns", None)).read(ids=[columns["user"], columns["item"]])
+    item_ids, item = id_codes(log, columns["item"])
     has_vector = np.ones(item_ids.size, bool)
     for name, path in files.items():
         row_ids = ids_with_vectors(path, ids=ids, id_column=id_column)
@@ -176,7 +181,7 @@ def _with_vectors(data: AlignmentData, files: Mapping[str, str | Path], ids: Any
         LisWarning,
         stacklevel=3,
     )
-    return replace(data, log=data.log.filter(keep))
+    return replace(data, log=log.filter(keep), columns=columns)
 
 
 def _vectors_of_files(

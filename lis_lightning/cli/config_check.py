@@ -24,7 +24,8 @@ from lis_lightning.errors import ConfigError
 
 _KEYWORDS = inspect.Parameter.VAR_KEYWORD
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
-_NULLABLE = {"lis.every_n_steps", "lis.split.max_events"}  # numbers by default that null switches off
+# Numbers by default that null switches off.
+_NULLABLE = {"lis.every_n_steps", "lis.split.max_events", "lis.split.max_alignment_events"}
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 

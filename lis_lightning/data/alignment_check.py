@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lis_lightning.data.tables import InputTable, Table, id_codes
 from lis_lightning.data.times import Time, time_column, timestamps
 from lis_lightning.errors import ConfigError, LogError
+from lis_lightning.functional.sampling import is_withheld
 
 if TYPE_CHECKING:
     from lis_lightning.data.split import PreferenceSplit
@@ -30,13 +31,13 @@ def check_alignment(
     if not names:
         raise ConfigError("Expected `items` to name at least one column of item ids.")
     rows = table.read([*names, *time_names], ids=names)
-    withheld, future, is_in_log = _items_of_the_evaluation(split)
+    future, is_in_log = _items_of_the_evaluation(split)
     hits = {"withheld": np.zeros(rows.height, bool), "future": np.zeros(rows.height, bool)}
     is_in_any = False
     for name in names:
         ids, codes = id_codes(rows, name)
         is_in_any = is_in_any or bool(_among(ids, is_in_log).any())
-        hits["withheld"] |= _among(ids, withheld)[codes]
+        hits["withheld"] |= is_withheld(ids, float(split.settings["unseen_items"]), split.settings["seed"])[codes]
         hits["future"] |= _among(ids, future)[codes]
     if rows.height and not is_in_any:
         raise LogError(
@@ -59,16 +60,13 @@ def check_alignment(
         _check_times(split, timestamps(rows, time))
 
 
-def _items_of_the_evaluation(split: PreferenceSplit) -> tuple[set[Any], set[Any], set[Any]]:
-    """Return the ids that are withheld from alignment, those that first occur in w1 or w2, and those of the log."""
-    seen = set(id_codes(split.alignment, split.settings["item"])[0].tolist())
+def _items_of_the_evaluation(split: PreferenceSplit) -> tuple[set[Any], set[Any]]:
+    """Return the ids that first occur in w1 or w2, and all of the log."""
     log = split.periods[-1].log if split.periods else split.log
     start = split.log.time[split.log.window > 0].min()
     early = set(split.log_item_ids[np.unique(log.item[log.time < start])].tolist())
     in_log = set(split.log_item_ids.tolist())
-    unseen = set(split.item_ids[np.unique(split.events.item[split.events.unseen])].tolist())
-    withheld = (early - seen) | unseen
-    return withheld, in_log - seen - withheld, in_log
+    return in_log - early, in_log
 
 
 def _among(ids: NDArray[Any], others: set[Any]) -> NDArray[np.bool_]:

@@ -29,10 +29,11 @@ def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> 
         settings: Arguments of ``PreferenceSplit.from_log``.
         labels: Label of each task, by name.
     """
-    lowest = {"history": 1, "negatives": 0, "max_events": 1, "max_items": 1, "num_periods": 2, "seed": 0}
+    budgets = dict.fromkeys(("max_events", "max_items", "max_alignment_events"), 1)
+    lowest = {"history": 1, "negatives": 0, **budgets, "num_periods": 2, "seed": 0}
     for name, low in lowest.items():
         value = settings[name]
-        unlimited = value is None and name in {"max_events", "max_items"}
+        unlimited = value is None and name in budgets
         if not unlimited and (not isinstance(value, int) or value < low):
             raise ConfigError(f"Expected `{name}` to be an integer of at least {low}, got {value!r}.")
     if not 0 <= settings["unseen_items"] < 1:

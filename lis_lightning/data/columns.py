@@ -80,8 +80,22 @@ class Columns:
         )
 
     def sorted(self) -> Columns:
-        """Return the rows sorted by user, time and item, so that the order of the input does not matter."""
-        return self.take(lexical_order(self.user, self.time, self.item, self.labels[self.primary]))
+        """Return the rows sorted by user, time, item and all other values: the order of the input does not matter."""
+        codes: list[NDArray[Any]] = [column.codes for column in self.categories.values()]
+        weights = [] if self.weight is None else [self.weight]
+        others: list[NDArray[Any]] = [*self.labels.values(), *codes, *weights, *self.base_logits.values()]
+        return self.take(lexical_order(self.user, self.time, self.item, *others))
+
+    def of_users(self, chosen: NDArray[np.bool_]) -> Columns:
+        """Return the rows of some users, with the ids of these rows only.
+
+        Args:
+            chosen: Mask of the users, [num_users].
+        """
+        part = self.take(np.flatnonzero(chosen[self.user]))
+        users, user = np.unique(part.user, return_inverse=True)
+        items, item = np.unique(part.item, return_inverse=True)
+        return replace(part, user=user, item=item, user_ids=self.user_ids[users], item_ids=self.item_ids[items])
 
     def num_repeats(self) -> int:
         """Return the number of rows with the user, item and time of the row before; needs sorted rows."""
@@ -249,8 +263,31 @@ def task_logits(base_logit: str | Mapping[str, str] | None, tasks: Sequence[str]
     return dict(base_logit)
 
 
-def read_columns(
-    log: tables.InputTable,
+def needed_columns(
+    *,
+    user: str,
+    item: str,
+    time: Time,
+    labels: Mapping[str, Label],
+    base_logits: Mapping[str, str],
+    weight: str | None,
+    slices: Sequence[str],
+) -> list[str]:
+    """Return the columns of a log that a split needs, users, items and timestamps first.
+
+    Raises:
+        ConfigError: If two columns of ``split.alignment`` would have one name, or `slices` names the column of users,
+            timestamps or labels.
+    """
+    label_columns = [_task_name(label) for label in labels.values() if label is not None]
+    weight_columns = [] if weight is None else [weight]
+    _check_alignment_columns([user, item, time_column(time)], list(labels)[1:])
+    _check_slices(slices, {user: "user", time_column(time): "time"} | dict.fromkeys(label_columns, "label"))
+    return [user, item, time_column(time), *label_columns, *base_logits.values(), *weight_columns, *slices]
+
+
+def columns_of_table(
+    table: pl.DataFrame,
     *,
     user: str,
     item: str,
@@ -260,20 +297,13 @@ def read_columns(
     weight: str | None,
     slices: Sequence[str],
 ) -> Columns:
-    """Read a log, check and code each column, and sort the rows.
+    """Check and code each column of a log, and sort the rows.
 
     Raises:
-        LogError: If the log is empty, or a column is missing or has unsuitable values.
-        ConfigError: If `slices` names the column of users, timestamps or labels.
+        LogError: If the log is empty, or a column has unsuitable values.
     """
-    label_columns = [_task_name(label) for label in labels.values() if label is not None]
-    weight_columns = [] if weight is None else [weight]
-    optional = [*label_columns, *base_logits.values(), *weight_columns, *slices]
-    table = log.read([user, item, time_column(time), *optional], ids=[user, item])
     if not table.height:
         raise LogError("The interaction log has no rows.")
-    _check_alignment_columns([user, item, time_column(time)], list(labels)[1:])
-    _check_slices(slices, {user: "user", time_column(time): "time"} | dict.fromkeys(label_columns, "label"))
     user_ids, user_codes = tables.id_codes(table, user)
     item_ids, item_codes = tables.id_codes(table, item)
     times, units_per_day = timestamps(table, time)

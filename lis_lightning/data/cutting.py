@@ -13,19 +13,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data.checks import check_settings, check_split, warn_of_logits, warn_of_repeats
-from lis_lightning.data.columns import Columns, read_columns, task_labels, task_logits
+from lis_lightning.data.columns import Columns, task_labels
 from lis_lightning.data.events import WINDOWS, Events, Log
+from lis_lightning.data.log_reading import open_log, read_log
 from lis_lightning.data.slices import Slices, built_in_slices, column_slices
-from lis_lightning.data.tables import InputTable, Table
-from lis_lightning.data.times import time_column, timestamp_like
+from lis_lightning.data.tables import Table
+from lis_lightning.data.whole_log import WholeLog, user_order
 from lis_lightning.errors import ConfigError, LogError
 from lis_lightning.functional.as_of_counts import AsOf, as_of, earlier_range
-from lis_lightning.functional.sampling import sample_shown_negatives, take_whole_users
+from lis_lightning.functional.sampling import is_withheld, sample_shown_negatives, take_whole_users
 
 if TYPE_CHECKING:
     from lis_lightning.data.split import PreferenceSplit
-
-ROLLING_START = 0.5  # share of the events in w0 of the first period
 
 
 def cut_log(
@@ -46,38 +45,38 @@ def cut_log(
         LogError: If the log has unsuitable values, or a window cannot be scored.
         ConfigError: If an argument is out of range, or two arguments are incompatible.
     """
-    table = InputTable(log, names=names)
-    labels = task_labels(settings["label"], table.columns)
-    if settings["negatives"] and labels == {"label": "label"} and "label" not in table.columns:
+    source = open_log(log, names, settings)
+    labels = task_labels(settings["label"], list(source.columns))
+    if settings["negatives"] and labels == {"label": "label"} and "label" not in source.columns:
         labels = {"label": None}  # a log of positives only needs no label
     check_settings(settings, labels)
-    columns = read_columns(
-        table,
-        **{name: settings[name] for name in ("user", "item", "time", "weight", "slices")},
-        labels=labels,
-        base_logits=task_logits(settings["base_logit"], list(labels)),
-    )
-    split = _cut(columns, settings | {"units_per_day": columns.units_per_day}, split_class)
+    columns, whole = read_log(source, labels, settings)
+    split = _cut(columns, whole, settings | {"units_per_day": columns.units_per_day}, split_class)
     warn_of_repeats(columns.num_repeats(), columns.user.size)
     return split
 
 
-def _cut(columns: Columns, settings: dict[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
-    rng = np.random.default_rng(settings["seed"])
-    edges = _edges(columns.time, settings)
-    # Drawn before anything that depends on the budget, so that the same items are unseen whatever the budget.
-    unseen = rng.random(columns.item_ids.size) < settings["unseen_items"]
-    columns = _with_negatives(columns, settings["negatives"], rng)
-    part = np.searchsorted(edges, columns.time, side="right")
+def _cut(
+    columns: Columns, whole: WholeLog, settings: dict[str, Any], split_class: type[PreferenceSplit]
+) -> PreferenceSplit:
+    seed, num_sampled = settings["seed"], columns.user.size
+    columns = _with_negatives(columns, settings["negatives"], np.random.default_rng(seed))
+    part = np.searchsorted(whole.edges, columns.time, side="right")
+    order = user_order(columns.user_ids, seed)
     budgets = {name: settings[name] for name in ("max_events", "max_items")}
-    chosen = take_whole_users(columns.user, columns.item, part > 0, **budgets, rng=rng)
-    rows = _order(columns, part, chosen, unseen, settings["history"])
-    periods = [_period(rows, index, settings) for index in range(len(edges) - 1)]
-    alignment = _alignment(rows)
+    chosen = take_whole_users(columns.user, columns.item, part > 0, order, **budgets)
+    rows = _order(columns, part, chosen, settings)
+    scored = _Scored.of(rows, whole)
+    periods = [_period(rows, scored, whole, index) for index in range(whole.edges.size - 1)]
+    shared: dict[str, Any] = {
+        "alignment": _alignment(rows),
+        "num_logged": whole.num_events,
+        "num_sampled": num_sampled,
+    }
     family: dict[str, tuple[PreferenceSplit, ...]] = {}
     for task in rows.columns.labels:
         family[task] = tuple(
-            split_class(**_split_fields(rows, period, task, settings), alignment=alignment, _family=family)
+            split_class(**_split_fields(rows, scored, period, task, settings), **shared, _family=family)
             for period in periods
         )
     for splits in family.values():
@@ -85,38 +84,6 @@ def _cut(columns: Columns, settings: dict[str, Any], split_class: type[Preferenc
             check_split(split)
         warn_of_logits(splits[0])
     return family[columns.primary][0]
-
-
-def _edges(time: NDArray[Any], settings: dict[str, Any]) -> NDArray[Any]:
-    """Return the timestamps at which all windows but the first begin.
-
-    Raises:
-        ConfigError: If the given edges are not ascending.
-        LogError: If a window holds no event.
-    """
-    windows = settings["windows"]
-    edges: NDArray[Any]
-    if windows == "rolling":
-        edges = np.quantile(
-            time, np.linspace(ROLLING_START, 1, settings["num_periods"] + 1, endpoint=False), method="higher"
-        )
-    elif len(windows) == 3:
-        edges = np.quantile(time, [windows[0], windows[0] + windows[1]], method="higher")
-    else:
-        edges = np.asarray([timestamp_like(edge, time) for edge in windows])
-        if edges[0] >= edges[1]:
-            raise ConfigError(f"Expected w1 to begin before w2 in `windows`, got {windows!r}.")
-    sizes = np.bincount(np.searchsorted(edges, time, side="right"), minlength=edges.size + 1)
-    if (sizes == 0).any():
-        index = int(np.argmin(sizes))
-        empty = f"{index} of the {sizes.size - 1} after w0" if windows == "rolling" and index else WINDOWS[index]
-        begins = " and ".join(map(str, edges))
-        raise LogError(
-            f"Window {empty} holds no event: column {time_column(settings['time'])!r} spans {time.min()} to "
-            f"{time.max()}, the windows begin at {begins}. "
-            "Choose other `windows`, or check that timestamps are not all equal."
-        )
-    return edges
 
 
 def _with_negatives(columns: Columns, num_negatives: int, rng: np.random.Generator) -> Columns:
@@ -160,7 +127,6 @@ class _Rows:
         start: The history of row r is rows ``start[r]:stop[r]``.
         stop: See `start`.
         by_user: As-of counts of the user of each row, by task.
-        by_item: As-of counts of the item of each row, by task.
         history_item: Rows of R of the scored users' events.
     """
 
@@ -172,28 +138,24 @@ class _Rows:
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     by_user: dict[str, AsOf]
-    by_item: dict[str, AsOf]
     history_item: NDArray[np.int64]
 
 
-def _order(
-    columns: Columns, part: NDArray[np.int64], chosen: NDArray[np.bool_], unseen: NDArray[np.bool_], length: int
-) -> _Rows:
+def _order(columns: Columns, part: NDArray[np.int64], chosen: NDArray[np.bool_], settings: dict[str, Any]) -> _Rows:
     """Recode scored users and encoded items to come first, and return the history and as-of counts of each row.
 
     Args:
         columns: The log, sorted by user, then time.
         part: Window of each row.
         chosen: Whether a user may be scored, [num_users].
-        unseen: Whether an item is withheld from alignment, [num_items].
-        length: Largest number of events in a history.
+        settings: Arguments of ``PreferenceSplit.from_log``.
     """
     user_order = np.argsort(~chosen, kind="stable")
     rows = np.argsort(~chosen[columns.user], kind="stable")
     columns, part = columns.take(rows), part[rows]
     user = _codes(user_order)[columns.user]
     first, stop = earlier_range(user, columns.time)
-    start = np.maximum(first, stop - length)
+    start = np.maximum(first, stop - settings["history"])
     scored = chosen[columns.user] & (part > 0)
     # Encoded are the targets of scored events and all items of their histories.
     needed = np.zeros(columns.item_ids.size, bool)
@@ -214,11 +176,10 @@ def _order(
         part=part,
         user_ids=columns.user_ids[:num_users],
         item_ids=columns.item_ids[:num_items],
-        unseen=unseen[item_order],
+        unseen=is_withheld(columns.item_ids, float(settings["unseen_items"]), settings["seed"]),
         start=start,
         stop=stop,
         by_user=dict(zip(columns.labels, as_of(user, columns.time, labels), strict=True)),
-        by_item=dict(zip(columns.labels, as_of(item, columns.time, labels), strict=True)),
         history_item=np.where(history_item < num_items, history_item, 0),
     )
 
@@ -234,6 +195,41 @@ def _covered(start: NDArray[np.int64], stop: NDArray[np.int64], size: int) -> ND
     """Return which rows lie in at least one of the ranges ``start:stop``."""
     depth = np.bincount(start, minlength=size + 1) - np.bincount(stop, minlength=size + 1)
     return np.cumsum(depth)[:size] > 0
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The scored events of all periods.
+
+    Attributes:
+        rows: Their rows in the log, ascending.
+        by_item: Counts of the target's strictly earlier events in the whole log, by task. Drawn negatives do not count.
+        popularity: Number of events of the target before w1 of each period, in the whole log, [num_periods, events].
+    """
+
+    rows: NDArray[np.int64]
+    by_item: dict[str, AsOf]
+    popularity: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: _Rows, whole: WholeLog) -> _Scored:
+        """Return them with the counts of their items."""
+        columns, edges = rows.columns, whole.edges[:-1]
+        if edges.dtype.kind == "f" and columns.time.dtype.kind == "i":
+            edges = np.ceil(edges)  # no integer lies between
+        scored = np.flatnonzero((columns.user < rows.user_ids.size) & (rows.part > 0))
+        # One pass over the log for the counts before each event and before each period.
+        targets = np.tile(columns.item_ids[columns.item[scored]], 1 + edges.size)
+        times = np.concatenate([columns.time[scored], np.repeat(edges, scored.size).astype(columns.time.dtype)])
+        counts = whole.items_before(targets, times)
+        by_item = {task: AsOf(of.count[: scored.size], of.positives[: scored.size]) for task, of in counts.items()}
+        popularity = counts[columns.primary].count[scored.size :].reshape(edges.size, scored.size)
+        return cls(scored, by_item, popularity)
+
+    def item_counts(self, task: str, rows: NDArray[np.int64]) -> AsOf:
+        """Return the counts of some scored events, by their rows in the log."""
+        inside, counts = np.searchsorted(self.rows, rows), self.by_item[task]
+        return AsOf(counts.count[inside], counts.positives[inside])
 
 
 @dataclass(frozen=True)
@@ -257,7 +253,7 @@ class _Period:
     slices: Slices
 
 
-def _period(rows: _Rows, index: int, settings: dict[str, Any]) -> _Period:
+def _period(rows: _Rows, scored: _Scored, whole: WholeLog, index: int) -> _Period:
     """Return one pair of windows; all earlier events belong to its w0, as for a ranker retrained in each period."""
     columns, task = rows.columns, rows.columns.primary
     window = np.maximum(rows.part - index, 0).astype(np.int8)
@@ -271,25 +267,26 @@ def _period(rows: _Rows, index: int, settings: dict[str, Any]) -> _Period:
         num_users=columns.user_ids.size,
         num_items=columns.item_ids.size,
     )
-    scorable = columns.user < rows.user_ids.size
-    scored = np.flatnonzero(scorable & available & (window > 0))
+    is_inside = available[scored.rows] & (window[scored.rows] > 0)
+    inside = scored.rows[is_inside]
     events = Events(
-        user=columns.user[scored],
-        item=columns.item[scored],
-        label=columns.labels[task][scored],
-        train=window[scored] == 1,
-        start=rows.start[scored],
-        stop=rows.stop[scored],
-        by_user=AsOf(rows.by_user[task].count[scored], rows.by_user[task].positives[scored]),
-        by_item=AsOf(rows.by_item[task].count[scored], rows.by_item[task].positives[scored]),
-        unseen=rows.unseen[columns.item[scored]],
+        user=columns.user[inside],
+        item=columns.item[inside],
+        label=columns.labels[task][inside],
+        train=window[inside] == 1,
+        start=rows.start[inside],
+        stop=rows.stop[inside],
+        by_user=AsOf(rows.by_user[task].count[inside], rows.by_user[task].positives[inside]),
+        by_item=scored.item_counts(task, inside),
+        unseen=rows.unseen[columns.item[inside]],
         base_logit=None,
-        weight=None if columns.weight is None else columns.weight[scored],
+        weight=None if columns.weight is None else columns.weight[inside],
     )
+    slices = built_in_slices(log, events, scored.popularity[index][is_inside], whole.head_count(whole.edges[index]))
     # Values are counted over all periods, so that each period has the same slices.
-    test = np.flatnonzero(scorable & (rows.part > 1))
-    slices = built_in_slices(log, events) | column_slices(columns.categories, scored, test)
-    return _Period(index, available, scored, log, events, slices)
+    test = scored.rows[rows.part[scored.rows] > 1]
+    slices |= column_slices(columns.categories, inside, test)
+    return _Period(index, available, inside, log, events, slices)
 
 
 def _alignment(rows: _Rows) -> pl.DataFrame:
@@ -301,21 +298,20 @@ def _alignment(rows: _Rows) -> pl.DataFrame:
     return columns.given_events(seen).hstack(labels)
 
 
-def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _split_fields(rows: _Rows, scored: _Scored, period: _Period, task: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the split of one task in one pair of windows, without those that all splits share."""
-    columns, scored = rows.columns, period.scored
-    label, by_user, by_item = columns.labels[task], rows.by_user[task], rows.by_item[task]
-    log, events = period.log, period.events
+    columns, inside = rows.columns, period.scored
+    label, log, events = columns.labels[task], period.log, period.events
     if task != columns.primary:
         log = replace(log, label=label[period.available])
         events = replace(
             events,
-            label=label[scored],
-            by_user=replace(events.by_user, positives=by_user.positives[scored]),
-            by_item=replace(events.by_item, positives=by_item.positives[scored]),
+            label=label[inside],
+            by_user=replace(events.by_user, positives=rows.by_user[task].positives[inside]),
+            by_item=replace(events.by_item, positives=scored.item_counts(task, inside).positives),
         )
     if task in columns.base_logits:
-        events = replace(events, base_logit=columns.base_logits[task][scored])
+        events = replace(events, base_logit=columns.base_logits[task][inside])
     return {
         "item_ids": rows.item_ids,
         "user_ids": rows.user_ids,
@@ -330,16 +326,19 @@ def _split_fields(rows: _Rows, period: _Period, task: str, settings: dict[str, A
         "task": task,
         "period": period.index,
         "settings": settings,
-        "hash": _hash(log, columns.item_ids, rows.unseen, events, settings),
+        "hash": split_hash(log, columns.item_ids, rows.unseen, events, settings),
     }
 
 
-def _hash(log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]) -> str:
+def split_hash(
+    log: Log, item_ids: NDArray[Any], unseen: NDArray[np.bool_], events: Events, settings: dict[str, Any]
+) -> str:
     """Return the hash of all values that a score depends on, 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr((len(events), settings["history"], settings["seed"])).encode())
     digest.update("\0".join(map(str, item_ids.tolist())).encode())
-    arrays = [log.user, log.item, log.label, log.time, log.window, unseen, events.start, events.stop]
+    counts = [events.by_item.count, events.by_item.positives]
+    arrays = [log.user, log.item, log.label, log.time, log.window, unseen, events.start, events.stop, *counts]
     for array in (*arrays, events.base_logit, events.weight):
         digest.update(b"\0" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -44,11 +44,13 @@ class Scan:
         frame: Its columns; those of text files are all text.
         text_columns: Columns that are text because of the kind of file, and need a type.
         decoded: Scans the same files as Latin-1 or UTF-16, for text files that are not UTF-8.
+        parquet: The files, if they are parquet on a local or mounted disk.
     """
 
     frame: pl.LazyFrame
     text_columns: frozenset[str] = frozenset()
     decoded: Callable[[], pl.LazyFrame] | None = None
+    parquet: tuple[str, ...] = ()
 
 
 def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequence[str] | None = None) -> Scan:
@@ -74,7 +76,12 @@ def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequ
     keys = {} if is_single_file else _hive_keys(paths)
     file_column = _FILE if keys else None
     is_text = kinds == ["text"]
-    scan = _scan_text(paths, names, file_column) if is_text else Scan(_SCANNERS[kinds[0]](paths, file_column))
+    if is_text:
+        scan = _scan_text(paths, names, file_column)
+    else:
+        is_local_parquet = kinds == ["parquet"] and not any("://" in path for path in paths)
+        parquet = tuple(paths) if is_local_parquet else ()
+        scan = Scan(_SCANNERS[kinds[0]](paths, file_column), parquet=parquet)
     return _with_keys(scan, paths, keys) if keys else scan
 
 
@@ -271,4 +278,4 @@ def _with_keys(scan: Scan, paths: Sequence[str], keys: dict[str, list[str | None
         return frame.join(table, on=_FILE, how="left", maintain_order="left").drop(_FILE)
 
     decoded = scan.decoded
-    return Scan(join(scan.frame), scan.text_columns | set(new), decoded and (lambda: join(decoded())))
+    return Scan(join(scan.frame), scan.text_columns | set(new), decoded and (lambda: join(decoded())), scan.parquet)

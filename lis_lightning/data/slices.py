@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from lis_lightning.data.events import Events, Log
 from lis_lightning.data.tables import Categories
 
-HEAD_SHARE = 0.8  # share of the events of w0 that the head items cover
 NUM_VALUES = 12  # most frequent values of a column, each with its own slice
 
 Slices = dict[str, NDArray[np.bool_]]
 
 
-def built_in_slices(log: Log, events: Events) -> Slices:
+def built_in_slices(log: Log, events: Events, popularity: NDArray[np.int64], head_count: int) -> Slices:
     """Return the slices that every log has.
 
     - seen / unseen items: whether alignment may see the target.
@@ -25,16 +24,14 @@ def built_in_slices(log: Log, events: Events) -> Slices:
     - new items: items without an event before w1; they are also tail items.
     - known / new users: whether the user has an event before w1.
 
-    Drawn negatives count as events.
-
     Args:
         log: The log; its window 0 holds the events before w1.
         events: The scored events.
+        popularity: Number of events before w1 of the target of each, in the whole log.
+        head_count: Smallest number of events before w1 of a head item.
     """
-    before = log.window == 0
-    popularity = np.bincount(log.item[before], minlength=log.num_items)[events.item]
-    activity = np.bincount(log.user[before], minlength=log.num_users)[events.user]
-    head = popularity >= _head_count(log.item[before])
+    activity = np.bincount(log.user[log.window == 0], minlength=log.num_users)[events.user]
+    head = popularity >= head_count
     return {
         "seen items": ~events.unseen,
         "unseen items": events.unseen,
@@ -44,12 +41,6 @@ def built_in_slices(log: Log, events: Events) -> Slices:
         "known users": activity > 0,
         "new users": activity == 0,
     }
-
-
-def _head_count(items: NDArray[np.int64]) -> int:
-    """Return the smallest number of events of a head item."""
-    counts = np.sort(np.bincount(items))[::-1]
-    return int(counts[np.searchsorted(np.cumsum(counts), HEAD_SHARE * items.size)])
 
 
 def column_slices(categories: Mapping[str, Categories], rows: NDArray[np.int64], test: NDArray[np.int64]) -> Slices:

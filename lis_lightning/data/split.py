@@ -16,6 +16,7 @@ from lis_lightning.data.alignment_check import check_alignment
 from lis_lightning.data.columns import Label
 from lis_lightning.data.cutting import cut_log
 from lis_lightning.data.events import Events, Log
+from lis_lightning.data.split_folder import load_split, save_split
 from lis_lightning.data.tables import Table
 from lis_lightning.data.times import Time
 from lis_lightning.errors import ShapeError
@@ -56,6 +57,9 @@ class PreferenceSplit:
         task: Name of the label.
         period: Number of the pair of windows, from 0.
         settings: The arguments of :meth:`from_log`.
+        num_logged: Number of events of the whole log.
+        num_sampled: Number of those of the sample of users that everything but the counts of items is taken from; all
+            of them if the budgets hold the log.
         hash: Hash of all values that a score depends on; only results with equal hashes can be compared.
 
     Example:
@@ -82,6 +86,8 @@ class PreferenceSplit:
     period: int
     settings: dict[str, Any]
     hash: str
+    num_logged: int
+    num_sampled: int
     _family: Mapping[str, tuple[PreferenceSplit, ...]] = field(repr=False)
 
     @property
@@ -129,18 +135,21 @@ class PreferenceSplit:
         history: int = 50,
         max_events: int | None = 50_000,
         max_items: int | None = None,
+        max_alignment_events: int | None = 2_000_000,
         unseen_items: float = 0.2,
         negatives: int = 0,
         base_logit: str | Mapping[str, str] | None = None,
         seed: int = 0,
         columns: Sequence[str] | None = None,
+        memory_limit: str | None = None,
     ) -> PreferenceSplit:
         """Cut an interaction log.
 
         Args:
             log: One row an event: files (parquet, CSV and other separated text, JSON lines, Arrow; also ``.gz`` and
-                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; or a
-                polars, pandas or Arrow table.
+                ``.zst`` text) as a path, list of paths, folder (Hive keys become columns), glob or ``s3://`` URL; a
+                polars, pandas or Arrow table; or what is in a database: a DuckDB relation or a Spark data frame. A log
+                in an object store that does not fit in memory is a relation: ``duckdb.sql("FROM 's3://...'")``.
             user: Column of user ids (integers or strings; with leading zeros they stay text).
             item: Column of item ids.
             time: Column of timestamps: numbers of one unit, dates, datetimes, or digits such as 20260131235959; or the
@@ -161,6 +170,9 @@ class PreferenceSplit:
             max_events: Largest number of scored events (those after w0, of all periods together); whole users are
                 sampled up to it.
             max_items: Largest number of items that must be encoded; whole users are sampled up to it.
+            max_alignment_events: Largest number of events before w1 that alignment data and ceilings are built from;
+                whole users are sampled up to it. A larger log is reduced where it is, and counts of items are those of
+                the whole log.
             unseen_items: Share of the items that is withheld from alignment, in order to detect memorisation.
             negatives: For a log of positives only: negatives for each positive, drawn from what other users engaged
                 with in the same period (the same day, where the unit of time is known).
@@ -168,6 +180,7 @@ class PreferenceSplit:
                 a mapping of tasks to columns; tasks left out get the built-in base.
             seed: Seed of the sampling of users, unseen items and negatives.
             columns: Names of all columns, for text files without a header.
+            memory_limit: Memory that DuckDB may use to reduce parquet files, such as ``"4GB"``; the rest goes to disk.
 
         Raises:
             LogError: If a column is missing, labels are not binary, timestamps are missing or mix units, a window is
@@ -191,12 +204,48 @@ class PreferenceSplit:
             {
                 "user": user, "item": item, "time": time, "label": label, "weight": weight, "slices": slices,
                 "windows": windows, "num_periods": num_periods, "history": history, "max_events": max_events,
-                "max_items": max_items, "unseen_items": unseen_items, "negatives": negatives, "base_logit": base_logit,
-                "seed": seed,
+                "max_items": max_items, "max_alignment_events": max_alignment_events, "unseen_items": unseen_items,
+                "negatives": negatives, "base_logit": base_logit, "seed": seed, "memory_limit": memory_limit,
             },
             cls,
             names=columns,
         )  # fmt: skip
+
+    def save(self, folder: str | Path) -> None:
+        """Write the split, with all its tasks and periods, for jobs that then need no log.
+
+        An older saved split in the folder is replaced. An interrupted save leaves the folder as it was.
+
+        Args:
+            folder: A new or empty folder, or that of a saved split.
+
+        Raises:
+            ConfigError: If the folder holds other files.
+
+        Example:
+            >>> import tempfile
+            >>> import polars as pl
+            >>> log = pl.DataFrame({"user_id": [0, 1] * 20, "item_id": [0, 1, 2, 3] * 10,
+            ...                     "timestamp": range(40), "label": [0, 1, 1, 0, 0] * 8})
+            >>> split = PreferenceSplit.from_log(log)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     split.save(f"{folder}/split")
+            ...     PreferenceSplit.load(f"{folder}/split").hash == split.hash
+            True
+        """
+        save_split(self._family, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PreferenceSplit:
+        """Return a saved split: that of the primary task in the first period.
+
+        Args:
+            folder: As :meth:`save` wrote it.
+
+        Raises:
+            LogError: If it is no saved split, was written in another format, or has files that were lost or changed.
+        """
+        return load_split(folder, cls)
 
     def check_alignment(
         self, pairs: str | Path | Table, *, items: Sequence[str] | None = None, time: Time | None = None
@@ -271,8 +320,9 @@ class PreferenceSplit:
         """Score item representations: their AUC gain (AIS) and the ceilings of preference data (LIS).
 
         Args:
-            embeddings: [num_items, dim], rows in the order of `item_ids`.
-            **options: `cache_dir` of :class:`lis_lightning.scoring.Scorer`, and the fields of
+            embeddings: [num_items, dim], rows in the order of the split's `item_ids`; or rows of any items in any
+                order, with ``item_ids=`` their ids.
+            **options: `item_ids`, `missing` and `cache_dir` of :func:`lis_lightning.scoring.score`, and the fields of
                 :class:`lis_lightning.scoring.ScoreOptions`.
 
         Example:

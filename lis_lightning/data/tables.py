@@ -47,6 +47,15 @@ class InputTable:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._unreadable(error) from error
 
+    @property
+    def parquet(self) -> tuple[str, ...]:
+        """The files of the table, if they are parquet on a local or mounted disk."""
+        return self._scan.parquet
+
+    def num_rows(self) -> int:
+        """Return the number of rows, without reading them where the files say it."""
+        return int(self._scan.frame.select(pl.len()).collect().item())
+
     def read(self, columns: Sequence[str] | None = None, ids: Sequence[str] = ()) -> pl.DataFrame:
         """Return the rows.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from lis_lightning.errors import LogError
 Time = str | tuple[str, str]
 
 # A unix timestamp of the years 1973 to 5138 falls into one of these ranges, by its unit.
-_UNITS = (
+UNITS = (
     ("seconds", 1e8, 1e11),
     ("milliseconds", 1e11, 1e14),
     ("microseconds", 1e14, 1e17),
@@ -167,10 +168,9 @@ def _from_calendar_digits(times: pl.Series) -> pl.Series:
     """
     if not times.len() or times.null_count() == times.len():
         return times
-    digits = len(str(times.max()))
-    scale = 10 ** (digits - 4)
-    if digits not in _CALENDARS or not ((times >= _FIRST_YEAR * scale) & (times < (_LAST_YEAR + 1) * scale)).all():
+    if not are_calendar_digits(times.min(), times.max()):
         return times
+    digits = len(str(times.max()))
     # Polars parses hours without minutes in no format.
     text = times.cast(pl.String) + ("00" if digits == 10 else "")
     if digits == 8:
@@ -180,28 +180,50 @@ def _from_calendar_digits(times: pl.Series) -> pl.Series:
     return moments if moments.null_count() == times.null_count() else times
 
 
-def _check_filled(values: NDArray[np.int64], column: str) -> None:
-    """Raise a LogError if a minority of datetimes are such as stand for a missing one: 1970-01-01, 1900, 9999."""
-    day = _PER_DAY["microseconds"]
-    first, last = (np.datetime64(edge, "us").astype(np.int64) for edge in (_FIRST_FILLED, _LAST_FILLED))
+def filled_range() -> tuple[int, int, int]:
+    """Return a day, the first and the last moment of a log, in microseconds: others stand for a missing moment."""
+    first, last = (int(np.datetime64(edge, "us").astype(np.int64)) for edge in (_FIRST_FILLED, _LAST_FILLED))
     # A day to either side of the epoch, since it may have been written in another time zone.
+    return _PER_DAY["microseconds"], first, last
+
+
+def _check_filled(values: NDArray[np.int64], column: str) -> None:
+    day, first, last = filled_range()
     filled = (np.abs(values) <= day) | (values < first) | (values >= last)
-    count = int(filled.sum())
-    if 0 < count < values.size / 2:
-        example = np.datetime64(int(values[filled][0]), "us").astype("datetime64[s]")
+    example = ""
+    if filled.any():
+        moment = np.datetime64(int(values[filled][0]), "us").astype("datetime64[s]")
+        example = f" such as {moment}, the first in row {int(np.argmax(filled))},"
+    check_filled(int(filled.sum()), values.size, column, example)
+
+
+def check_filled(count: int, size: int, column: str, example: str = "") -> None:
+    """Raise a LogError if a minority of datetimes are such as stand for a missing one: 1970-01-01, 1900, 9999."""
+    if 0 < count < size / 2:
+        kinds = example or " of 1970-01-01, before 1902 or after 5138,"
         raise LogError(
-            f"Time column {column!r} has {count} of {values.size} timestamps such as {example}, the first in row "
-            f"{int(np.argmax(filled))}, which stand for missing ones. Correct or drop them."
+            f"Time column {column!r} has {count} of {size} timestamps{kinds} which stand for missing ones. Correct or "
+            "drop them."
         )
 
 
 def _units_per_day(values: NDArray[Any], column: str) -> int | None:
+    counts = {name: int(((values >= low) & (values < high)).sum()) for name, low, high in UNITS}
+    return units_per_day(counts, values.size, column, values.min())
+
+
+def units_per_day(counts: Mapping[str, int], size: int, column: str, smallest: Any) -> int | None:
     """Return the number of units in a day if all timestamps are in the range of one unix unit; None if most are not.
+
+    Args:
+        counts: Number of timestamps in the range of each unit.
+        size: Number of timestamps.
+        column: Their column.
+        smallest: The smallest timestamp.
 
     Raises:
         LogError: If they are in the ranges of several units, or a minority is in none.
     """
-    counts = {name: int(((values >= low) & (values < high)).sum()) for name, low, high in _UNITS}
     present = {name: count for name, count in counts.items() if count}
     if len(present) > 1:
         described = ", ".join(f"{count} values look like unix {name}" for name, count in present.items())
@@ -209,17 +231,22 @@ def _units_per_day(values: NDArray[Any], column: str) -> int | None:
     if not present:
         return None
     [(unit, count)] = present.items()
-    outside = values.size - count
+    outside = size - count
     if not outside:
         return _PER_DAY[unit]
-    if outside < values.size / 2:
-        too_small = values[values < _UNITS[0][1]]
-        example = too_small[0] if too_small.size else values[0]
+    if outside < size / 2:
         raise LogError(
-            f"Time column {column!r} mixes units: {count} values look like unix {unit}, {outside} (such as {example}) "
+            f"Time column {column!r} mixes units: {count} values look like unix {unit}, {outside} (such as {smallest}) "
             "do not. Correct or drop them."
         )
     return None
+
+
+def are_calendar_digits(first: Any, last: Any) -> bool:
+    """Return whether integers from `first` to `last` may be digits such as 20260131235959."""
+    digits = len(str(last))
+    scale = 10 ** (digits - 4)
+    return digits in _CALENDARS and _FIRST_YEAR * scale <= first and last < (_LAST_YEAR + 1) * scale
 
 
 def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:

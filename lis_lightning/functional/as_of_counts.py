@@ -132,3 +132,48 @@ def as_of(keys: Int[ndarray, " n"], times: Num[ndarray, " n"], labels: Int[ndarr
         positives[order] = total[stop] - total[start]
         counts.append(AsOf(count, positives))
     return counts
+
+
+def count_before(
+    keys: Int[ndarray, " n"],
+    times: Num[ndarray, " n"],
+    labels: Int[ndarray, "tasks n"],
+    query_keys: Int[ndarray, " m"],
+    query_times: Num[ndarray, " m"],
+) -> list[AsOf]:
+    """Return for each query how many events of its key are strictly earlier, and how many of those are positive.
+
+    Args:
+        keys: User or item of each event, in any order.
+        times: Timestamp of each event.
+        labels: 0 or 1, a row per task.
+        query_keys: Key of each query.
+        query_times: Timestamp of each query.
+
+    Returns:
+        The counts of each task, [m] each; ``count`` is one array shared by all of them.
+
+    Example:
+        >>> import numpy as np
+        >>> counts, = count_before(
+        ...     np.array([3, 3, 4]), np.array([10, 20, 10]), np.array([[1, 0, 1]]), np.array([3, 4]), np.array([20, 10])
+        ... )
+        >>> counts.count.tolist(), counts.positives.tolist()
+        ([1, 0], [1, 0])
+    """
+    is_event = np.r_[np.zeros(query_keys.size, np.int64), np.ones(keys.size, np.int64)]
+    # Of one key and timestamp queries come first, so that the events before a query are the strictly earlier ones.
+    order = lexical_order(np.r_[query_keys, keys], np.r_[query_times, times], is_event)
+    rank = np.empty(order.size, np.int64)
+    rank[order] = np.arange(order.size)
+    sorted_keys = np.r_[query_keys, keys][order]
+    first = np.searchsorted(sorted_keys, query_keys)
+    at = rank[: query_keys.size]
+
+    def within(values: ndarray) -> ndarray:
+        total = np.r_[0, np.cumsum(values[order], dtype=np.int64)]
+        difference: ndarray = total[at] - total[first]
+        return difference
+
+    count, none = within(is_event), np.zeros(query_keys.size, np.int64)
+    return [AsOf(count, within(np.r_[none, label])) for label in labels]

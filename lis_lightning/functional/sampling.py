@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Int, Int64, UInt64
 from numpy import ndarray
+from numpy.typing import ArrayLike
+
+
+def stable_hashes(ids: ArrayLike, salt: str) -> UInt64[ndarray, " n"]:
+    """Return the first 64 bits of the MD5 digest of ``salt:id`` of each id, as text.
+
+    They are the same on every machine and in every query engine (``substr(md5(concat('salt:', id)), 1, 16)``), and do
+    not depend on the other ids: a sample by hash stays the same when a log grows.
+
+    Args:
+        ids: Integers or strings.
+        salt: Makes hashes for different uses independent.
+
+    Example:
+        >>> stable_hashes([7, 8], "user:0").tolist()
+        [404300070241012566, 7804220153401348912]
+    """
+    digests = [
+        hashlib.md5(f"{salt}:{key}".encode(), usedforsecurity=False).digest() for key in np.asarray(ids).tolist()
+    ]
+    return np.frombuffer(b"".join(digests), ">u8")[::2].astype(np.uint64)
+
+
+def is_withheld(item_ids: ArrayLike, share: float, seed: int) -> Bool[ndarray, " n"]:
+    """Return which items are withheld from alignment: those whose hash is in the first `share` of all hashes.
+
+    In SQL: ``substr(md5(concat('item:<seed>:', item_id)), 1, 16) < '<share * 2^64 as 16 hex digits>'``.
+
+    Args:
+        item_ids: Integers or strings.
+        share: Share of the items, in [0, 1).
+        seed: Seed of the split.
+
+    Example:
+        >>> is_withheld(["cup", "mug", "pen"], share=0.5, seed=0).tolist()
+        [True, False, False]
+    """
+    withheld: ndarray = stable_hashes(item_ids, f"item:{seed}") < np.uint64(int(share * 2**64))
+    return withheld
 
 
 def take_whole_users(
     users: Int[ndarray, " n"],
     items: Int[ndarray, " n"],
     counted: Bool[ndarray, " n"],
+    order: Int[ndarray, " users"],
     *,
     max_events: int | None,
     max_items: int | None,
-    rng: np.random.Generator,
 ) -> Bool[ndarray, " users"]:
-    """Choose users at random until their events or items reach a budget; a user's events are taken all or none.
+    """Choose users in a given order until their events or items reach a budget; a user's events are taken all or none.
 
     Args:
         users: User of each event, in ``[0, num_users)``.
         items: Item of each event.
         counted: Which events count toward `max_events`; users without a counted event are never chosen.
+        order: All users, in the order in which they are taken.
         max_events: Stop before the counted events exceed this; None for no limit.
         max_items: Stop before the distinct items of all their events exceed this; None for no limit.
-        rng: Draws the order in which users are taken.
 
     Returns:
         True for the chosen users, [num_users]; at least one user.
@@ -33,12 +74,11 @@ def take_whole_users(
         >>> import numpy as np
         >>> users, items = np.array([0, 0, 1, 1, 2]), np.array([4, 5, 4, 6, 7])
         >>> budgets = {"max_events": 3, "max_items": None}
-        >>> take_whole_users(users, items, np.ones(5, bool), **budgets, rng=np.random.default_rng(0)).tolist()
+        >>> take_whole_users(users, items, np.ones(5, bool), np.array([2, 0, 1]), **budgets).tolist()
         [True, False, True]
     """
-    num_users = int(users.max(initial=-1)) + 1
+    num_users = order.size
     sizes = np.bincount(users[counted], minlength=num_users)
-    order = rng.permutation(num_users)
     order = order[sizes[order] > 0]
     # Rank of each event's user in that order; `num_users` for users that are never chosen.
     rank = np.full(num_users, num_users, np.int64)

@@ -1,5 +1,6 @@
 from .callback import LISMonitor as LISMonitor
 from .early_stopping import LISEarlyStopping as LISEarlyStopping
+from .loop import LISLoopMonitor as LISLoopMonitor
 from .on_demand import OnFile as OnFile, OnSignal as OnSignal
 from .schedule import (
     AtSteps as AtSteps,

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.run_history import RunHistory
+from lis_lightning.monitor.training import Training
 from lis_lightning.report import snapshot_text as terminal
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
@@ -55,10 +55,10 @@ class Announcer:
         self._alerts = alerts
         self._progress = progress
 
-    def log_config(self, trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
+    def log_config(self, training: Training, config: Mapping[str, Any]) -> None:
         """Log the facts of the split that the run is scored on."""
-        if trainer.is_global_zero:
-            failures = tracking.start(trainer.loggers, config, prefix=self.prefix)
+        if training.is_first:
+            failures = tracking.start(training.loggers, config, prefix=self.prefix)
             self._failures.add_logger_failures(failures)
 
     @contextlib.contextmanager
@@ -73,60 +73,59 @@ class Announcer:
         if self._progress:
             rank_zero_info(f"LISMonitor: the first snapshot took {time.perf_counter() - began:.1f} s")
 
-    def publish(self, trainer: pl.Trainer, result: Snapshot) -> None:
-        """Put a result into ``trainer.callback_metrics`` (on every process) and print it."""
-        tracking.publish(trainer, result, self.prefix)
+    def publish(self, training: Training, result: Snapshot) -> None:
+        """Hand a result to what reads metrics (on every process) and print it."""
+        training.publish(result, self.prefix)
         if self._progress:
             rank_zero_info(terminal.snapshot_line(result))
 
-    def log_result(self, trainer: pl.Trainer, results: Sequence[Snapshot], best: Snapshot) -> None:
+    def log_result(self, training: Training, results: Sequence[Snapshot], best: Snapshot) -> None:
         """Log the newest result."""
-        if trainer.is_global_zero:
-            failures = tracking.log_result(trainer.loggers, results, best, prefix=self.prefix)
+        if training.is_first:
+            failures = tracking.log_result(training.loggers, results, best, prefix=self.prefix)
             self._failures.add_logger_failures(failures)
 
-    def alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, step: int, stopped: bool = False) -> None:
+    def alert(self, training: Training, judgement: Judgement | None, *, stopped: bool = False) -> None:
         """Send an alert if the verdict is new and calls for action, or the training is stopped.
 
         An alert that cannot be sent raises nothing, not even in a strict run: the record, the curves and the terminal
         hold the same information.
 
         Args:
-            trainer: The Trainer in charge.
+            training: The training in progress, with its step.
             judgement: The newest judgement; None if there is none.
-            step: Optimizer step of the training.
             stopped: Whether a callback stops the training on it.
         """
         if judgement is None:
             return
         previous, self.verdict = self.verdict, judgement.verdict
-        if self._alerts and trainer.is_global_zero:
+        if self._alerts and training.is_first:
             failures = tracking.log_alert(
-                trainer.loggers, judgement, previous=previous, step=step, stopped=stopped,
+                training.loggers, judgement, previous=previous, step=training.step, stopped=stopped,
                 prefix=self.prefix,
             )  # fmt: skip
             self._failures.add_logger_failures(failures, may_raise=False)
 
-    def log_end(self, trainer: pl.Trainer, history: RunHistory, artifact: bool) -> None:
+    def log_end(self, training: Training, history: RunHistory, artifact: bool) -> None:
         """Log what is logged once, at the end: tables, movers, failures and, if wanted, the best snapshot."""
-        if not trainer.is_global_zero:
+        if not training.is_first:
             return
         failed, error = self._failures.num_snapshots, self._failures.last_snapshot
         logged = []
         if failed:
-            logged += tracking.log_failures(trainer.loggers, len(history.results), failed, error, prefix=self.prefix)
+            logged += tracking.log_failures(training.loggers, len(history.results), failed, error, prefix=self.prefix)
         if history.best is not None:
             file = history.best_file if artifact else None
-            logged += tracking.finish(trainer.loggers, history.results, history.best, file, prefix=self.prefix)
-            logged += tracking.log_movers(trainer.loggers, history.movers, prefix=self.prefix)
+            logged += tracking.finish(training.loggers, history.results, history.best, file, prefix=self.prefix)
+            logged += tracking.log_movers(training.loggers, history.movers, prefix=self.prefix)
         self._failures.add_logger_failures(logged)
 
-    def print_summary(self, trainer: pl.Trainer, history: RunHistory) -> None:
+    def print_summary(self, training: Training, history: RunHistory) -> None:
         """Print all snapshots as a table, with the verdict, the number of failures and the path of the record."""
-        if self._progress and trainer.is_global_zero:
+        if self._progress and training.is_first:
             failed, error = self._failures.num_snapshots, self._failures.last_snapshot
             record = None if history.record is None else history.record.path
             with self._failures.tolerate("summary"):
                 failures = terminal.failed_line(history.name, len(history.results), failed, error) if failed else ""
-                hint = tracking.sync_hint(trainer.loggers)
+                hint = tracking.sync_hint(training.loggers)
                 rank_zero_info(terminal.summary(history.results, history.best, record, failures, hint))

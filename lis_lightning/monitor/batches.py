@@ -7,12 +7,11 @@ longest first. This reduces padding and balances the processes, and if batches d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import (
     DataLoader,
@@ -28,6 +27,7 @@ from typing_extensions import override
 from lis_lightning.errors import ConfigError, SnapshotError
 from lis_lightning.monitor.chunks import Chunk, Collate, CollatedChunk, UncollatedChunk, item_ids_of, types_differ
 from lis_lightning.monitor.isolation import SEED
+from lis_lightning.monitor.training import Training
 
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
 
@@ -170,25 +170,11 @@ class DatasetBatches(Batches):
         return UncollatedChunk(_fetch(self._items, self._spare), self._collate)
 
 
-def training_loaders(trainer: pl.Trainer) -> list[Any]:
-    """Return the loaders that a Trainer trains on, out of the lists and dicts that they may be given in."""
-    pending, loaders = [trainer.train_dataloader], []
-    while pending:
-        loader = pending.pop(0)
-        if isinstance(loader, Mapping):
-            pending += loader.values()
-        elif isinstance(loader, list | tuple):
-            pending += loader
-        elif loader is not None:
-            loaders.append(loader)
-    return loaders
-
-
-def collate_hint(trainer: pl.Trainer, items: Items, collate_fn: Collate | None) -> str:
+def collate_hint(training: Training, items: Items, collate_fn: Collate | None) -> str:
     """Return that a collate function is missing, in a sentence, if the training has one; empty if it is not missing."""
     if collate_fn is not None or isinstance(items, DataLoader):
         return ""
-    functions = [getattr(loader, "collate_fn", None) for loader in training_loaders(trainer)]
+    functions = [getattr(loader, "collate_fn", None) for loader in training.loaders]
     own = [function for function in functions if function not in (None, default_collate, default_convert)]
     if not own:
         return ""

@@ -1,65 +1,38 @@
 """Lightning callback that takes, scores, judges and logs snapshots of a module in training.
 
-It connects the Trainer's hooks to the modules of this package, which schedule, encode, score, record and log. Half of
-the file documents the arguments.
+It connects the Trainer's hooks to the :class:`SnapshotEngine`. Half of the file documents the arguments.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from typing_extensions import override
 
-from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.data.tables import Table
-from lis_lightning.errors import LisError
-from lis_lightning.monitor.announcer import Announcer, check_logging
-from lis_lightning.monitor.background import Background
-from lis_lightning.monitor.batches import Items, collate_hint, make_batches, training_loaders
 from lis_lightning.monitor.clock import StepClock
-from lis_lightning.monitor.digest import unchanged
-from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
-from lis_lightning.monitor.encoding import check_encoder
-from lis_lightning.monitor.failures import Failures, permanent_error
+from lis_lightning.monitor.engine import SnapshotEngine
 from lis_lightning.monitor.handover import Handover
-from lis_lightning.monitor.isolation import check_initialized, undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 from lis_lightning.monitor.missing_scores import MissingScores
-from lis_lightning.monitor.processes import data_parallel_rank, on_first, together
-from lis_lightning.monitor.progress import MeanLoss, planned_steps
-from lis_lightning.monitor.run_history import RunHistory, judge_result
-from lis_lightning.monitor.schedule import Schedule
-from lis_lightning.monitor.scheduler import check_schedule, make_scheduler
-from lis_lightning.monitor.snapshot_scorer import (
-    ScoredSnapshot,
-    SnapshotScorer,
-    background_state,
-    restore_background,
-)
+from lis_lightning.monitor.progress import planned_steps
+from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.monitor.stock_callbacks import (
     UniqueKey,
     check_averaging,
     warn_of_stale_counting,
     warn_of_stale_scores,
 )
-from lis_lightning.monitor.storage import Retention
-from lis_lightning.monitor.submodule_encoder import Encode
-from lis_lightning.results import record_contents
-from lis_lightning.results.movers import Catalogue
+from lis_lightning.monitor.training import Training
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement
-from lis_lightning.scoring.options import ScoreOptions
-from lis_lightning.scoring.preferences import Preference
 from lis_lightning.tracking import loggers as tracking
 
 Listener = Callable[[pl.Trainer, Judgement], bool]  # returns whether it stops the training
 
 
-class LISMonitor(pl.Callback):
+class LISMonitor(SnapshotEngine, pl.Callback):
     """Score the item representations of a module during training, without disturbing the training.
 
     A snapshot is taken of the raw module before the first step, whenever the schedule is due, and at the end. For each
@@ -135,6 +108,7 @@ class LISMonitor(pl.Callback):
 
     Example:
         >>> import polars, pytorch_lightning as pl, tempfile, torch
+        >>> from lis_lightning.data.split import PreferenceSplit
         >>> class Tower(pl.LightningModule):
         ...     def __init__(self):
         ...         super().__init__()
@@ -159,92 +133,19 @@ class LISMonitor(pl.Callback):
         [0, 2, 4]
     """
 
-    def __init__(
-        self,
-        split: PreferenceSplit,
-        items: Items,
-        *,
-        every_n_steps: int | None = None,
-        schedule: Schedule | Sequence[Schedule] | None = None,
-        background_steps: int | None = None,
-        name: str | None = None,
-        encode: Encoder | Encode | str | None = None,
-        item_key: str = "item_id",
-        catalogue: str | Path | Table | None = None,
-        batch_size: int = 64,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-        save: str | None = None,
-        save_dtype: str = "float32",
-        artifact: bool = False,
-        alerts: bool = True,
-        dirpath: str | Path | None = None,
-        placebo: bool = True,
-        ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
-        aligned_to: str = "pairs",
-        k: int = 64,
-        cache_dir: str | Path | None = None,
-        rule: StopRule | None = None,
-        strict: bool = False,
-        progress: bool = True,
-    ) -> None:
-        check_schedule(every_n_steps, schedule, background_steps)
-        check_encode(encode)
-        check_logging(name, artifact, save)
-        self.split = split
-        self.items = items
-        self.name = name
-        self._prefix = "lis" if name is None else f"lis/{name}"
-        self.every_n_steps = every_n_steps
-        self.schedule = schedule
-        self.background_steps = background_steps
-        self.encode = encode
-        self.item_key = item_key
-        self.catalogue = catalogue
-        self._catalogue = Catalogue.of(split.item_ids, catalogue, item=item_key)
-        _ = self._catalogue.parquet  # now, as a forked process could not
-        self.batch_size = batch_size
-        self.collate_fn = collate_fn
-        self.save = save
-        self.save_dtype = save_dtype
-        self.artifact = artifact
-        self.alerts = alerts
-        self._retention = None if save is None else Retention(save, save_dtype)
-        self.dirpath = dirpath
-        self.placebo = placebo
-        self.ceilings = ceilings
-        self.aligned_to = aligned_to
-        self.k = k
-        self.cache_dir = cache_dir
-        self.rule = rule or StopRule()
-        self.strict = strict
-        self.progress = progress
+    @override
+    def _connect(self) -> None:
         self.listeners: list[Listener] = []
         self._set_up = False
         self._handover = Handover()
-        options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
-        self._snapshot_scorer = SnapshotScorer(split, options, cache_dir)
-        self._reset()
 
+    @override
     def _reset(self) -> None:
-        """Start from an empty run."""
-        self._history = RunHistory(self.name, self._retention, self._catalogue)
-        self._results = self._history.results
-        self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
-        self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
+        super()._reset()
         self._clock = StepClock()
-        self._train_loss = MeanLoss()
-        self._max_steps: int | None = None
-        self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
-        self._folder: Path | None = None  # of the record, on the process that writes it
-        self._concluded = False
-        self._failures = Failures(self._history.record_failure)
         self._missing_scores = MissingScores(self._prefix)
-        self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for a pickle, which a spawned process gets; a fit makes the rest anew."""
-        return {name: value for name, value in vars(self).items() if name not in {"_encoder", "_batches"}}
-
+    @override
     def _catch_up(self) -> RunHistory:
         """Return the history of the run; if a process that this one launched has trained, read it from its record."""
         received = self._handover.received()
@@ -255,33 +156,6 @@ class LISMonitor(pl.Callback):
             failures = [status for status in contents.statuses if status["kind"] == "failure"]
             self._failures.adopt(failures)
         return self._history
-
-    @property
-    def results(self) -> list[Snapshot]:
-        """The snapshots so far, by step, including those before a resume."""
-        return list(self._catch_up().results)
-
-    @property
-    def best(self) -> Snapshot | None:
-        """The best snapshot so far, None before the first."""
-        return self._catch_up().best
-
-    @property
-    def best_step(self) -> int | None:
-        """Optimizer step of the best snapshot so far."""
-        return self._catch_up().best_step
-
-    @property
-    def record_path(self) -> Path | None:
-        """File of the run's record on the first process; None before the fit, or if it could not be made."""
-        record = self._catch_up().record
-        return None if record is None else record.path
-
-    @property
-    def last_error(self) -> str | None:
-        """The last tolerated failure as text; None if there was none."""
-        self._catch_up()
-        return self._failures.last
 
     def steps(self, trainer: pl.Trainer) -> int:
         """Return the optimizer steps taken so far; the batches if `trainer.global_step` does not count the steps."""
@@ -295,41 +169,17 @@ class LISMonitor(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = self._catch_up().state(self.rule.window)
-        return state | {
-            "last_step": self._last_step,
-            "train_loss": self._train_loss.state_dict(),
-            "scheduler": self._scheduler.state_dict(),
-            "clock": self._clock.state_dict(),
-            "evaluator": self._evaluator(),
-            "background": background_state(self._background),
-            "failures": self._failures.state_dict(),
-        }
+        return super().state_dict() | {"clock": self._clock.state_dict()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._history.load(state_dict, self._evaluator()):
-            self._last_step = state_dict["last_step"]
-            self._train_loss.load_state_dict(state_dict["train_loss"])
-            self._scheduler.load_state_dict(state_dict["scheduler"])
+        super().load_state_dict(state_dict)
+        if self._history.run_id == state_dict["run_id"]:  # not a new curve
             self._clock.load_state_dict(state_dict["clock"])
-            restore_background(self._background, state_dict["background"])
-            self._failures.load_state_dict(state_dict["failures"])
 
     @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._history.protect_checkpointed()
-
-    def _evaluator(self) -> dict[str, Any]:
-        """Return the settings that must be equal for two snapshots to be comparable, in plain values."""
-        return {
-            "split": self.split.hash,
-            "ceilings": sorted(self.ceilings),
-            "aligned_to": self.aligned_to,
-            "k": self.k,
-            "encode": repr(self.encode) if isinstance(self.encode, Encode | str) else None,
-            "schedule": self._scheduler.describe(),
-        }
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -341,60 +191,30 @@ class LISMonitor(pl.Callback):
             self._handover.clear()
         if self.steps(trainer) == 0:  # not a second `fit` that goes on; a checkpoint is loaded after this hook
             self._reset()
-        self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning's connector
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set there too
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
         check_averaging(callbacks, self)
-        self._failures.strict = self.strict or self._dry_run
         warn_of_stale_scores(trainer.checkpoint_callbacks, self._prefix, self._scheduler.schedules)
-        self._batches = make_batches(
-            self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=self.collate_fn,
-            item_key=self.item_key, **data_parallel_rank(trainer),
-        )  # fmt: skip
+        dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set there too
+        self._prepare(self._training(trainer), dry_run=dry_run)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not in `setup`: a module may still create submodules after it.
-        check_initialized(pl_module)
-        self._encoder = resolve_encoder(self.encode, pl_module, self.item_key)
-        check_encoder(self._encoder, pl_module, self._batches, self.split.item_ids, self.item_key)
+        self._bind(pl_module)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._concluded = False
-        self._max_steps = planned_steps(trainer, batches=self._clock.counts_batches)
-        if not self._dry_run:
-            self._open_run(trainer)
         warn_of_stale_counting(trainer, self._prefix, self._scheduler.schedules)
-        if self._results:
-            # A stock EarlyStopping raises where its metric is missing.
-            tracking.publish(trainer, self._results[-1], self._prefix)
-            self._announcer.verdict = self._results[-1].verdict
-        else:
-            with self._announcer.first_snapshot(self.split.num_items, self.ceilings):
-                judgement = self._take_snapshot(trainer, pl_module, raw=True)
-            self._alert(trainer, judgement)
+        training = self._training(trainer)
+        training.epoch = trainer.current_epoch
+        self._begin(training, pl_module, planned_steps(trainer, batches=self._clock.counts_batches))
         self._clock.start(pl_module)
-
-    def _open_run(self, trainer: pl.Trainer) -> None:
-        """Complete a resumed run's results from its record, log the split, and start the schedules."""
-        folder = Path(trainer.strategy.broadcast(str(self.dirpath or tracking.run_folder(trainer))))
-        self._folder = folder if trainer.is_global_zero else None
-        if self._folder is not None:
-            self._history.recover(self._folder)
-        # The other processes may not see the folder.
-        self._results[:] = trainer.strategy.broadcast(self._results)
-        with on_first(trainer, strict=self._failures.strict):
-            self._write_record()
-            self._announcer.log_config(trainer, self._snapshot_scorer.scorer.describe())
-        self._scheduler.start(
-            folder, step=self.steps(trainer), epoch=trainer.current_epoch, shared=trainer.world_size > 1
-        )
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._train_loss.add(outputs)
         self._tick(trainer, pl_module)
-        self._take_if_due(trainer, pl_module)
+        self._look(self._training(trainer), pl_module)
 
     def _tick(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, ended: bool = False) -> None:
         """Count batches from now on if the weights change and `trainer.global_step` does not."""
@@ -404,155 +224,44 @@ class LISMonitor(pl.Callback):
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._take_if_due(trainer, pl_module, validation=True)
-
-    def _take_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, validation: bool = False) -> None:
-        """Read a background score that is due, take a snapshot that is due, and pass judgements to the listeners."""
-        if self._dry_run:
-            return
-
-        def first_process_says(due: bool) -> bool:
-            return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
-
-        step, epochs = self.steps(trainer), trainer.current_epoch + trainer.is_last_batch
-        due = self._scheduler.due(step, epochs, first_process_says, validation=validation)
-        judgements = []
-        # Before a new snapshot the pending score is read early: there is at most one.
-        if self._background.step is not None and (due or self._background.due(step)):
-            judgements.append(self._read_background(trainer, pl_module))
-        if due:
-            background = self.background_steps is not None
-            judgements.append(self._take_snapshot(trainer, pl_module, background=background))
-        for judgement in filter(None, judgements):
-            stopped = [listener(trainer, judgement) for listener in self.listeners]
-            self._alert(trainer, judgement, stopped=any(stopped))
-
-    def _alert(self, trainer: pl.Trainer, judgement: Judgement | None, *, stopped: bool = False) -> None:
-        """Send an alert if the judgement calls for one."""
-        self._announcer.alert(trainer, judgement, step=self.steps(trainer), stopped=stopped)
+            self._look(self._training(trainer), pl_module, validation=True)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._dry_run:
-            return
-        if self._background.step is not None:
-            self._alert(trainer, self._read_background(trainer, pl_module))
-        self._tick(trainer, pl_module, ended=True)
-        if self.steps(trainer) > self._last_step:
-            self._alert(trainer, self._take_snapshot(trainer, pl_module))
-        self._conclude(trainer)
+        if not self._dry_run:
+            self._tick(trainer, pl_module, ended=True)
+        self._finish(self._training(trainer), pl_module)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._scheduler.stop()
-        self._failures.strict = False  # the exception that ends the run must not be replaced by another
-        if self._background.step is not None:
-            result = None
-            with self._failures.tolerate("snapshot"):
-                # Without a collective call: the other processes may be gone.
-                result = self._save_embeddings(trainer, self._background.take())
-            self._alert(trainer, self._add_result(trainer, result))
-        attempted = bool(self._results or self._failures.num_snapshots)
-        if self._folder is not None and attempted and not self._concluded:
-            self._conclude(trainer, type(exception).__name__)
+        self._interrupt(self._training(trainer), exception)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             self._scheduler.stop()
 
-    def _conclude(self, trainer: pl.Trainer, cut_short_by: str | None = None) -> None:
-        """Log and print the outcome of the run and close its record, also after an exception."""
-        self._concluded = True
-        if cut_short_by is None and self._results:  # a run that an exception ended may be resumed
-            with self._failures.tolerate("verdict"):
-                *past, last = self._results
-                self._results[-1] = judge_result(past, last, self.rule, self._max_steps, ended=True)[1]
-        with on_first(trainer, strict=self._failures.strict):
-            self._announcer.log_end(trainer, self._history, self.artifact)
-            with self._failures.tolerate("record"):
-                self._history.end(cut_short_by)
-        self._announcer.print_summary(trainer, self._history)
+    def _training(self, trainer: pl.Trainer) -> LightningTraining:
+        """Return the training as it stands."""
+        return LightningTraining(trainer, self._clock)
 
-    def _take_snapshot(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, raw: bool = False, background: bool = False
-    ) -> Judgement | None:
-        """Encode and score all items and return the judgement; None if that failed or the score is pending.
+    @override
+    def _heed(self, training: Training, judgement: Judgement) -> bool:
+        stopped = [listener(cast(LightningTraining, training).trainer, judgement) for listener in self.listeners]
+        return any(stopped)
 
-        The raw snapshot raises what cannot heal.
-        """
+    @override
+    def _scored(self, training: Training, result: Snapshot) -> None:
+        self._missing_scores.scored(
+            cast(LightningTraining, training).trainer, set(tracking.metrics(result, self._prefix))
+        )
 
-        def refusal(error: Exception) -> LisError | None:
-            hint = collate_hint(trainer, self.items, self.collate_fn)
-            return permanent_error(error, hint) if raw else None
+    @override
+    def _failed(self, training: Training) -> None:
+        self._missing_scores.failed(cast(LightningTraining, training).trainer)
 
-        step = self._last_step = self._failures.step = self.steps(trainer)
-        first = not self._results
-        checked = unchanged(pl_module) if raw else contextlib.nullcontext()
-        score: Callable[[], ScoredSnapshot] | None = None
-        with self._scheduler.taking(step), checked, self._undisturbed(trainer, pl_module):
-            with self._failures.tolerate("snapshot", unless=refusal):
-                score = self._snapshot_scorer.encode_to_score(
-                    trainer, pl_module, self._batches, self._encoder, self.item_key,
-                    step=step, first=first, train_loss=self._train_loss.read(), placebo=self.placebo and first,
-                    background=background,
-                )  # fmt: skip
-            if score is None:
-                return self._add_result(trainer, None)
-            if background:
-                self._background.submit(step, score)
-                return None
-            return self._add_result(trainer, self._shared_result(trainer, score))
-
-    def _undisturbed(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> contextlib.AbstractContextManager[None]:
-        """Return a context that restores what the training depends on."""
-        return undisturbed(pl_module, self._batches, self.encode, *training_loaders(trainer))
-
-    def _read_background(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Judgement | None:
-        """Wait for the score in the background and return the judgement; None if scoring failed."""
-        with self._scheduler.waiting(), self._undisturbed(trainer, pl_module):
-            return self._add_result(trainer, self._shared_result(trainer, self._background.take))
-
-    def _shared_result(self, trainer: pl.Trainer, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:
-        """Return the first process's score on every process; None if scoring failed."""
-        with self._failures.tolerate("snapshot"):
-            result = self._save_embeddings(trainer, together(trainer, score))
-            # Another machine may round differently, and all processes must reach the same verdict.
-            return trainer.strategy.broadcast(result)
-        return None
-
-    def _save_embeddings(self, trainer: pl.Trainer, scored: ScoredSnapshot) -> Snapshot:
-        """Write the representations of a snapshot to disk if the retention keeps them, and return its result."""
-        if scored.embeddings is not None:
-            with on_first(trainer, strict=self._failures.strict), self._failures.tolerate("file"):
-                self._history.save_embeddings(self.split, scored.result, scored.embeddings, scored.model)
-        return record_contents.as_recorded(scored.result)
-
-    def _add_result(self, trainer: pl.Trainer, result: Snapshot | None) -> Judgement | None:
-        """Judge a new result, then publish, record and log it; None stands for a failed snapshot."""
-        if result is None:
-            self._missing_scores.failed(trainer)
-            return None
-        self._missing_scores.scored(trainer, set(tracking.metrics(result, self._prefix)))
-        judgement: Judgement | None = None
-        with self._failures.tolerate("verdict"):
-            judgement, result = judge_result(self._results, result, self.rule, self._max_steps)
-        self._results.append(result)
-        self._announcer.publish(trainer, result)
-        if not self._dry_run:
-            with on_first(trainer, strict=self._failures.strict):
-                self._write_record()
-                self._announcer.log_result(trainer, self._results, self._history.best or result)
-        return judgement
-
+    @override
     def _write_record(self) -> None:
-        """Write the results so far to the record, on the process that has one."""
-        if self._folder is not None:
-            config = {"schedule": self._scheduler.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            config["max_steps"] = self._max_steps
-            with self._failures.tolerate("record"):
-                self._history.write(self._folder, self._snapshot_scorer.scorer, config)
-                if self._history.record is not None:
-                    self._handover.put(self._history.record.path)
+        super()._write_record()
+        if self._history.record is not None:
+            self._handover.put(self._history.record.path)

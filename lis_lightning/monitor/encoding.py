@@ -1,4 +1,4 @@
-"""Encoding of all items with a module in training, as its Trainer computes."""
+"""Encoding of all items with a module in training, as the training computes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
@@ -20,24 +19,25 @@ from lis_lightning.monitor.chunks import Chunk, item_ids_of, types_differ
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.isolation import random_state, restore_random_state, undisturbed
 from lis_lightning.monitor.submodule_encoder import BoundEncode
+from lis_lightning.monitor.training import Training
 from lis_lightning.scoring.metric import LeakageImpactScore
 
 Value = TypeVar("Value")
 
 
 def encode_items(
-    trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encode: Encoder, item_key: str = "item_id"
+    training: Training, module: nn.Module, batches: Batches, encode: Encoder, item_key: str = "item_id"
 ) -> Generator[tuple[list[Any], Tensor], None, None]:
-    """Yield the ids and representations of item batches, computed as the Trainer computes.
+    """Yield the ids and representations of item batches, computed as the training computes.
 
-    Batches are converted by the precision plugin and moved by the strategy. The encode runs in the plugin's forward
-    context (autocast as in training) while the Trainer is in its validation stage, so that hooks which augment training
-    batches do nothing. A batch that does not fit into memory is encoded in halves, and later batches are no larger. If
-    a forward is a collective operation (FSDP), all processes run the same number of them. Call it within
-    :func:`undisturbed`.
+    Under Lightning batches are converted by the precision plugin and moved by the strategy. The encode runs in the
+    plugin's forward context (autocast as in training) while the Trainer is in its validation stage, so that hooks which
+    augment training batches do nothing. A batch that does not fit into memory is encoded in halves, and later batches
+    are no larger. If a forward is a collective operation (FSDP), all processes run the same number of them. Call it
+    within :func:`undisturbed`.
 
     Args:
-        trainer: The Trainer in charge.
+        training: The training in progress.
         module: The module in training.
         batches: Item batches, dicts with `item_key`.
         encode: Called with the module and a batch; returns [B, D].
@@ -54,13 +54,12 @@ def encode_items(
     def encode_chunk(chunk: Chunk) -> tuple[list[Any], Tensor]:
         batch = chunk.batch()
         ids = item_ids_of(batch, item_key)
-        with _validation_stage(trainer), trainer.precision_plugin.forward_context():
-            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-            return ids, _checked(encode(module, moved), ids)
+        with training.computing():
+            return ids, _checked(encode(module, training.moved(batch)), ids)
 
     with sharding.ready(module):
-        if sharding.sharded(trainer, module):
-            for chunk, own in _in_lockstep(trainer, batches):
+        if training.shards(module):
+            for chunk, own in _in_lockstep(training, batches):
                 result = encode_chunk(chunk)
                 if own:
                     yield result
@@ -157,7 +156,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or is_oom_error(error) or "not enough memory" in str(error)
 
 
-def _in_lockstep(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk, bool]]:
+def _in_lockstep(training: Training, batches: Batches) -> Iterator[tuple[Chunk, bool]]:
     """Yield this process's chunks with True, then spare ones with False until all processes have finished."""
     chunks = batches.chunks()
     while True:
@@ -167,7 +166,7 @@ def _in_lockstep(trainer: pl.Trainer, batches: Batches) -> Iterator[tuple[Chunk,
         except Exception as caught:
             error = caught
         status = torch.tensor([chunk is not None, error is not None], dtype=torch.float32)
-        remaining, failed = trainer.strategy.reduce(status.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        remaining, failed = training.total(status).tolist()
         if failed:
             raise error or SnapshotError("another process could not read its items")
         if not remaining:
@@ -185,14 +184,3 @@ def _checked(output: Any, ids: list[Any]) -> Tensor:
     if output.ndim != 2 or output.shape[0] != len(ids):
         raise ShapeError(f"`encode` must return [{len(ids)}, D] for {len(ids)} items, got {list(output.shape)}.")
     return output.detach().float()
-
-
-@contextlib.contextmanager
-def _validation_stage(trainer: pl.Trainer) -> Iterator[None]:
-    """Put the Trainer into its validation stage, for hooks that read `trainer.training`."""
-    stage = trainer.state.stage
-    trainer.validating = True
-    try:
-        yield
-    finally:
-        trainer.state.stage = stage

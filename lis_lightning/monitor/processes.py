@@ -6,20 +6,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import pytorch_lightning as pl
 import torch
 
 from lis_lightning.errors import ConfigError, SnapshotError
 from lis_lightning.monitor.failures import cannot_heal
+from lis_lightning.monitor.training import Training
 
 Value = TypeVar("Value")
 
 
-def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
+def together(training: Training, action: Callable[[], Value]) -> Value:
     """Call a function on every process; if it raises on one process, raise on all.
 
     Args:
-        trainer: The Trainer in charge.
+        training: The training whose processes these are.
         action: Called without arguments.
 
     Returns:
@@ -34,16 +34,16 @@ def together(trainer: pl.Trainer, action: Callable[[], Value]) -> Value:
         value = action()
     except Exception as caught:
         error = caught
-    _raise_on_all(trainer, error)
+    _raise_on_all(training, error)
     return value
 
 
 @contextlib.contextmanager
-def on_first(trainer: pl.Trainer, *, strict: bool) -> Iterator[None]:
+def on_first(training: Training, *, strict: bool) -> Iterator[None]:
     """Run a block that does its work on the first process only and nothing on the others.
 
     Args:
-        trainer: The Trainer in charge.
+        training: The training whose processes these are.
         strict: Whether the block may raise; then all processes raise together.
 
     Raises:
@@ -57,28 +57,16 @@ def on_first(trainer: pl.Trainer, *, strict: bool) -> Iterator[None]:
             raise
         error = caught
     if strict:
-        _raise_on_all(trainer, error)
+        _raise_on_all(training, error)
 
 
-def data_parallel_rank(trainer: pl.Trainer) -> dict[str, int]:
-    """Return `rank` and `world_size` among the processes that see different data.
-
-    Processes that hold parts of one layer (tensor parallelism) share a rank: they encode the same items.
-    """
-    sampler = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
-    return {
-        "rank": sampler.get("rank", trainer.global_rank),
-        "world_size": sampler.get("num_replicas", trainer.world_size),
-    }
-
-
-def _raise_on_all(trainer: pl.Trainer, error: Exception | None) -> None:
+def _raise_on_all(training: Training, error: Exception | None) -> None:
     """Raise on every process if any process has an error."""
-    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
+    if not training.any(error is not None):
         return
-    if trainer.world_size == 1 and error is not None:
+    if training.world_size == 1 and error is not None:
         raise error
-    errors: list[tuple[str, bool] | None] = [None] * trainer.world_size
+    errors: list[tuple[str, bool] | None] = [None] * training.world_size
     own = None if error is None else (f"{type(error).__name__}: {error}", cannot_heal(error))
     torch.distributed.all_gather_object(errors, own)
     failed = {rank: text_and_kind for rank, text_and_kind in enumerate(errors) if text_and_kind}

@@ -12,17 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import nn
-
-# By name: the classes of `lightning.pytorch` and `pytorch_lightning` are different ones.
-_STRATEGIES = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
-
-
-def sharded(trainer: pl.Trainer, module: nn.Module) -> bool:
-    """Return whether a forward of the module is a collective operation."""
-    strategy = {kind.__name__ for kind in type(trainer.strategy).__mro__}
-    return trainer.world_size > 1 and bool(strategy & _STRATEGIES or _fsdp_modules(module))
 
 
 @contextlib.contextmanager
@@ -32,7 +22,7 @@ def ready(module: nn.Module) -> Iterator[None]:
     Args:
         module: Any module; nothing happens unless ``fully_shard`` was applied to parts of it.
     """
-    modules = _fsdp_modules(module)
+    modules = fsdp_modules(module)
     roots = []
     for name, child in modules.items():
         if not any(_within(name, outer) for outer in modules):
@@ -58,7 +48,7 @@ def caller(module: nn.Module, part: nn.Module) -> Callable[..., Any]:
         module: The whole module, after ``fully_shard``.
         part: One of its submodules, or itself.
     """
-    modules = _fsdp_modules(module)
+    modules = fsdp_modules(module)
     if not modules:
         return part
     name = next(name for name, child in module.named_modules() if child is part)
@@ -91,7 +81,7 @@ def _with_forward(module: Any, forward: Callable[..., Any]) -> Callable[..., Any
     return call
 
 
-def _fsdp_modules(module: nn.Module) -> dict[str, Any]:
+def fsdp_modules(module: nn.Module) -> dict[str, Any]:
     """Return the modules that ``fully_shard`` was applied to, parents first, by name."""
     if "torch.distributed.fsdp" not in sys.modules:
         return {}

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ItemError, SnapshotError
@@ -19,7 +18,9 @@ from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.encoding import collect, encode_items
+from lis_lightning.monitor.encoding_progress import with_estimate
 from lis_lightning.monitor.processes import together
+from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.metric import LeakageImpactScore
@@ -49,16 +50,20 @@ class SnapshotScorer:
         split: The split.
         options: Options of the score; the placebo is decided per snapshot.
         cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
+        progress: Whether an encode that takes long prints its progress.
     """
 
-    def __init__(self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, split: PreferenceSplit, options: ScoreOptions, cache_dir: str | Path | None = None, *, progress: bool
+    ) -> None:
         self.split = split
         self.options = options
         self.scorer = Scorer(split, cache_dir=cache_dir)
         self.metric = LeakageImpactScore(split, ceilings=())
+        self._progress = progress
 
     def encode(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str
+        self, training: Training, module: nn.Module, batches: Batches, encoder: Encoder, item_key: str
     ) -> tuple[Tensor, int]:
         """Return the representations of the split's items, equal on all processes, and the number of skipped items.
 
@@ -69,13 +74,15 @@ class SnapshotScorer:
         """
 
         def share() -> int:
-            self.metric.to(trainer.strategy.root_device if trainer.world_size > 1 else "cpu")
-            encoded = encode_items(trainer, module, batches, encoder, item_key)
+            self.metric.to(training.device if training.world_size > 1 else "cpu")
+            encoded = encode_items(training, module, batches, encoder, item_key)
+            if self._progress:
+                encoded = with_estimate(encoded, -(-self.split.num_items // training.world_size), rank_zero_info)
             return collect(encoded, self.metric, self.split.item_ids)
 
         try:
-            skipped = together(trainer, share)
-            with self.metric.sync_context():
+            skipped = together(training, share)
+            with self.metric.sync_context(should_sync=training.world_size > 1):
                 try:
                     return self.metric.embeddings(), skipped
                 except SnapshotError as error:
@@ -84,25 +91,24 @@ class SnapshotScorer:
             self.metric.reset()  # frees its sums, which are as large as the representations
 
     def encode_to_score(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, encoder: Encoder, item_key: str,
-        *, step: int, first: bool, train_loss: float, placebo: bool, background: bool,
+        self, training: Training, module: nn.Module, batches: Batches, encoder: Encoder, item_key: str,
+        *, first: bool, train_loss: float, placebo: bool, background: bool,
     ) -> Callable[[], ScoredSnapshot]:  # fmt: skip
         """Encode all items and return a function that scores them; call it within :func:`undisturbed`.
 
         Args:
-            trainer: The Trainer in charge.
+            training: The training in progress, with its step.
             module: The module in training.
             batches: This process's share of the item batches.
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
-            step: Optimizer steps taken.
             first: Whether to report items outside the split.
             train_loss: Mean training loss since the snapshot before.
             placebo: Whether to score a placebo representation too.
             background: Whether the score is computed while training goes on; it is then computed on the CPU.
         """
         started = time.perf_counter()
-        embeddings, skipped = self.encode(trainer, module, batches, encoder, item_key)
+        embeddings, skipped = self.encode(training, module, batches, encoder, item_key)
         if skipped and first:
             rank_zero_info(
                 f"{skipped} of the encoded items are not in the split and were left out; an attribute `item_ids` on "
@@ -110,7 +116,7 @@ class SnapshotScorer:
             )
         embeddings = embeddings.cpu() if background else embeddings
         seconds = time.perf_counter() - started
-        about = {"step": step, "train_loss": train_loss, "encode_seconds": seconds}
+        about = {"step": training.step, "train_loss": train_loss, "encode_seconds": seconds}
         return partial(self._score, embeddings, type(module), about, placebo)
 
     def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:

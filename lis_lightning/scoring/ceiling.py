@@ -145,9 +145,9 @@ def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPref
     if matched.past is not None:
         # Only events of w2 have a future that the past lacks: the difference is measured on them.
         later = ~split.events.train[split.tested]
-        with_future, without = arm.gain_of(later), leak_arm(cache, matched.past())[0].gain_of(later)
-        past = arm.gain.value - (with_future.value - without.value)
-        past_influence = arm.gain.influence - (with_future.influence - without.influence)
+        with_future, past_only = arm.gain_of(later), leak_arm(cache, matched.past())[0].gain_of(later)
+        past = arm.gain.value - (with_future.value - past_only.value)
+        past_influence = arm.gain.influence - (with_future.influence - past_only.influence)
     positive = split.events.label[split.tested] == 1
     reference = ItemVectors(leak.reference.vectors[: split.num_items], leak.reference.present[: split.num_items])
     return MeasuredCeiling(

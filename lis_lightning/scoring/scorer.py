@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
+from lis_lightning.data.item_rows import Missing, vectors_in_order
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.errors import ConfigError
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.results.result import Ceiling, LISResult
 from lis_lightning.scoring.base_ranker import Prepared, prepare
@@ -134,12 +138,23 @@ class Scorer:
         return render(self._cache)
 
 
-def score(split: PreferenceSplit, embeddings: Any, *, cache_dir: str | Path | None = None, **options: Any) -> LISResult:
+def score(
+    split: PreferenceSplit,
+    embeddings: Any,
+    *,
+    item_ids: ArrayLike | None = None,
+    missing: Missing = "raise",
+    cache_dir: str | Path | None = None,
+    **options: Any,
+) -> LISResult:
     """Score item representations on a split in one call; see :meth:`Scorer.score`.
 
     Args:
         split: The validation preference split.
-        embeddings: [num_items, dim], rows in the order of ``split.item_ids``.
+        embeddings: [num_items, dim], rows in the order of ``split.item_ids``; or [num_rows, dim] with `item_ids`.
+        item_ids: Ids of the rows, [num_rows], in any order, of the split's items and any others.
+        missing: With `item_ids`, what to do about items of the split without a row: ``"raise"``, or ``"mean"`` to give
+            them the mean of the others.
         cache_dir: See :class:`Scorer`.
         **options: Fields of :class:`ScoreOptions`.
 
@@ -151,4 +166,11 @@ def score(split: PreferenceSplit, embeddings: Any, *, cache_dir: str | Path | No
         >>> score(PreferenceSplit.from_log(log), np.ones((4, 2)), ceilings=(), cache_dir="off").ais
         0.0
     """
+    if item_ids is not None:
+        vectors = embeddings if hasattr(embeddings, "shape") else np.asarray(embeddings)
+        embeddings = vectors_in_order(
+            vectors, np.asarray(item_ids), split.item_ids, missing=missing, where="given item_ids"
+        )
+    elif missing != "raise":
+        raise ConfigError("`missing` needs `item_ids`, the ids of the rows of the representations.")
     return Scorer(split, cache_dir=cache_dir).score(embeddings, ScoreOptions(**options))

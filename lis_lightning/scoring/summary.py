@@ -36,6 +36,8 @@ def describe(cache: SplitCache) -> dict[str, Any]:
         "hash": split.hash,
         "users": split.num_users,
         "items": split.num_items,
+        "logged_events": split.num_logged,
+        "sampled_events": split.num_sampled,
         "log_events": int(log.user.size),
         "log_users": log.num_users,
         "log_items": log.num_items,
@@ -123,6 +125,11 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
                 "warning: item popularity alone separates drawn negatives from positives, so gains on them do not "
                 "carry over to real impressions."
             )
+    if facts["sampled_events"] < facts["logged_events"]:
+        lines.append(
+            f"a sample of whole users, {facts['sampled_events']:,} of {facts['logged_events']:,} events (raise "
+            "`max_alignment_events` for more); counts of items are those of the whole log"
+        )
     detectable = facts["smallest_detectable_gain"]
     advice = {
         "yes": "usable",

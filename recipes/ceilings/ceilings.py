@@ -74,27 +74,27 @@ def snapshots(split: PreferenceSplit, truth: dict[str, Array], rng: np.random.Ge
         given = ItemVectors(content - content.mean(0), np.ones(row.size, bool))
         return complete_vectors(pairs, clicks[: row.size], given, strength=strength).vectors
 
-    found = {"raw": raw, "raw, hard to read": hard, "content": true}
-    found |= {f"content + {x} noise": true + x * spread * rng.standard_normal(true.shape) for x in (0.5, 1.0, 2.0)}
-    found |= {"aligned to w0 pairs": aligned(onehot), "aligned, hard to read": aligned(hard)}
-    found |= {"pairs memorised": aligned(onehot, 0.0), "pairs, partly": aligned(onehot, 10.0)}
-    found["content and ids"] = np.concatenate([true / spread, 0.7 * ids / ids.std()], axis=1)
-    found["private memorised"] = np.where(pairs.present[:, None], (true + latent) / 2, true)
-    return found | {"random": noise, "shuffled": rng.permutation(true)}
+    vectors = {"raw": raw, "raw, hard to read": hard, "content": true}
+    vectors |= {f"content + {x} noise": true + x * spread * rng.standard_normal(true.shape) for x in (0.5, 1.0, 2.0)}
+    vectors |= {"aligned to w0 pairs": aligned(onehot), "aligned, hard to read": aligned(hard)}
+    vectors |= {"pairs memorised": aligned(onehot, 0.0), "pairs, partly": aligned(onehot, 10.0)}
+    vectors["content and ids"] = np.concatenate([true / spread, 0.7 * ids / ids.std()], axis=1)
+    vectors["private memorised"] = np.where(pairs.present[:, None], (true + latent) / 2, true)
+    return vectors | {"random": noise, "shuffled": rng.permutation(true)}
 
 
-def study(split: PreferenceSplit, found: dict[str, Array]) -> tuple[dict[str, Arm], dict[str, dict[str, Limit]]]:
+def study(split: PreferenceSplit, vectors: dict[str, Array]) -> tuple[dict[str, Arm], dict[str, dict[str, Limit]]]:
     """Return every snapshot scored, and by estimator the ceiling of each of them."""
     prepared, log = Scorer(split).base_ranker, split.log
     reads = {
-        n: look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in found.items()
+        n: look_up_items(prepared.histories, [principal_coordinates(torch.from_numpy(x))]) for n, x in vectors.items()
     }
     arms = {n: evaluate(split, prepared, probe_inputs(prepared, r), prepared.logits) for n, r in reads.items()}
     null, ids = pairs_as(32, split), split.item_ids
     kinds: dict[str, Any] = {"pairs": "pairs", "ids": "ids", "pairs, 8 dims": pairs_as(8)}
-    kinds |= {"pairs, 64 dims": pairs_as(64), "pairs + raw": Completed("pairs", found["raw"], ids)}
-    kinds |= {"pairs + hard raw": Completed("pairs", found["raw, hard to read"], ids)}
-    kinds |= {"null": null, "null + raw": Completed(null, found["raw"], ids)}
+    kinds |= {"pairs, 64 dims": pairs_as(64), "pairs + raw": Completed("pairs", vectors["raw"], ids)}
+    kinds |= {"pairs + hard raw": Completed("pairs", vectors["raw, hard to read"], ids)}
+    kinds |= {"null": null, "null + raw": Completed(null, vectors["raw"], ids)}
     leaks = {name: as_preference(kind).match(split).future() for name, kind in kinds.items()}
     fold = np.r_[user_folds(split, 20), np.full(log.num_users - split.num_users, -1)][log.user]
     leaks["pairs, 20 folds"] = leave_users_out(lambda rows: build_pairs(log, rows), np.ones(fold.size, bool), fold, 20)

@@ -41,7 +41,7 @@ def sweep(name: str, *overrides: str) -> None:
 def places_of(folder: Path) -> list[Standing]:
     """Return the leaderboard of a finished sweep, with the first snapshot of any of its runs as a further control."""
     runs = runs_in(folder)
-    raw = next((results[0] for place, job in jobs_in(folder) if (results := results_of(place, job))), None)
+    raw = next((results[0] for job_folder, job in jobs_in(folder) if (results := results_of(job_folder, job))), None)
     if raw is None:
         raise ConfigError(
             f"{folder} holds no run that came to an end; is it the folder of a sweep (outputs/sweeps/...)?"
@@ -51,7 +51,7 @@ def places_of(folder: Path) -> list[Standing]:
 
 def controls(places: list[Standing]) -> list[str]:
     """Say at which place each control came, and which recipe that is none came behind it."""
-    ranks = {place.recipe: rank for rank, place in enumerate(places, start=1)}
+    ranks = {standing.recipe: rank for rank, standing in enumerate(places, start=1)}
     lines = []
     for name in [*EXPECTED, RAW]:
         if name not in ranks:
@@ -59,7 +59,7 @@ def controls(places: list[Standing]) -> list[str]:
         last = (
             "the leader" if ranks[name] == 1 else "tied with the leader" if places[ranks[name] - 1].tied else "behind"
         )
-        below = [place.recipe for place in places[ranks[name] :] if place.recipe not in {*EXPECTED, RAW}]
+        below = [standing.recipe for standing in places[ranks[name] :] if standing.recipe not in {*EXPECTED, RAW}]
         under = f", {', '.join(below)} below it" if below else ", no recipe below it"
         lines.append(f"  {name:20} place {ranks[name]} of {len(places)}, {last}{under}")
     return lines
@@ -67,15 +67,16 @@ def controls(places: list[Standing]) -> list[str]:
 
 def verdicts(folder: Path) -> list[str]:
     """Say what the evidence of each run said at its end, by recipe, and whether a control is what it must be."""
-    found: dict[str, list[str]] = {}
-    for place, job in jobs_in(folder):
-        results = results_of(place, job)
-        found.setdefault(job.recipe, []).append(results[-1].verdict if results else job.status)
+    verdicts_of: dict[str, list[str]] = {}
+    for job_folder, job in jobs_in(folder):
+        results = results_of(job_folder, job)
+        verdicts_of.setdefault(job.recipe, []).append(results[-1].verdict if results else job.status)
     lines = []
-    for recipe, said in found.items():
-        counted = ", ".join(f"{verdict} x{number}" for verdict, number in Counter(said).most_common())
+    for recipe, of_recipe in verdicts_of.items():
+        counted = ", ".join(f"{verdict} x{number}" for verdict, number in Counter(of_recipe).most_common())
         wanted = EXPECTED.get(recipe)
-        met = "" if wanted is None else f"   expected {wanted}: {sum(v == wanted for v in said)} of {len(said)} runs"
+        as_wanted = f"   expected {wanted}: {of_recipe.count(str(wanted))} of {len(of_recipe)} runs"
+        met = "" if wanted is None else as_wanted
         lines.append(f"  {recipe:20} {counted}{met}")
     return lines
 
@@ -85,15 +86,15 @@ def cost(grid: Path, race: Path) -> list[str]:
     jobs = {folder: [job for _, job in jobs_in(folder)] for folder in (grid, race)}
     if not jobs[race]:
         raise ConfigError(f"{race} holds no job; is it the folder of a race (lis-align sweep=race ...)?")
-    told = {folder: {(job.recipe, job.seed) for job in some} for folder, some in jobs.items()}
-    if told[grid] != told[race]:
+    runs = {folder: {(job.recipe, job.seed) for job in some} for folder, some in jobs.items()}
+    if runs[grid] != runs[race]:
         raise ConfigError(
-            f"Grid and race must have the same recipes and seeds, but {sorted(told[grid] ^ told[race])[:4]} are in one "
+            f"Grid and race must have the same recipes and seeds, but {sorted(runs[grid] ^ runs[race])[:4]} are in one "
             "alone. Run both with the same words, but for sweep=race."
         )
-    places = {folder: rank_recipes(runs_in(folder)) for folder in jobs}
-    first = {folder: places[folder][0].recipe for folder in jobs}
-    lost = next(place.behind.value for place in places[grid] if place.recipe == first[race])
+    standings = {folder: rank_recipes(runs_in(folder)) for folder in jobs}
+    first = {folder: standings[folder][0].recipe for folder in jobs}
+    lost = next(standing.behind.value for standing in standings[grid] if standing.recipe == first[race])
     steps = {folder: sum(job.steps for job in some) for folder, some in jobs.items()}
     seconds = {folder: sum(job.seconds for job in some if not math.isnan(job.seconds)) for folder, some in jobs.items()}
     whole = sorted({job.recipe for job in jobs[race] if job.status == "finished"})
@@ -119,7 +120,7 @@ def main() -> None:
             sweep("race", "sweep=race", *args.overrides)
             grid, race = Path("outputs/sweeps/all"), Path("outputs/sweeps/race")
         places = places_of(grid)
-        told = [
+        lines = [
             "",
             render_standings(places),
             conclusion(places),
@@ -130,7 +131,7 @@ def main() -> None:
             "verdicts",
             *verdicts(grid),
         ]
-        print("\n".join([*told, *(["", "race against grid", *cost(grid, race)] if race else [])]))
+        print("\n".join([*lines, *(["", "race against grid", *cost(grid, race)] if race else [])]))
     except LisError as error:
         raise SystemExit(f"compare.py: {error}") from None
 

@@ -48,9 +48,9 @@ def representations(item_ids: NDArray[Any], truth: dict[str, NDArray[Any]], draw
     row = item_ids - 1
     content, fixed = truth["content_latents"].astype(float), np.random.default_rng(5)
     noise = content.std() * fixed.standard_normal((3, *content.shape))
-    found = {"content": content, "noisy": content + noise[0], "noisier": content + 2 * noise[1], "nothing": noise[2]}
+    vectors = {"content": content, "noisy": content + noise[0], "noisier": content + 2 * noise[1], "nothing": noise[2]}
     fresh = content.std() * np.random.default_rng([draw, 6]).standard_normal((EQUALS, *content.shape))
-    return {name: x[row] for name, x in found.items()} | {
+    return {name: x[row] for name, x in vectors.items()} | {
         f"equal {i}": content[row] + x[row] for i, x in enumerate(fresh)
     }
 
@@ -61,8 +61,8 @@ def one_draw(world: str, draw: int) -> list[Row]:
     chosen = np.random.default_rng([draw, 7]).choice(NUM_USERS * POPULATION, NUM_USERS, replace=False) + 1
     log = log.filter(pl.col("user_id").is_in(chosen))
     split = PreferenceSplit.from_log(log, label="clicked")
-    found = representations(split.item_ids, truth, draw)
-    results = {n: split.score(x, placebo=False, cache_dir="off") for n, x in found.items()}
+    vectors = representations(split.item_ids, truth, draw)
+    results = {n: split.score(x, placebo=False, cache_dir="off") for n, x in vectors.items()}
     return [(world, draw, *measured) for measured in quantities(results, split.num_users)]
 
 
@@ -140,10 +140,10 @@ def main() -> None:
             if count % 10 == 0 or count == len(todo):
                 pl.DataFrame(rows, COLUMNS, orient="row").write_csv(args.out)
                 print(f"{count} of {len(todo)} draws", file=sys.stderr, flush=True)
-    found = pl.DataFrame(rows, COLUMNS, orient="row").filter(world.is_in(args.worlds), draw < args.draws)
+    draws = pl.DataFrame(rows, COLUMNS, orient="row").filter(world.is_in(args.worlds), draw < args.draws)
     plain = {"tbl_formatting": "MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=4, fmt_str_lengths=40, **plain):
-        print(table(found))
+        print(table(draws))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ PERFECT, ONE_AGREES = "(a perfect curve)", "(one ranker, refitted, with the othe
 
 def _ranks(runs: list[Run]) -> dict[str, list[float]]:
     """Return the rank correlation of each curve with gold in each run, and of gold with itself."""
-    found = {name: [spearman(run["curves"][name], run["gold"]) for run in runs] for name in runs[0]["curves"]}
-    found[PERFECT] = [perfect_agrees(run["gold"], fit_noise(run["fits"])) for run in runs]
-    found[ONE_AGREES] = [one_agrees(run["fits"]) for run in runs]
-    return found
+    correlations = {name: [spearman(run["curves"][name], run["gold"]) for run in runs] for name in runs[0]["curves"]}
+    correlations[PERFECT] = [perfect_agrees(run["gold"], fit_noise(run["fits"])) for run in runs]
+    correlations[ONE_AGREES] = [one_agrees(run["fits"]) for run in runs]
+    return correlations
 
 
 def within(runs: list[Run]) -> list[Run]:
@@ -35,9 +35,9 @@ def within(runs: list[Run]) -> list[Run]:
     trained = [run for run in runs if np.ptp(run["gold"]) > 0]
     moving = np.array([run["moves"] for run in trained])
     worlds = np.array([run["group"] for run in trained])
-    found, rows = _ranks(trained), []
-    for name, values in found.items():
-        ranks, less = np.array(values), np.array(found["AIS"]) - np.array(values)
+    correlations, rows = _ranks(trained), []
+    for name, values in correlations.items():
+        ranks, less = np.array(values), np.array(correlations["AIS"]) - np.array(values)
         row = {"curve": name, "gold moves": shown(ranks[moving], worlds[moving])}
         row |= {"AIS less it": shown(less[moving], worlds[moving]), "at least .9": share(ranks[moving] >= 0.9)}
         rows.append(row | {"all trained": shown(ranks, worlds), "AIS less it, all": shown(less, worlds)})
@@ -49,8 +49,10 @@ def _by(runs: list[Run], key: str) -> list[Run]:
     moving, rows = sorted((run for run in runs if run["moves"]), key=lambda run: run[key]), []
     for name, group in groupby(moving, lambda run: run[key]):
         some = list(group)
-        found = {curve: f"{bootstrap(values, range(len(some)))[0]:.2f}" for curve, values in _ranks(some).items()}
-        rows.append({key: name, "runs": len(some), **found})
+        correlations = {
+            curve: f"{bootstrap(values, range(len(some)))[0]:.2f}" for curve, values in _ranks(some).items()
+        }
+        rows.append({key: name, "runs": len(some), **correlations})
     return rows
 
 

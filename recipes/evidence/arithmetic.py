@@ -36,8 +36,8 @@ def spearman(curve: Sequence[float] | Array, gold: Array) -> float:
         return math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
-        found = float(spearmanr(np.asarray(curve, float)[known], gold[known]).statistic)
-    return 0.0 if math.isnan(found) else found
+        correlation = float(spearmanr(np.asarray(curve, float)[known], gold[known]).statistic)
+    return 0.0 if math.isnan(correlation) else correlation
 
 
 def one_agrees(fits: Array) -> float:

@@ -78,12 +78,12 @@ def measure(
     taken = dict(np.load(folder / "snapshots.npz"))
     if not (folder / "gold.json").exists():
         ends = [taken["embeddings"][at] for at in (0, -1)]
-        found: dict[str, Any] = {"gold": gold()(list(taken["embeddings"])), "placebo": gold()(ends, placebo=True)}
-        found["base"] = gold().base
+        answers: dict[str, Any] = {"gold": gold()(list(taken["embeddings"])), "placebo": gold()(ends, placebo=True)}
+        answers["base"] = gold().base
         draft = folder / "gold.draft"
-        draft.write_text(json.dumps(found))
+        draft.write_text(json.dumps(answers))
         draft.replace(folder / "gold.json")
-        say(f"gold from {np.mean(found['gold'][0], axis=0)[0]:.4f} to {np.mean(found['gold'][-1], axis=0)[0]:.4f}")
+        say(f"gold from {np.mean(answers['gold'][0], axis=0)[0]:.4f} to {np.mean(answers['gold'][-1], axis=0)[0]:.4f}")
     if not (folder / "record.jsonl").exists():
         score(world, recipe, taken, folder)
         say("scored")
@@ -94,16 +94,16 @@ def score(world: Study, recipe: str, taken: dict[str, NDArray[Any]], folder: Pat
     objectives = RECIPES[recipe].objectives().values()
     aligned = next((one.preference for one in objectives if one.preference is not None), "pairs")
     options: dict[str, Any] = {"ceilings": {"trained": aligned, "pairs": "pairs"}, "aligned_to": "trained"}
-    kept, draft = world.items.rows(world.scored.item_ids), folder / "draft.jsonl"
+    scored_rows, draft = world.items.rows(world.scored.item_ids), folder / "draft.jsonl"
     draft.unlink(missing_ok=True)
     record = Record.create(draft, run_id=folder.name, split_hash=world.scored.hash)
-    seconds, found = [], []
+    seconds, recalls = [], []
     for number, (step, rows) in enumerate(zip(taken["step"].tolist(), taken["embeddings"], strict=True)):
         began = time.process_time()
-        result = world.scored.score(rows[kept], placebo=number == 0, **options)
+        result = world.scored.score(rows[scored_rows], placebo=number == 0, **options)
         seconds.append(time.process_time() - began)
         record.append(Snapshot.of(result, step=step))
-        found.append({f"recall@{k}": recall(world, rows[kept], k) for k in (10, 50)})
+        recalls.append({f"recall@{k}": recall(world, rows[scored_rows], k) for k in (10, 50)})
     cost = {"score": float(np.median(seconds[1:])), "scored events": len(world.scored.events)}
-    (folder / "curves.json").write_text(json.dumps({"recall": found} | cost))
+    (folder / "curves.json").write_text(json.dumps({"recall": recalls} | cost))
     draft.replace(folder / "record.jsonl")

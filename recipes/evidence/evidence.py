@@ -59,14 +59,14 @@ def run(
         if recipe not in ("perfect", CONSTRUCTED) or kind in KINDS:  # the truth is known of generated features alone
             places[recipe] = folder / f"{slug(kind)}--{slug(recipe)}--{seed}"
     gold = cache(lambda: Gold(world(), gold_seeds))
-    for recipe, place in places.items():
-        if all((place / name).exists() for name in ("snapshots.npz", "gold.json", "record.jsonl")):
+    for recipe, run_folder in places.items():
+        if all((run_folder / name).exists() for name in ("snapshots.npz", "gold.json", "record.jsonl")):
             continue
 
         def say(text: str, name: str = f"{kind}, {recipe}, seed {seed}") -> None:
             print(f"[{time.time() - began:6.0f} s] {name}: {text}", file=sys.stderr, flush=True)
 
-        measure(world(), recipe, seed, gold, place, say, steps)
+        measure(world(), recipe, seed, gold, run_folder, say, steps)
 
 
 def chosen(jobs: list[Job], worlds: Sequence[str] | None, recipes: Sequence[str] | None) -> list[Job]:

@@ -44,19 +44,19 @@ def settings(halves: Halves, real: bool) -> dict[str, tuple[Split, dict[str, Any
     between = log.filter(pl.col(time_).is_between(begin, end, closed="left"))[time_]
     liked = log.filter(pl.col(label[0]) >= label[1]) if real else log.filter(pl.col(label) == 1)
     clicks = replace(halves, logs=[liked])
-    found: dict[str, Split] = {BASE: cut}
-    found |= {f"max_events {events}": partial(cut, max_events=events) for events in (3_000, 10_000)}
+    variants: dict[str, Split] = {BASE: cut}
+    variants |= {f"max_events {events}": partial(cut, max_events=events) for events in (3_000, 10_000)}
     starts = {share: between.quantile(1 - share, "nearest") for share in (0.5, 0.2)}
-    found |= {f"w1 of {share:.0%}": partial(cut, windows=(start, end)) for share, start in starts.items()}
+    variants |= {f"w1 of {share:.0%}": partial(cut, windows=(start, end)) for share, start in starts.items()}
     ends = {share: log[time_].quantile(share, "nearest") for share in (0.6, 0.9)}
-    found |= {f"w2 begins at {share:.0%}": partial(cut, windows=(begin, stop)) for share, stop in ends.items()}
-    found |= {f"history {length}": partial(cut, history=length) for length in (5, 12, 200)}
-    found |= {f"unseen items {share:.0%}": partial(cut, unseen_items=share) for share in (0.0, 0.5)}
+    variants |= {f"w2 begins at {share:.0%}": partial(cut, windows=(begin, stop)) for share, stop in ends.items()}
+    variants |= {f"history {length}": partial(cut, history=length) for length in (5, 12, 200)}
+    variants |= {f"unseen items {share:.0%}": partial(cut, unseen_items=share) for share in (0.0, 0.5)}
     for threshold in (3, 5) if real else ():
-        found[f"label {label[0]} >= {threshold}"] = partial(cut, label=(label[0], threshold))
+        variants[f"label {label[0]} >= {threshold}"] = partial(cut, label=(label[0], threshold))
     for negatives in (1, 4):
-        found[f"clicks alone, negatives {negatives}"] = partial(clicks.to_score, label=None, negatives=negatives)
-    return {name: (split, {}) for name, split in found.items()} | {f"k {k}": (cut, {"k": k}) for k in (8, 16, 32)}
+        variants[f"clicks alone, negatives {negatives}"] = partial(clicks.to_score, label=None, negatives=negatives)
+    return {name: (split, {}) for name, split in variants.items()} | {f"k {k}": (cut, {"k": k}) for k in (8, 16, 32)}
 
 
 def scored(run: Run, at: NDArray[np.int64], split: PreferenceSplit, **options: Any) -> dict[str, Any]:
@@ -84,18 +84,18 @@ def folded(split: PreferenceSplit, num_folds: int) -> float:
     return Scorer(split).leak_arm(leak).gain.value
 
 
-def measured(kind: str, runs: list[Run], place: Path) -> list[dict[str, Any]]:
+def measured(kind: str, runs: list[Run], file: Path) -> list[dict[str, Any]]:
     """Return one row a setting and run of a world; those that are in the file already are not measured again."""
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(place.read_text()) if place.exists() else []
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     halves = Halves.read(kind, runs[0]["seed"])
     items, known = halves.data.items, {row["setting"] for row in rows}
     assert items is not None  # noqa: S101  # every world of the study has items
 
     def keep(new: list[dict[str, Any]]) -> None:
         rows.extend({"world": kind} | row for row in new)
-        place.with_suffix(".draft").write_text(json.dumps(rows))
-        place.with_suffix(".draft").replace(place)
+        file.with_suffix(".draft").write_text(json.dumps(rows))
+        file.with_suffix(".draft").replace(file)
         print(f"{kind}: {new[0]['setting']}", file=sys.stderr, flush=True)
 
     for name, (cut, options) in settings(halves, kind == REAL).items():
@@ -142,8 +142,8 @@ def main() -> None:
         run["embeddings"] = np.load(run["place"] / "snapshots.npz")["embeddings"]
     by_world = {kind: [run for run in runs if run["world"] == kind] for kind in WORLDS}
     jobs = [(kind, some, args.out / f"sensitivity-{slug(kind)}.json") for kind, some in by_world.items() if some]
-    found = Parallel(n_jobs=args.jobs)(delayed(measured)(*job) for job in jobs)
-    print(write_table(args.out, "sensitivity", summary(list(chain.from_iterable(found)))))
+    measurements = Parallel(n_jobs=args.jobs)(delayed(measured)(*job) for job in jobs)
+    print(write_table(args.out, "sensitivity", summary(list(chain.from_iterable(measurements)))))
 
 
 if __name__ == "__main__":

@@ -67,13 +67,13 @@ def right(truth: str, verdict: str) -> bool:
 
 def replay(runs: list[Run], rule: Rule) -> dict[str, Any]:
     """Return what a rule loses and saves in each run."""
-    found: dict[str, Any] = {"lost": [], "fair": [], "saved": []}
+    outcomes: dict[str, Any] = {"lost": [], "fair": [], "saved": []}
     for run in runs:
         last, best = rule(run)
-        found["lost"].append(regret(run["gold"], best))
-        found["fair"].append(fair_regret(run["fits"], best))
-        found["saved"].append(1 - run["steps"][last] / run["steps"][-1])
-    return {name: np.array(values) for name, values in found.items()}
+        outcomes["lost"].append(regret(run["gold"], best))
+        outcomes["fair"].append(fair_regret(run["fits"], best))
+        outcomes["saved"].append(1 - run["steps"][last] / run["steps"][-1])
+    return {name: np.array(values) for name, values in outcomes.items()}
 
 
 def _ours(run: Run, rule: StopRule | None = None) -> tuple[int, int]:
@@ -98,8 +98,8 @@ def chosen_rule(runs: list[Run]) -> StopRule:
     """Return the thresholds that save most at no more than 5 % of the gain, on the mean; else those that lose least."""
 
     def merit(rule: StopRule) -> tuple[bool, float, float]:
-        found = replay(runs, partial(_ours, rule=rule))
-        lost, saved = found["fair"].mean(), found["saved"].mean()
+        outcomes = replay(runs, partial(_ours, rule=rule))
+        lost, saved = outcomes["fair"].mean(), outcomes["saved"].mean()
         return (True, saved, -lost) if lost <= LOST else (False, -lost, saved)
 
     rules = [StopRule(**dict(zip(CHOICES, values, strict=True))) for values in product(*CHOICES.values())]
@@ -122,9 +122,9 @@ def stopping(runs: list[Run]) -> list[Run]:
         row = {"rule": name}
         for half, some in halves.items():
             if some:
-                found, worlds = replay(some, rule), [run["group"] for run in some]
-                row |= {f"{half}: {key}": shown(value, worlds) for key, value in found.items()}
-                row[f"{half}: .4 saved at .05"] = share((found["saved"] >= 0.4) & (found["fair"] <= LOST))
+                outcomes, worlds = replay(some, rule), [run["group"] for run in some]
+                row |= {f"{half}: {key}": shown(value, worlds) for key, value in outcomes.items()}
+                row[f"{half}: .4 saved at .05"] = share((outcomes["saved"] >= 0.4) & (outcomes["fair"] <= LOST))
         rows.append(row)
     return rows
 

@@ -31,18 +31,18 @@ def read(folder: Path) -> list[Run]:
         SystemExit: If there is none.
     """
     names = {slug(name): name for name in (*ALL, *RECIPES)}
-    found = sorted(folder.glob("*/record.jsonl"))
-    if not found:
+    records = sorted(folder.glob("*/record.jsonl"))
+    if not records:
         raise SystemExit(f"{folder} holds no finished run: give --out the folder of evidence.py, after it has run.")
-    return [_run(path.parent, names) for path in found]
+    return [_run(path.parent, names) for path in records]
 
 
-def _run(place: Path, names: dict[str, str]) -> Run:
-    kind, recipe, seed = place.name.split("--")
-    world, recipe, taken = names[kind], names[recipe], np.load(place / "snapshots.npz")
-    said = {name: np.array(value) for name, value in json.loads((place / "gold.json").read_text()).items()}
-    results, extra = Record.read(place / "record.jsonl")[1], json.loads((place / "curves.json").read_text())
-    gold, parts = gains(said["gold"], said["placebo"])
+def _run(folder: Path, names: dict[str, str]) -> Run:
+    kind, recipe, seed = folder.name.split("--")
+    world, recipe, taken = names[kind], names[recipe], np.load(folder / "snapshots.npz")
+    gains_of_rankers = {name: np.array(value) for name, value in json.loads((folder / "gold.json").read_text()).items()}
+    results, extra = Record.read(folder / "record.jsonl")[1], json.loads((folder / "curves.json").read_text())
+    gold, parts = gains(gains_of_rankers["gold"], gains_of_rankers["placebo"])
     curves = {"AIS": [one.ais for one in results], "geometry": [one.ais_geometry for one in results]}
     curves |= {"user AUC": [one.gauc_gain for one in results], "realised": [one.realised for one in results]}
     for name, key in (("pair AUC", "pair_auc"), ("CKA", "cka"), ("RankMe", "rankme")):
@@ -55,8 +55,8 @@ def _run(place: Path, names: dict[str, str]) -> Run:
         # Splits of one real log are one world. Thresholds are chosen on worlds that were made first, never on others.
         "group": f"{world} {seed}" if made else world, "half": "first" if made and seed == "0" else "second",
         "steps": taken["step"].tolist(), "results": results, "curves": curves, "cost": extra,
-        "place": place, "gold": gold, "fits": said["gold"][..., 0].T, "moves": moves(gold, parts),
-        "placebo": float(said["placebo"][..., 0].mean()), "base": float(said["base"]),
+        "place": folder, "gold": gold, "fits": gains_of_rankers["gold"][..., 0].T, "moves": moves(gold, parts),
+        "placebo": float(gains_of_rankers["placebo"][..., 0].mean()), "base": float(gains_of_rankers["base"]),
     }  # fmt: skip
 
 

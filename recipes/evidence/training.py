@@ -51,8 +51,12 @@ class Snapshots(pl.Callback):
         """Keep what the module makes of the items now."""
         batches: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = [module.encode_items(batch) for batch in module.encoder.loader(batches.items, batch_size=4096)]
-        found = {"step": trainer.global_step, "embeddings": torch.cat(rows).numpy(), "val_loss": _loss(module, batches)}
-        self.taken.append(found | {"train_loss": float(np.mean(self.losses)) if self.losses else float("nan")})
+        snapshot = {
+            "step": trainer.global_step,
+            "embeddings": torch.cat(rows).numpy(),
+            "val_loss": _loss(module, batches),
+        }
+        self.taken.append(snapshot | {"train_loss": float(np.mean(self.losses)) if self.losses else float("nan")})
         self.losses.clear()
 
 

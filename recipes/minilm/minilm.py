@@ -39,7 +39,7 @@ def fine_tune(args: argparse.Namespace, *, fused: bool) -> Run:
         load_movielens(args.folder, features=[IMAGES] if fused else None, on_bad_image="blank"),
         encoder,
         trainer=trainer,
-        loggers=[CSVLogger(run_dir)],
+        loggers=lambda: [CSVLogger(run_dir)],
         objectives={"pairs": PairContrastive()},
         regularisers={},
         training={
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     args = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    told: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     for name, fused in (("texts", False), ("texts and images", True)):
         began = time.perf_counter()
         try:
@@ -97,8 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
         except LisError as error:
             raise SystemExit(f"minilm.py: {type(error).__name__}: {error}") from None
         minutes = (time.perf_counter() - began) / 60
-        told[name] = f"{curve(run)}\n{minutes:.1f} minutes; peak memory so far {peak_gigabytes():.2f} GB"
-    print("\n".join(f"\n{name}\n{text}" for name, text in told.items()))
+        curves[name] = f"{curve(run)}\n{minutes:.1f} minutes; peak memory so far {peak_gigabytes():.2f} GB"
+    print("\n".join(f"\n{name}\n{text}" for name, text in curves.items()))
 
 
 if __name__ == "__main__":

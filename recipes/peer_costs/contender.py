@@ -18,14 +18,14 @@ Matrix = NDArray[np.float32]
 
 def peak() -> float:
     """Return the most memory that this process has had so far, in MiB."""
-    kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kept / (2**20 if sys.platform == "darwin" else 2**10)
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def arrays(folder: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays that `prepare.py` left."""
-    with np.load(folder / "arrays.npz") as kept:
-        return dict(kept)
+    with np.load(folder / "arrays.npz") as file:
+        return dict(file)
 
 
 def serve(load: Callable[[str, Path], tuple[Callable[[Matrix], float], Matrix, float]]) -> None:

@@ -69,9 +69,9 @@ class Gold:
     moves: bool
 
     @classmethod
-    def of(cls, found: Sequence[Any]) -> Gold:
+    def of(cls, gold: Sequence[Any]) -> Gold:
         """Read the `gold` of a run's `gold.json`."""
-        both = np.array(found, float)
+        both = np.array(gold, float)
         return cls(both[..., 0], moves(both[..., 0].mean(1), both[..., 1]))
 
     def agrees(self, values: Sequence[float]) -> float:
@@ -81,7 +81,9 @@ class Gold:
     def one_fit(self) -> float:
         """Return how a single fit of gold agrees with the mean of the others, over all single fits."""
         others = (self.fits.sum(1, keepdims=True) - self.fits) / (self.fits.shape[1] - 1)
-        return float(np.mean([spearman(one, rest) for one, rest in zip(self.fits.T, others.T, strict=True)]))
+        return float(
+            np.mean([spearman(fit, mean_of_others) for fit, mean_of_others in zip(self.fits.T, others.T, strict=True)])
+        )
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -124,14 +126,14 @@ def ratios(answers: Sequence[Answer], score: str = "LIS, a ranker's events") -> 
     seconds = {(one.run, one.contender): one.typical for one in answers if not one.error}
     rows = []
     for ranker in ("gold DIN", "gold DCN", "FuxiCTR DIN"):
-        found = [
+        ratios = [
             value / seconds[run, ranker]
             for (run, who), value in seconds.items()
             if who == score and (run, ranker) in seconds
         ]
-        if found:
-            mean = statistics.mean(found)
-            rows.append([ranker, f"{mean:.2f}", f"{min(found):.2f} to {max(found):.2f}", str(len(found))])
+        if ratios:
+            mean = statistics.mean(ratios)
+            rows.append([ranker, f"{mean:.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}", str(len(ratios))])
     return markdown(("ranker", "score / fit, mean", "runs from, to", "runs"), rows) if rows else ""
 
 

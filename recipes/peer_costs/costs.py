@@ -69,10 +69,10 @@ def ask(contender: str, command: tuple[str, str, str], folders: dict[str, Path])
     wrong = call(python, script, what, *map(str, folders.values()))
     answers = []
     for run, folder in folders.items():
-        said = folder / "answer.json"
-        if said.exists():
-            answers.append(Answer(run, contender, **json.loads(said.read_text())))
-            said.unlink()
+        answer_file = folder / "answer.json"
+        if answer_file.exists():
+            answers.append(Answer(run, contender, **json.loads(answer_file.read_text())))
+            answer_file.unlink()
         else:
             answers.append(Answer(run, contender, error=wrong or "said nothing"))
     return answers

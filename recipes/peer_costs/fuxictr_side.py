@@ -28,21 +28,23 @@ DENSE = 4
 class Batches:
     """What FuxiCTR's loader for this model yields: features of events, of items (history, then target), and a mask."""
 
-    def __init__(self, kept: dict[str, NDArray[Any]], at: NDArray[np.int64], *, shuffle: bool = False) -> None:
-        self.kept = {name: torch.from_numpy(kept[name]) for name in ("user", "item", "past", "sign", "dense", "label")}
+    def __init__(self, given: dict[str, NDArray[Any]], at: NDArray[np.int64], *, shuffle: bool = False) -> None:
+        self.given = {
+            name: torch.from_numpy(given[name]) for name in ("user", "item", "past", "sign", "dense", "label")
+        }
         self.at, self.shuffle = torch.from_numpy(at), shuffle
 
     def __len__(self) -> int:
         return -(-len(self.at) // BATCH)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any], torch.Tensor]]:
-        kept, order = self.kept, self.at[torch.randperm(len(self.at))] if self.shuffle else self.at
+        given, order = self.given, self.at[torch.randperm(len(self.at))] if self.shuffle else self.at
         for at in order.split(BATCH):
-            clicked = kept["sign"][at] > 0
-            history = torch.where(clicked, kept["past"][at] + 1, 0)  # 0 is padding
-            items = torch.cat([history, kept["item"][at, None] + 1], dim=1).flatten()
-            event = {"user": kept["user"][at] + 1, "label": kept["label"][at]}
-            event |= {f"dense_{column}": kept["dense"][at, column] for column in range(DENSE)}
+            clicked = given["sign"][at] > 0
+            history = torch.where(clicked, given["past"][at] + 1, 0)  # 0 is padding
+            items = torch.cat([history, given["item"][at, None] + 1], dim=1).flatten()
+            event = {"user": given["user"][at] + 1, "label": given["label"][at]}
+            event |= {f"dense_{column}": given["dense"][at, column] for column in range(DENSE)}
             yield event, {"item_id": items, "item_rows": items}, clicked
 
 
@@ -63,27 +65,27 @@ def features(folder: Path, num_users: int, num_items: int, dim: int) -> FeatureM
     return known
 
 
-def auc(kept: dict[str, NDArray[Any]], rows: Matrix, folder: Path) -> float:
+def auc(given: dict[str, NDArray[Any]], rows: Matrix, folder: Path) -> float:
     """Return the AUC on w2 of a DIN trained on nine tenths of the events before it; it watches the last."""
     seed_everything(0)
     rows = rows - rows.mean(0)
     rows /= max(float(np.sqrt((rows**2).mean())), 1e-12)  # as gold does: a scale is not what a representation knows
     np.savez(folder / "rows.npz", key=np.arange(len(rows)).astype(str), value=rows)
     model = DIN(
-        features(folder, int(kept["sizes"][0]), len(rows), rows.shape[1]),
+        features(folder, int(given["sizes"][0]), len(rows), rows.shape[1]),
         embedding_dim=WIDTH, optimizer="adam", loss="binary_crossentropy", metrics=["AUC"], verbose=0,
         model_root=str(folder),
     )  # fmt: skip
     Path(model.model_dir).mkdir(exist_ok=True)
-    train = kept["train"][np.random.default_rng(0).permutation(len(kept["train"]))]
+    train = given["train"][np.random.default_rng(0).permutation(len(given["train"]))]
     cut = len(train) * 9 // 10
-    model.fit(Batches(kept, train[:cut], shuffle=True), epochs=EPOCHS, validation_data=Batches(kept, train[cut:]))
-    return float(roc_auc_score(kept["label"][kept["test"]], model.predict(Batches(kept, kept["test"]))))
+    model.fit(Batches(given, train[:cut], shuffle=True), epochs=EPOCHS, validation_data=Batches(given, train[cut:]))
+    return float(roc_auc_score(given["label"][given["test"]], model.predict(Batches(given, given["test"]))))
 
 
 def load(_: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:
-    kept = arrays(folder)
-    return lambda rows: auc(kept, rows, folder), kept["ranked_snapshots"], float(kept["one_off"][1])
+    given = arrays(folder)
+    return lambda rows: auc(given, rows, folder), given["ranked_snapshots"], float(given["one_off"][1])
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from neural_rankers import Data, fit, quality
 
 def load(kind: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:
     data = Data(pickle.loads((folder / "ranked.pkl").read_bytes()))  # noqa: S301  # prepare.py wrote it
-    kept = arrays(folder)
+    given = arrays(folder)
 
     def auc(rows: Matrix) -> float:
         return quality(data, fit(data, [rows], kind, 0)[0])
 
-    return auc, kept["ranked_snapshots"], float(kept["one_off"][1])
+    return auc, given["ranked_snapshots"], float(given["one_off"][1])
 
 
 if __name__ == "__main__":

@@ -28,12 +28,12 @@ class Data:
 
     def __init__(self, split: PreferenceSplit, length: int = 12) -> None:
         events = split.events
-        place = events.stop[:, None] - length + np.arange(length)
-        inside = place >= events.start[:, None]
-        place = np.maximum(place, 0)
+        position = events.stop[:, None] - length + np.arange(length)
+        inside = position >= events.start[:, None]
+        position = np.maximum(position, 0)
         self.user, self.item = torch.from_numpy(events.user), torch.from_numpy(events.item)
-        self.past = torch.from_numpy(np.where(inside, split.history_item[place], 0))
-        sign = 2.0 * split.history_label[place] - 1
+        self.past = torch.from_numpy(np.where(inside, split.history_item[position], 0))
+        sign = 2.0 * split.history_label[position] - 1
         self.sign = torch.from_numpy(np.where(inside, sign, 0)).float()  # 1 clicked, -1 skipped, 0 nothing
         seen = events.by_user, events.by_item
         counts = [number for one in seen for number in (np.log1p(one.count), one.rate(split.prior))]

@@ -76,8 +76,8 @@ def value(kind: str, rows: Matrix, bins: NDArray[np.int64]) -> float:
 
 
 def load(kind: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:
-    kept = arrays(folder)
-    return lambda rows: value(kind, rows, kept["bins"]), kept["scored_snapshots"], 0.0
+    given = arrays(folder)
+    return lambda rows: value(kind, rows, given["bins"]), given["scored_snapshots"], 0.0
 
 
 if __name__ == "__main__":

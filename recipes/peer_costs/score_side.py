@@ -14,13 +14,13 @@ from lis_lightning.scoring import Scorer  # noqa: F401  # an import is no cost o
 
 def load(which: str, folder: Path) -> tuple[Callable[[Matrix], float], Matrix, float]:
     split = pickle.loads((folder / f"{which}.pkl").read_bytes())  # noqa: S301  # prepare.py wrote it
-    kept = arrays(folder)
+    given = arrays(folder)
 
     def ais(rows: Matrix) -> float:
         # Without a placebo, as a monitor scores all snapshots but the first; nothing is read from a cache on disk.
         return float(split.score(rows, placebo=False, cache_dir="off").ais)
 
-    return ais, kept[f"{which}_snapshots"], float(kept["one_off"][int(which == "ranked")])
+    return ais, given[f"{which}_snapshots"], float(given["one_off"][int(which == "ranked")])
 
 
 if __name__ == "__main__":

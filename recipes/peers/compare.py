@@ -70,11 +70,11 @@ def ask(python: str, side: str, question: str, evaluator: str, limit: float) -> 
             with contextlib.suppress(ProcessLookupError):  # whatever is left of the group
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("rank-*.json"))]
-        if not found and not ended:
+        answers = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("rank-*.json"))]
+        if not answers and not ended:
             last = Path(folder, "log").read_text().strip().splitlines() or ["nothing said"]
             ended = [{"error": f"ended by itself with code {process.returncode}: {last[-1]}"}]
-        return found + ended
+        return answers + ended
 
 
 def said(ranks: list[dict[str, Any]]) -> str | None:

@@ -44,8 +44,8 @@ def lost_and_saved(
     for seed, (paired_se, memory) in itertools.product(seeds, NOISE):
         results = simulated_run(steps, truth, seed=seed, paired_se=paired_se, memory=memory)
         last = stopped_at(results, rule)
-        kept = max(range(last + 1), key=lambda index: results[index].ais)
-        outcomes.append(((truth.max() - truth[kept]) / span, 1 - steps[last] / NUM_STEPS))
+        best = max(range(last + 1), key=lambda index: results[index].ais)
+        outcomes.append(((truth.max() - truth[best]) / span, 1 - steps[last] / NUM_STEPS))
     lost, saved = np.mean(outcomes, axis=0)
     return float(lost), float(saved)
 

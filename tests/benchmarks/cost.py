@@ -28,6 +28,7 @@ from lis_lightning.monitor import snapshot_scorer
 from lis_lightning.monitor.batches import make_batches
 from lis_lightning.monitor.encoding import encode_items
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 from lis_lightning.scoring.scorer import Scorer
 from tests.benchmarks.row import Row
 from tests.benchmarks.score import made
@@ -207,7 +208,9 @@ def _encodes(split: Any, texts: Texts, module: Tower) -> dict[str, float]:
             def encode(items: Texts) -> None:
                 batches = make_batches(items, split.item_ids, batch_size=BATCH, collate_fn=collate)
                 with undisturbed(pl_module):
-                    for _ in encode_items(trainer, pl_module, batches, lambda m, batch: m.encode_items(batch)):
+                    for _ in encode_items(
+                        LightningTraining(trainer), pl_module, batches, lambda m, batch: m.encode_items(batch)
+                    ):
                         pass
 
             def predict() -> None:

@@ -10,7 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from lis_lightning.cli import hydra_plugins, resource_dir
-from lis_lightning.cli.align import _loggers, _settle_cache
+from lis_lightning.cli.align import _loggers, _settle_cache, _train
+from lis_lightning.errors import ConfigError
 from lis_lightning.results.record import Record
 
 CONF = resource_dir("conf")
@@ -75,6 +76,7 @@ def test_a_run_ends_with_a_table_and_says_where_everything_is(finished):
     for expected in (
         "smallest detectable gain", "AUC of the true click probabilities", "aligning VisionLanguageEncoder",
         "geometry", "Best snapshot: step", "Record: ", "wandb sync", "report: ", "placebo passed",
+        "lis-encode ",
     ):  # fmt: skip
         assert expected in said
     (record,) = folder.rglob("record.jsonl")
@@ -165,3 +167,14 @@ def test_without_loggers_there_are_none_and_one_set_to_null_is_left_out(tmp_path
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert _loggers(compose("align", overrides=["logger=none"]), tmp_path) == []
         assert _loggers(compose("align", overrides=["logger.wandb=null"]), tmp_path) == []
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_empty_wandb_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    overrides = [*SMALL, f"model.model={tmp_path}/absent", f"cache_dir={tmp_path}/cache", "logger.wandb.name=mine"]
+    hydra_plugins.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("align", overrides=overrides)
+    with pytest.raises(ConfigError, match="absent does not exist"):
+        _train(config, tmp_path / "run", None, None)
+    assert not (tmp_path / "run").exists()

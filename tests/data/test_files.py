@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from lis_lightning import PreferenceSplit
+from lis_lightning.data.files import scan_files
 from lis_lightning.data.tables import InputTable, read_table
 from lis_lightning.errors import ConfigError, LogError
 
@@ -183,3 +184,9 @@ def test_quoted_separators_do_not_count(tmp_path):
     (tmp_path / "log.csv").write_text('7,"a, b",3\n8,"c, d",4\n')
     table = InputTable(tmp_path / "log.csv", names=["user_id", "item_id", "timestamp"]).read()
     assert table.rows() == [(7, "a, b", 3), (8, "c, d", 4)]
+
+
+def test_files_of_an_object_store_are_left_to_polars(tmp_path):
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
+    assert scan_files(tmp_path / "a.parquet", "log").parquet == (str(tmp_path / "a.parquet"),)
+    assert scan_files("s3://bucket/a.parquet", "log").parquet == ()

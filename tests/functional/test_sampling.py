@@ -7,7 +7,7 @@ def test_users_are_taken_whole_within_both_budgets():
     rng = np.random.default_rng(0)
     users, items = rng.integers(0, 50, 2000), rng.integers(0, 300, 2000)
     counted = rng.random(2000) < 0.5
-    chosen = take_whole_users(users, items, counted, max_events=400, max_items=250, rng=rng)
+    chosen = take_whole_users(users, items, counted, rng.permutation(50), max_events=400, max_items=250)
     inside = chosen[users]
     assert 0 < (counted & inside).sum() <= 400
     assert np.unique(items[inside]).size <= 250
@@ -15,9 +15,7 @@ def test_users_are_taken_whole_within_both_budgets():
 
 def test_one_user_is_taken_even_over_budget():
     users, items = np.zeros(9, int), np.arange(9)
-    chosen = take_whole_users(
-        users, items, np.ones(9, bool), max_events=2, max_items=None, rng=np.random.default_rng(0)
-    )
+    chosen = take_whole_users(users, items, np.ones(9, bool), np.array([0]), max_events=2, max_items=None)
     assert chosen.tolist() == [True]
 
 

@@ -18,6 +18,7 @@ from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeE
 from lis_lightning.monitor.batches import LoaderBatches, make_batches
 from lis_lightning.monitor.encoding import collect, encode_items
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 from lis_lightning.monitor.processes import together
 from lis_lightning.scoring.metric import LeakageImpactScore
 from tests._helpers.items import Items
@@ -69,7 +70,7 @@ def encode(
 ):
     trainer, module = attached(precision)
     with undisturbed(module, batches):
-        return list(encode_items(trainer, module, batches, function, **options))
+        return list(encode_items(LightningTraining(trainer), module, batches, function, **options))
 
 
 def test_ids_and_rows_come_in_batches(attached):
@@ -87,7 +88,14 @@ def test_the_stage_is_validation_inside_and_training_again_afterwards(attached):
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011  # raised above, without words
-        list(encode_items(trainer, module, LoaderBatches([{"item_id": [1], "x": torch.ones(1, 3)}], "item_id"), look))
+        list(
+            encode_items(
+                LightningTraining(trainer),
+                module,
+                LoaderBatches([{"item_id": [1], "x": torch.ones(1, 3)}], "item_id"),
+                look,
+            )
+        )
     assert seen == [(False, True)]
     assert trainer.training
 
@@ -304,6 +312,6 @@ def test_the_source_is_closed_when_collecting_fails(split):
 
 def test_alone_an_error_stays_what_it_is(attached):
     trainer, _ = attached()
-    assert together(trainer, lambda: 3) == 3
+    assert together(LightningTraining(trainer), lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        together(trainer, lambda: 1 // 0)
+        together(LightningTraining(trainer), lambda: 1 // 0)

@@ -77,28 +77,37 @@ class ExampleCollator:
         items: The prepared items, one for each row of the item table.
         collate: Makes a batch of prepared items.
         held_out: Whether these are the held-out examples.
+        micro_batch: Items that are encoded at a time; None for all of the batch.
     """
 
     def __init__(
-        self, examples: Examples, items: Dataset[dict[str, Any]], collate: Collate, *, held_out: bool = False
+        self,
+        examples: Examples,
+        items: Dataset[dict[str, Any]],
+        collate: Collate,
+        *,
+        held_out: bool = False,
+        micro_batch: int | None = None,
     ) -> None:
         self.examples = examples
         self.items = items
         self.collate = collate
         self.held_out = held_out
+        self.micro_batch = micro_batch
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
         """Return the batch of B examples with U different items.
 
-        ``items`` is one item batch of U and ``rows`` their rows in the item table, [U]. Each role is int64 [B], or [B,
-        slots] if it has several: positions among the U, -1 for an empty slot.
+        ``items`` is one item batch of U, or with `micro_batch` a list of smaller ones, and ``rows`` their rows in the
+        item table, [U]. Each role is int64 [B], or [B, slots] if it has several: positions among the U, -1 for an empty
+        slot.
         """
         # Encode each item once; examples refer to it by its position among the distinct rows.
         rows = {name: values[indices] for name, values in self.examples.items.items()}
         distinct = np.unique(np.concatenate([values.ravel() for values in rows.values()]))
         distinct = distinct[distinct >= 0]  # without the empty slots
         batch: dict[str, Any] = {
-            "items": self.collate([self.items[int(row)] for row in distinct]),
+            "items": self._items(distinct),
             "rows": torch.from_numpy(distinct),
         }
         for name, values in rows.items():
@@ -107,6 +116,12 @@ class ExampleCollator:
         if self.examples.extras is not None:
             batch |= self.examples.extras(rows, self.held_out)
         return batch
+
+    def _items(self, rows: NDArray[np.int64]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return the batch of the items in these rows, or micro-batches of about equal size."""
+        num_parts = 1 if self.micro_batch is None else -(-len(rows) // self.micro_batch)
+        parts = [self.collate([self.items[int(row)] for row in part]) for part in np.array_split(rows, num_parts)]
+        return parts[0] if self.micro_batch is None else parts
 
 
 class ExampleDataModule(pl.LightningDataModule):
@@ -117,6 +132,7 @@ class ExampleDataModule(pl.LightningDataModule):
         items: The prepared items, one for each row of the item table.
         collate: Makes a batch of prepared items; an encoder's `collate`.
         batch_size: Examples in a batch, or a number by name of the objective.
+        micro_batch: Items that are encoded at a time: ``items`` in a batch is then a list; None for all of the batch.
         seed: Of the sampling.
         num_workers: Processes that read items; None takes the number that `items.num_workers` names, else 0.
 
@@ -140,6 +156,7 @@ class ExampleDataModule(pl.LightningDataModule):
         collate: Collate,
         *,
         batch_size: int | Mapping[str, int] = 64,
+        micro_batch: int | None = None,
         seed: int = 0,
         num_workers: int | None = None,
     ) -> None:
@@ -148,8 +165,11 @@ class ExampleDataModule(pl.LightningDataModule):
         self.items = items
         self.collate = collate
         self.batch_sizes = batch_size if isinstance(batch_size, Mapping) else dict.fromkeys(self.examples, batch_size)
+        self.micro_batch = micro_batch
         self.seed = seed
         self.num_workers: int = getattr(items, "num_workers", 0) if num_workers is None else num_workers
+        if micro_batch is not None and micro_batch < 1:
+            raise ConfigError(f"`micro_batch` must be 1 item or more, or null, but got {micro_batch}.")
         for name, own in self.examples.items():
             available = int((~own.held_out).sum())
             if not MIN_HELD_OUT <= self.batch_sizes[name] <= available:
@@ -166,6 +186,19 @@ class ExampleDataModule(pl.LightningDataModule):
     @override
     def val_dataloader(self) -> CombinedLoader:
         return CombinedLoader({name: self._loader(name, held_out=True) for name in self.examples}, "max_size")
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # Micro-batches stay on the host until they are encoded: together, the images of a large batch take gigabytes.
+        parts = batch.items() if isinstance(batch, dict) else ()
+        split = {name: part for name, part in parts if isinstance(part, dict) and isinstance(part.get("items"), list)}
+        if not split:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        whole = {name: {**part, "items": None} for name, part in split.items()}
+        moved = super().transfer_batch_to_device({**batch, **whole}, device, dataloader_idx)
+        return {
+            name: {**part, "items": batch[name]["items"]} if name in split else part for name, part in moved.items()
+        }
 
     def _batches_done(self) -> int:
         """Return how many batches of this epoch a resumed run has trained already; Lightning restarts the epoch."""
@@ -192,6 +225,8 @@ class ExampleDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             prefetch_factor=1 if self.num_workers else None,  # batches of images are large
-            collate_fn=ExampleCollator(examples, self.items, self.collate, held_out=held_out),
+            collate_fn=ExampleCollator(
+                examples, self.items, self.collate, held_out=held_out, micro_batch=self.micro_batch
+            ),
             generator=torch.Generator().manual_seed(self.seed),  # else every pass draws from the global generator
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.item_table import check_features, first_ids
+from lis_lightning.align.data.item_table import check_features
+from lis_lightning.data.item_rows import first_ids
 from lis_lightning.data.tables import require_columns
 from lis_lightning.errors import ConfigError, ItemError, LogError, ShapeError
 
@@ -20,7 +21,8 @@ def feature_block(table: pl.DataFrame, source: str | Path) -> NDArray[Any]:
 
     Args:
         table: The item table.
-        source: A ``.npy`` or ``.safetensors`` file with rows in the order of the table, or a column of lists.
+        source: A file of one matrix (see :func:`load_tensors`) with rows in the order of the table, or a column of
+            lists.
 
     Raises:
         ConfigError: If the file does not exist.
@@ -28,7 +30,7 @@ def feature_block(table: pl.DataFrame, source: str | Path) -> NDArray[Any]:
         ShapeError: If the file holds no array or several.
     """
     path = Path(source).expanduser()
-    if path.suffix in {".npy", ".safetensors"}:
+    if path.suffix in TENSOR_ENDINGS:
         return load_array(path)
     try:
         require_columns(table, [str(source)], "item table")
@@ -40,7 +42,7 @@ def feature_block(table: pl.DataFrame, source: str | Path) -> NDArray[Any]:
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """Return the array in a ``.npy`` file, or the only tensor of a ``.safetensors`` file (any float type).
+    """Return the only array in a file of tensors (any float type).
 
     Raises:
         ConfigError: If the file does not exist.
@@ -56,29 +58,82 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays in a ``.safetensors`` file by name, or the one in a ``.npy`` file by the file's name.
+    """Return the arrays in a file of tensors by name; a single one without a name has the file's name.
+
+    Args:
+        path: ``.npy``; ``.safetensors``; ``.pt`` of ``torch.save``, a tensor or a dict of tensors (and of ids); or
+            ``.faiss`` or ``.index`` of FAISS, with ``embeddings`` and, of an IndexIDMap, ``item_ids``. Vectors of a
+            compressed FAISS index are the approximations that it searches.
 
     Raises:
-        ConfigError: If the file does not exist.
-        ShapeError: If it is damaged, or holds pickled objects.
+        ConfigError: If the file does not exist, or needs FAISS.
+        ShapeError: If it is damaged, or holds other objects.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from pickle import UnpicklingError
 
-    def as_numpy(rows: torch.Tensor) -> NDArray[Any]:
-        array: NDArray[Any] = rows.float().numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
-        return array
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise ConfigError(f"The item features {path} do not exist; give a .npy or .safetensors file, or a column.")
+    errors = (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError)
     try:
-        if path.suffix == ".npy":
-            return {path.stem: np.asarray(np.load(path, allow_pickle=False))}
-        tensors = load_file(path)  # through torch, since NumPy has no bfloat16
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
-        raise ShapeError(f"The item features {path} are not a matrix of numbers: {error}") from error
-    return {name: as_numpy(rows) for name, rows in tensors.items()}
+        return _LOADERS[path.suffix](path)
+    except errors as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ShapeError(f"The item features {path} are not a matrix of numbers: {reason}") from error
+
+
+def _load_numpy(path: Path) -> dict[str, NDArray[Any]]:
+    return {path.stem: np.asarray(np.load(path, allow_pickle=False))}
+
+
+def _load_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors.torch import load_file
+
+    return {name: _as_numpy(rows) for name, rows in load_file(path).items()}  # through torch: NumPy has no bfloat16
+
+
+def _load_torch(path: Path) -> dict[str, NDArray[Any]]:
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)  # runs no code of the file
+    tensors = content if isinstance(content, dict) else {path.stem: content}
+    return {str(name): _as_numpy(rows) for name, rows in tensors.items()}
+
+
+def _load_faiss(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError(f"{path.name} is an index of FAISS: pip install faiss-cpu") from error
+    index: Any = faiss.read_index(str(path))
+    has_ids = isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2)
+    vectors: Any = faiss.downcast_index(index.index) if has_ids else index
+    if hasattr(vectors, "make_direct_map"):
+        vectors.make_direct_map()  # an inverted file finds its vectors by row only with one
+    tensors = {"embeddings": vectors.reconstruct_n(0, vectors.ntotal)}
+    return tensors | {"item_ids": faiss.vector_to_array(index.id_map)} if has_ids else tensors
+
+
+_LOADERS: dict[str, Callable[[Path], dict[str, NDArray[Any]]]] = {
+    ".npy": _load_numpy,
+    ".safetensors": _load_safetensors,
+    ".pt": _load_torch,
+    ".faiss": _load_faiss,
+    ".index": _load_faiss,
+}
+TENSOR_ENDINGS = tuple(_LOADERS)
+
+
+def _as_numpy(rows: Any) -> NDArray[Any]:
+    """Return a tensor, or a list of ids, as an array; bfloat16, which NumPy lacks, as float32."""
+    import torch
+
+    if not isinstance(rows, torch.Tensor):
+        return np.asarray(rows)
+    rows = rows.detach()
+    array: NDArray[Any] = rows.float().numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
+    return array
 
 
 def list_column(values: pl.Series) -> NDArray[Any]:

@@ -10,13 +10,15 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.alignment_data import AlignmentData, require_rows
+from lis_lightning.align.data.alignment_data import AlignmentData
 from lis_lightning.align.data.feature_files import concatenated_features, feature_block
 from lis_lightning.align.data.images import OnBadImage, check_images, image_paths, is_image_name
 from lis_lightning.align.data.item_columns import read_category, read_ids, read_items, read_texts, read_titles
 from lis_lightning.align.data.item_table import ItemImage, ItemTable
 from lis_lightning.data.columns import Label, task_labels
-from lis_lightning.data.tables import InputTable, require_columns
+from lis_lightning.data.log_reading import log_columns
+from lis_lightning.data.split_folder import is_saved_split
+from lis_lightning.data.tables import require_columns
 from lis_lightning.data.times import Time
 from lis_lightning.errors import ConfigError, ItemError
 
@@ -40,11 +42,11 @@ def load_log(
     content: bool = True,
     columns: Sequence[str] | None = None,
 ) -> AlignmentData:
-    """Read any interaction log and item table by the names of their columns.
+    """Name any interaction log, and read its item table, by the names of their columns.
 
     Args:
-        log: Files or a table, as ``PreferenceSplit.from_log`` takes them.
-        items: The same for the items, one row each; None if only the log is needed.
+        log: As ``PreferenceSplit.from_log`` takes it, or the folder of a saved split. It is not read yet.
+        items: Files or a table of the items, one row each; None if only the log is needed.
         user: Column of the log.
         item: Column of the log.
         time: Column of the log, or the column and the format of its text, as in ``("when", "%m/%d/%Y")``.
@@ -68,8 +70,8 @@ def load_log(
 
     Raises:
         LogError: If the log cannot be read or lacks the item column.
-        ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, lacks items of the
-            log, or an image cannot be used.
+        ItemError: If the item table cannot be read, lacks a column, has missing or repeated ids, or an image cannot be
+            used.
         ShapeError, NonFiniteError: If features do not fit.
         ConfigError: If images are named without a folder, or the label has none of these forms.
 
@@ -79,13 +81,14 @@ def load_log(
         >>> load_log(log, items).items.texts
         ('red cup', 'blue mug')
     """
-    table = InputTable(log, names=columns)
-    require_columns(table.columns, [item])
-    events = table.read(ids=[user, item])
-    when = time if isinstance(time, str) else tuple(time)
-    roles = {"user": user, "item": item, "time": when, "label": task_labels(label, events.columns)}
+    roles: dict[str, Any] = {}
+    if not is_saved_split(log):
+        present = log_columns(log, columns)
+        require_columns(present, [item])
+        when = time if isinstance(time, str) else tuple(time)
+        roles = {"user": user, "item": item, "time": when, "label": task_labels(label, present), "columns": columns}
     if items is None:
-        return AlignmentData("log", events, roles, None)
+        return AlignmentData("log", log, roles, None)
     if not content:
         text = image = image_folder = features = None
     texts, pictures = _columns(text), _columns(image)
@@ -102,8 +105,7 @@ def load_log(
     sources = [features] if isinstance(features, str | Path) else list(features or ())
     blocks = [feature_block(item_rows, source) for source in sources]
     item_table = replace(item_table, features=concatenated_features(blocks, ids))
-    require_rows(events, item, item_table)
-    return AlignmentData("log", events, roles, check_images(item_table, on_bad_image))
+    return AlignmentData("log", log, roles, check_images(item_table, on_bad_image))
 
 
 def _columns(names: str | Sequence[str] | None) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.item_table import first_ids
+from lis_lightning.data.item_rows import first_ids
 from lis_lightning.data.tables import id_codes, read_table, require_columns
 from lis_lightning.errors import ItemError, LisWarning, LogError
 

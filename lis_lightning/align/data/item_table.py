@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lis_lightning.data.item_rows import first_ids, rows_of
 from lis_lightning.errors import ItemError, NonFiniteError, ShapeError
 
 _TITLE_CHARACTERS = 60
@@ -122,29 +123,6 @@ def image_files(image: ItemImage) -> tuple[Path, ...]:
     return image if isinstance(image, tuple) else (image,)
 
 
-def rows_of(wanted: Iterable[Any], ids: NDArray[Any], where: str, advice: str) -> NDArray[np.int64]:
-    """Return the row of each wanted id among `ids`.
-
-    Args:
-        wanted: Item ids, in any order, possibly repeated.
-        ids: The ids of the rows, each once.
-        where: What holds the rows, for the error message.
-        advice: What to do about absent ids, a sentence for the error message.
-
-    Raises:
-        ItemError: If ids are absent; the message counts them and names the first five.
-    """
-    requested = wanted.tolist() if isinstance(wanted, np.ndarray) else list(wanted)
-    row_of = {item: row for row, item in enumerate(ids.tolist())}
-    absent = [item for item in dict.fromkeys(requested) if item not in row_of]
-    if absent:
-        raise ItemError(
-            f"{len(absent)} of {len(set(requested))} item ids have no row in the {where} of {len(ids)} items: "
-            f"{first_ids(absent)}.{_type_hint(absent[0], ids)} {advice}"
-        )
-    return np.array([row_of[item] for item in requested], dtype=np.int64)
-
-
 def check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
     """Raise unless ``features`` is a finite matrix with one row an item.
 
@@ -167,31 +145,3 @@ def check_features(features: NDArray[np.float32], ids: NDArray[Any]) -> None:
             f"The features of {int(broken.sum())} of {len(ids)} items hold NaN or infinity: item ids "
             f"{first_ids(ids[broken])}. Write zeros for items without features."
         )
-
-
-def first_ids(ids: Iterable[Any], count: int = 5) -> str:
-    """Return the first ids as Python writes them, and how many more there are.
-
-    Args:
-        ids: Any ids.
-        count: How many to name.
-
-    Example:
-        >>> first_ids(["a", "b", "c"], count=2)
-        "'a', 'b' and 1 more"
-    """
-    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(repr(item) for item in listed[:count]) + more
-
-
-def _type_hint(wanted: Any, ids: NDArray[Any]) -> str:
-    """Return the likely cause of absent ids if one side has integers and the other strings."""
-    has_strings, wants_string = ids.dtype.kind in "OU", isinstance(wanted, str)
-    if not len(ids) or has_strings == wants_string:
-        return ""
-    types = ("integers", "strings")
-    return (
-        f" The likely cause: its ids are {types[has_strings]} ({ids.tolist()[0]!r}) and the others "
-        f"{types[wants_string]} ({wanted!r}); write both with one type."
-    )

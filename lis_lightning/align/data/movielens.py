@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.alignment_data import AlignmentData, require_rows
+from lis_lightning.align.data.alignment_data import AlignmentData
 from lis_lightning.align.data.feature_files import concatenated_features, load_array
 from lis_lightning.align.data.images import OnBadImage, check_images, image_paths
 from lis_lightning.align.data.item_columns import read_ids, read_items, read_texts, read_titles
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.data.tables import read_table, require_columns
+from lis_lightning.data.tables import id_codes, read_table, require_columns
 from lis_lightning.errors import ConfigError, ItemError, LogError
 
 _ML100K_GENRES = (
@@ -64,7 +64,7 @@ def load_movielens(
         >>> load_movielens(folder).items.texts
         ('James and the Giant Peach (1996). Animation, Musical.',)
     """
-    path = _movielens_folder(folder)
+    path = movielens_folder(folder)
     readers = {
         ("interactions.parquet", "items.parquet"): _read_posters,
         ("u.data", "u.item"): _read_ml100k,
@@ -80,7 +80,7 @@ def load_movielens(
             "data=log."
         )
     log, items = readers[layout](path)
-    require_rows(log, "item_id", items)
+    items.rows(id_codes(log, "item_id")[0])  # raises for items without a row
     columns = {"user": "user_id", "item": "item_id", "time": "timestamp", "label": ("rating", threshold)}
     if not content:
         return AlignmentData("movielens", log, columns, items)
@@ -89,7 +89,8 @@ def load_movielens(
     return AlignmentData("movielens", log, columns, check_images(items, on_bad_image))
 
 
-def _movielens_folder(folder: str | Path | None) -> Path:
+def movielens_folder(folder: str | Path | None) -> Path:
+    """Return the folder with MovieLens; None stands for ``$LIS_DATA/ml100k_mm``."""
     if folder is None and not os.environ.get("LIS_DATA"):
         raise ConfigError(
             "No MovieLens folder is given. Download ml-100k.zip or ml-1m.zip from grouplens.org/datasets/movielens, "

@@ -1,25 +1,25 @@
-"""Read item vectors from files (.npy, .safetensors, or a table) in the order of given item ids."""
+"""Read item vectors from files (tensors, an index of FAISS, or a table) in the order of given item ids."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.align.data.feature_files import list_column, load_tensors
+from lis_lightning.align.data.feature_files import TENSOR_ENDINGS, list_column, load_tensors
 from lis_lightning.align.data.item_columns import read_ids
-from lis_lightning.align.data.item_table import check_features, first_ids, rows_of
+from lis_lightning.align.data.item_table import check_features
 from lis_lightning.data.files import TABLE_ENDINGS, file_ending
+from lis_lightning.data.item_rows import Missing, vectors_in_order
 from lis_lightning.data.tables import numbers_of, read_table, require_columns
-from lis_lightning.errors import ConfigError, ItemError, LisError, LisWarning, LogError, ShapeError
+from lis_lightning.errors import ConfigError, ItemError, LisError, LogError, ShapeError
 
 _MATRIX = "embeddings"
 _IDS = "item_ids"
-_ENDINGS = (".npy", ".safetensors", *TABLE_ENDINGS)
+_ENDINGS = (*TENSOR_ENDINGS, *TABLE_ENDINGS)
 
 
 def read_vectors(
@@ -28,14 +28,15 @@ def read_vectors(
     *,
     ids: str | Path | NDArray[Any] | None = None,
     id_column: str = "item_id",
-    missing: Literal["raise", "mean"] = "raise",
+    missing: Missing = "raise",
 ) -> NDArray[Any]:
     """Read one vector an item from a file, in the order of `item_ids`.
 
     Args:
         path: A parquet, CSV or TSV file with a column of ids and the vectors, in one column of lists or in all other
-            columns; a ``.safetensors`` file with the tensors ``item_ids`` and ``embeddings``; or a ``.npy`` file, or a
-            ``.safetensors`` file with one tensor, with `ids` for its rows.
+            columns; a ``.safetensors`` or ``.pt`` file with ``item_ids`` and ``embeddings``; a FAISS index with ids
+            (IndexIDMap); or one matrix alone (``.npy``, ``.safetensors``, ``.pt`` as of ``SentenceTransformer.encode``,
+            or a FAISS index without ids), with `ids` for its rows.
         item_ids: The items whose vectors are returned, [num_items].
         ids: Ids of the rows of a file without ids: an array, a ``.npy`` file, or a table with `id_column`.
         id_column: Name of the column of ids.
@@ -61,30 +62,13 @@ def read_vectors(
         >>> read_vectors(path, np.array([8])).tolist()
         [[2.0, 3.0]]
     """
-    if missing not in {"raise", "mean"}:
-        raise ConfigError(f"Expected `missing` to be 'raise' or 'mean', got {missing!r}.")
     path = Path(path).expanduser()
     try:
         row_ids, values = _checked_rows(path, ids, id_column)
-        has_vector = are_among(item_ids, row_ids)
-        if missing == "raise" or not has_vector.any():
-            has_vector[:] = True  # so that those that are absent are an error that names the cause
-        advice = "Add their rows, or set missing=mean (or missing=drop in an audit)."
-        rows = rows_of(item_ids[has_vector], row_ids, "file", advice)
-        check_features(values[rows], item_ids[has_vector])
+        chosen: NDArray[Any] = vectors_in_order(values, row_ids, item_ids, missing=missing, where=f"file {path.name}")
+        check_features(chosen, item_ids)
     except LisError as error:
         raise type(error)(f"{path.name}: {error}") from error
-    if has_vector.all():
-        return values[rows]
-    warnings.warn(
-        f"{path.name}: {int(has_vector.sum())} of {len(item_ids)} items ({has_vector.mean():.1%}) have a vector; the "
-        "others get the mean of these.",
-        LisWarning,
-        stacklevel=2,
-    )
-    chosen = np.empty((len(item_ids), values.shape[1]), values.dtype)
-    chosen[has_vector] = values[rows]
-    chosen[~has_vector] = values[rows].mean(axis=0)
     return chosen
 
 
@@ -116,7 +100,7 @@ def other_orders(
         id_column: Name of the column of ids.
     """
     path = Path(path).expanduser()
-    if ids is None or path.suffix not in {".npy", ".safetensors"} or _IDS in load_tensors(path):
+    if ids is None or path.suffix not in TENSOR_ENDINGS or _IDS in load_tensors(path):
         return {}
     assumed = _given_ids(ids, id_column)
     texts = assumed.astype(str)
@@ -125,18 +109,12 @@ def other_orders(
 
 
 def _checked_rows(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the ids of the rows of a file, each once, and its matrix of floats."""
+    """Return the ids of the rows of a file, and its matrix of floats."""
     row_ids, values = _read(path, ids, id_column)
     if values.ndim != 2 or not values.shape[1] or values.dtype.kind != "f":
         raise ShapeError(
             f"expected a matrix [num_items, dim] of floats, got shape {list(values.shape)} of {values.dtype}."
         )
-    if len(row_ids) != len(values):
-        raise ShapeError(f"there are {len(values)} rows for {len(row_ids)} ids; one row is needed for each id.")
-    # An id that occurs twice has no single vector.
-    distinct, counts = np.unique(row_ids, return_counts=True)
-    if (counts > 1).any():
-        raise ItemError(f"item ids occur more than once: {first_ids(distinct[counts > 1])}. Keep one row an item.")
     return row_ids, values
 
 
@@ -146,7 +124,7 @@ def _read(path: Path, ids: Any, id_column: str) -> tuple[NDArray[Any], NDArray[A
         raise ConfigError(f"the file {path} does not exist (working directory: {Path.cwd().name}/).")
     if file_ending(str(path)) not in _ENDINGS:
         raise ConfigError(f"expected a file that ends in one of {', '.join(_ENDINGS)}.")
-    if path.suffix not in {".npy", ".safetensors"}:
+    if path.suffix not in TENSOR_ENDINGS:
         table = _table(path, id_column)
         return read_ids(table, id_column), _columns(table, id_column)
     tensors = load_tensors(path)

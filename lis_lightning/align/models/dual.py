@@ -15,7 +15,7 @@ from typing_extensions import override
 from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import check_max_images, process_images
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers, mean_of_images
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
@@ -38,13 +38,12 @@ class DualEncoder(PretrainedEncoder):
         fusion: "mean" of the two embeddings, which share a space, or "concat" to let the head weight them.
         max_text_tokens: Longer texts are cut, before they are put into the prompt; the prompt is then cut to the length
             that the model reads (CLIP 77 tokens, SigLIP 64).
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
         max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, `store`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The projections into the shared space belong to no
             tower.
 
@@ -69,7 +68,6 @@ class DualEncoder(PretrainedEncoder):
         prompt: str = "{text}",
         fusion: Fusion = "concat",
         max_text_tokens: int = 64,
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         max_images: int = 8,
         processor: Mapping[str, Any] | None = None,
@@ -79,7 +77,7 @@ class DualEncoder(PretrainedEncoder):
         check_max_images(max_images)
         if fusion not in get_args(Fusion):
             raise ConfigError(f"`fusion` must be one of {', '.join(get_args(Fusion))}, but got {fusion!r}.")
-        network, loaded = load_pretrained(type(self), model, torch_dtype)
+        network, loaded = load_pretrained(type(self), model, **loading_options(options))
         loaded = configured(loaded, processor)
         config = network.config
         embedding_dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)

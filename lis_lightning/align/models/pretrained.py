@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lis_lightning.align.data.item_table import ItemImage, ItemTable, image_files
 from lis_lightning.align.data.record_store import KEY_BYTES
+from lis_lightning.align.models.exporting import save_encoder
 from lis_lightning.align.models.gradient_probe import freeze_unreached
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
@@ -29,6 +30,9 @@ from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_sta
 from lis_lightning.errors import ConfigError, ItemError
 
 TINY = "tiny"
+DRAWN = "lis_drawn_weights"
+"""Attribute of a loaded model with the names of weights that its folder lacks."""
+
 _MOMENTUM = 0.3  # states move fast at first; with the usual 0.1 the statistics of a snapshot would lag behind
 _NUM_STATISTICS_ITEMS = 32  # items whose states give the first statistics, which training then updates
 
@@ -51,6 +55,13 @@ class PretrainedEncoder(ItemEncoder):
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         features: Number of precomputed features of each item that are joined to the vector, before the head; 0 for
             none.
+        torch_dtype: How the model was loaded, like `attn_implementation`, `revision`, `trust_remote_code` and
+            `quantization`: see :func:`~lis_lightning.align.models.load_pretrained`.
+        attn_implementation: As `torch_dtype`.
+        revision: As `torch_dtype`.
+        trust_remote_code: As `torch_dtype`.
+        quantization: As `torch_dtype`.
+        compile: Compile the towers with `torch.compile`: the first steps take minutes, the later ones less time.
         store: What is kept on disk of the prepared items: "inputs" of the model, or "images", of which only the sizes
             are kept, and which are read from their files and processed for every batch; "auto" is "inputs" as long as
             all of them take a gigabyte at most. Nothing is compressed: both give the same bits.
@@ -94,6 +105,12 @@ class PretrainedEncoder(ItemEncoder):
         tuning: Tuning | None = None,
         gradient_checkpointing: bool = False,
         features: int = 0,
+        torch_dtype: str = "float32",
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        quantization: str | None = None,
+        compile: bool = False,
         store: Store = "auto",
     ) -> None:
         super().__init__()
@@ -115,12 +132,17 @@ class PretrainedEncoder(ItemEncoder):
         # Before the adapters, which draw random numbers too: one seed gives one head in all modes.
         self.head = projection_head(hidden_dim + features, output_dim) if output_dim else nn.Identity()
         tune(model, towers, tuning)
+        if commit := getattr(model.config, "_commit_hash", None):
+            self.arguments["revision"] = commit  # the branch may have moved on when the encoder is rebuilt
         for parameter in unused:
             parameter.requires_grad_(False)
         paths = {part: path for path, part in model.named_modules()}
         self._towers = {name: paths[tower] for name, tower in towers.items()}
         if gradient_checkpointing:
             _checkpoint(model)
+        if compile:
+            for tower in towers.values():
+                tower.compile()  # in place: the names of the weights stay as they are
         self.train()
 
     @classmethod
@@ -235,6 +257,22 @@ class PretrainedEncoder(ItemEncoder):
         joined.fit_states(self.pooled(self._inputs(batch)).float())
         self.train(training)
 
+    def save_pretrained(self, folder: str | Path, *, merge: bool = False) -> None:
+        """Write the encoder to a folder: model and processor as transformers does, and the head beside them.
+
+        :meth:`from_checkpoint` reads it, and so does ``model.model=FOLDER``, for the model
+        without the head.
+
+        Args:
+            folder: Made if it does not exist.
+            merge: Whether adapters are added to the weights of the model. Without it, they are written alone, as PEFT
+                does, and the folder names its base model.
+
+        Raises:
+            ConfigError: If adapters would be merged into weights of 4 bits.
+        """
+        save_encoder(self, Path(folder).expanduser(), merge=merge)
+
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
         """Return a folder with a tiny model of this kind and its processor.
@@ -269,6 +307,14 @@ class PretrainedEncoder(ItemEncoder):
     @override
     def backbone_parameters(self) -> list[nn.Parameter]:
         return list(self.model.parameters())
+
+    @override
+    def base_weights(self) -> list[str]:
+        # With both names of tied weights. Those that the folder lacks were drawn at random, and cannot be drawn again.
+        drawn = getattr(self.model, DRAWN, ())
+        weights = self.model.named_parameters(remove_duplicate=False)
+        frozen = [name for name, weight in weights if not weight.requires_grad]
+        return [f"model.{name}" for name in frozen if name.replace(".base_layer.", ".") not in drawn]
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -322,12 +368,24 @@ class PretrainedEncoder(ItemEncoder):
 
     @override
     def forward(self, batch: dict[str, Any]) -> Tensor:
+        return self.represent(self.item_vectors(batch), [batch])
+
+    @override
+    def item_vectors(self, batch: dict[str, Any]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tuning.mode != "head"):
-            pooled = self.pooled(self._inputs(batch)).float()
+            return self.pooled(self._inputs(batch)).float()
+
+    @override
+    def represent(self, vectors: Tensor, batches: Sequence[dict[str, Any]]) -> Tensor:
         if self.joined is not None:
-            pooled = self.joined(pooled, batch["features"])
-        representations: Tensor = self.head(pooled)
+            features = torch.cat([batch["features"] for batch in batches])
+            vectors = self.joined(vectors, features.to(vectors.device))
+        representations: Tensor = self.head(vectors)
         return representations
+
+    @override
+    def per_item_modules(self) -> Sequence[nn.Module]:
+        return [self.model]
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the inputs of the model in a batch, in the model's float type."""

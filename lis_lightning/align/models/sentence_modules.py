@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: the what `modules.json` puts around a text model."""
+"""Folders of sentence-transformers: what `modules.json` puts around a text model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import override
 from lis_lightning.errors import ConfigError
 
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours
-_POOLING_KEYS = {  # keys of a pooling's configuration -> their names
+POOLING_KEYS = {  # keys of a pooling's configuration -> their names
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "lasttoken",
@@ -140,7 +140,7 @@ def _pooling_mode(config: dict[str, Any]) -> str:
     if isinstance(config.get("pooling_mode"), str):
         return str(config["pooling_mode"])
     names = [name for name, used in config.items() if name.startswith("pooling_mode_") and used is True]
-    return "+".join(_POOLING_KEYS.get(name, name.removeprefix("pooling_mode_")) for name in names)
+    return "+".join(POOLING_KEYS.get(name, name.removeprefix("pooling_mode_")) for name in names)
 
 
 def _dense(model: str | Path, path: str) -> nn.Sequential:
@@ -175,11 +175,11 @@ def _find(model: str | Path, name: str) -> Path | None:
         return folder / name if (folder / name).is_file() else None
     from transformers.utils.hub import cached_file
 
-    found = cached_file(
+    cached = cached_file(
         model,
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if cached is None else Path(cached)

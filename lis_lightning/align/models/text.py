@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.exporting import save_model, save_sentence_modules
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
 from lis_lightning.align.models.sentence_modules import read_sentence_modules
@@ -35,9 +36,8 @@ class TextEncoder(PretrainedEncoder):
             pools that was saved by sentence-transformers (`modules.json`), else "mean". Dense layers and the scaling to
             unit length that such a model has after it are applied in any case.
         max_text_tokens: Longer texts are cut, before they are put into the prompt.
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing` and `features`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
@@ -65,13 +65,12 @@ class TextEncoder(PretrainedEncoder):
         prompt: str | None = None,
         pooling: Pooling | None = None,
         max_text_tokens: int = 128,
-        torch_dtype: str = "float32",
         **options: Any,
     ) -> None:
         check_prompt(prompt or "{text}", max_text_tokens)
         if pooling is not None and pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
-        network, tokenizer = load_pretrained(type(self), model, torch_dtype, pooler=False)
+        network, tokenizer = load_pretrained(type(self), model, pooler=False, **loading_options(options))
         sentence = read_sentence_modules(model)
         prompt = prompt or f"{sentence.prompt}{{text}}"
         pooling = cast(Pooling, sentence.pooling_of(pooling, prompt))
@@ -104,6 +103,29 @@ class TextEncoder(PretrainedEncoder):
     @staticmethod
     def make_tiny(folder: Path, texts: Sequence[str]) -> Path:
         return make_tiny_text(folder, texts)
+
+    @override
+    def save_pretrained(self, folder: str | Path, *, merge: bool = False, sentence_transformers: bool = False) -> None:
+        """Write the encoder to a folder; see :meth:`PretrainedEncoder.save_pretrained`.
+
+        Args:
+            folder: Made if it does not exist.
+            merge: Whether adapters are added to the weights of the model.
+            sentence_transformers: Write a folder that ``SentenceTransformer(folder)`` and ``TextEncoder(folder,
+                output_dim=None)`` read, with the head as its last dense layer and adapters merged.
+
+        Raises:
+            ConfigError: If adapters would be merged into weights of 4 bits, or if the layout of sentence-transformers
+                cannot express what the encoder does.
+        """
+        path = Path(folder).expanduser()
+        if sentence_transformers:
+            save_model(self, path, merge=True)
+        else:
+            # The prompt and the pooling that a folder of sentence-transformers gave.
+            self.arguments |= {"prompt": self.prompt, "pooling": self.pooling}
+            super().save_pretrained(path, merge=merge)
+        save_sentence_modules(self, path, whole=sentence_transformers)
 
     @override
     def settings(self) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,9 @@ from lis_lightning.errors import ConfigError
 
 Mode = Literal["full", "head", "lora", "last"]
 Towers = Literal["language", "vision", "all"]
+Targets = str | Sequence[str] | None
+
+ALL_LINEAR = "all-linear"
 
 LEARNING_RATES: dict[Mode, float] = {"full": 2e-5, "last": 5e-5, "lora": 2e-4}
 """Highest learning rate of pretrained weights under AdamW by mode. Higher rates erase what full models have learned."""
@@ -46,8 +49,10 @@ class Tuning:
         rank: Of the adapters.
         alpha: The output of an adapter is scaled by ``alpha / rank``.
         dropout: Of the input of an adapter, in training.
-        targets: Names of the linear layers that get adapters, as ``["q_proj", "k_proj"]``. None: the query and value
-            projections, by their names in the model's family.
+        targets: Names of the linear layers that get adapters, as ``["q_proj", "k_proj"]``, or ``"all-linear"``; or
+            one of these for each tower, as ``{"language": "all-linear", "vision": ["qkv"]}``. None: all linear layers
+            of a decoder (QLoRA, Dettmers et al. 2023, section 4), and of other towers the query and value projections,
+            by their names in the model's family.
 
     Raises:
         ConfigError: If a value is unknown or out of range.
@@ -65,7 +70,7 @@ class Tuning:
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.0
-    targets: Sequence[str] | None = None
+    targets: Targets | Mapping[str, Targets] = None
 
     def __post_init__(self) -> None:
         _check_choice("mode", self.mode, get_args(Mode))
@@ -81,21 +86,25 @@ class Tuning:
 def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
     """Leave the parameters of a model trainable that its tuning trains, freeze the others, and add adapters for "lora".
 
+    A model that comes with adapters keeps those, and they are trained further.
+
     Args:
         model: Of transformers.
         towers: Its towers by name, "language" and "vision".
         tuning: What is trained.
 
     Raises:
-        ConfigError: If the model has no such tower, too few layers, or none of the target layers; if its weights are
-            too coarse for the mode; or if it already has adapters.
+        ConfigError: If the model has no such tower, too few layers, or none of the target layers; or if its weights are
+            too coarse for the mode, or frozen below adapters.
     """
     _check_weights(model, tuning)
     if tuning.mode == "full" and tuning.towers in {None, "all"}:
         return
     chosen = tuned_towers(towers, tuning)
     model.requires_grad_(False)
-    if tuning.mode == "lora":
+    if tuning.mode == "lora" and has_adapters(model):
+        _train_further(model)
+    elif tuning.mode == "lora":
         _add_adapters(model, chosen, tuning)
     for name, tower in chosen.items():
         if tuning.mode == "full":
@@ -103,6 +112,11 @@ def tune(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
         elif tuning.mode == "last":
             for part in _last(name, tower, tuning.layers):
                 part.requires_grad_(True)
+
+
+def has_adapters(model: Any) -> bool:
+    """Return whether a model of transformers has adapters of PEFT."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
 def freeze_statistics(model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
@@ -124,17 +138,20 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_weights(model: Any, tuning: Tuning) -> None:
-    """Raise if AdamW would lose its updates of the model's own weights, and for a model that has adapters already."""
+    """Raise if the mode trains weights of the model that are too coarse for it, or frozen below adapters."""
+    if tuning.mode in {"full", "last"} and getattr(model, "quantization_method", None) is not None:
+        raise ConfigError(f"Weights of 4 bits cannot be trained: set mode lora or head, but got mode {tuning.mode}.")
     if tuning.mode in {"full", "last"} and model.dtype != torch.float32:
         dtype = str(model.dtype).removeprefix("torch.")
         raise ConfigError(
             f"Mode {tuning.mode} trains weights in {dtype}, which rounds most updates of a fine-tuning away. Set "
             "torch_dtype=float32, with trainer.precision=bf16-mixed to compute in bfloat16; or mode lora or head."
         )
-    if tuning.mode != "head" and getattr(model, "_hf_peft_config_loaded", False):
+    if tuning.mode in {"full", "last"} and has_adapters(model):
         raise ConfigError(
-            "The model comes with adapters (adapter_config.json), and its weights are frozen. Merge them first "
-            f"(PEFT's merge_and_unload, then save_pretrained), or set mode head, but got mode {tuning.mode}."
+            "The model comes with adapters (adapter_config.json), and its weights are frozen. Set mode lora to train "
+            "the adapters further, mode head, or merge them first (PEFT's merge_and_unload, then save_pretrained), but "
+            f"got mode {tuning.mode}."
         )
 
 
@@ -181,26 +198,60 @@ def _add_adapters(model: Any, towers: Mapping[str, nn.Module], tuning: Tuning) -
     except ImportError as error:
         raise ConfigError("Mode lora needs peft: pip install 'lis-lightning[align]'.") from error
     paths = {part: path for path, part in model.named_modules()}
-    targets = [paths[part] for name, tower in towers.items() for part in _targets(name, tower, tuning.targets)]
+    per_tower = tuning.targets if isinstance(tuning.targets, Mapping) else dict.fromkeys(towers, tuning.targets)
+    if untuned := per_tower.keys() - towers.keys():
+        raise ConfigError(
+            f"`targets` of the tuning names the tower {min(untuned)!r}, but {', '.join(towers)} is tuned; set `towers` "
+            "of the tuning to all, or leave it out."
+        )
+    parts = [part for name, tower in towers.items() for part in _targets(name, tower, per_tower.get(name))]
+    targets = [paths[part] for part in parts]
     model.add_adapter(
         LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets)
     )
     cast_adapter_dtype(model, "default")  # to float32: bfloat16 would round small updates to zero
 
 
-def _targets(name: str, tower: nn.Module, wanted: Sequence[str] | None) -> list[nn.Module]:
+def _train_further(model: Any) -> None:
+    """Train the adapters that a model comes with."""
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
+    names = model.active_adapters()
+    model.set_adapter(names)
+    for name in names:
+        cast_adapter_dtype(model, name)
+
+
+def _targets(name: str, tower: nn.Module, wanted: Targets) -> list[nn.Module]:
     """Return the linear layers that get adapters."""
     linear: dict[str, list[nn.Module]] = {}
     for path, part in tower.named_modules():
         if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":  # GPT-2's linear layer
             linear.setdefault(path.rpartition(".")[2], []).append(part)
-    if wanted is None:
-        wanted = next((names for names in _QUERY_VALUE if linear.keys() >= set(names)), ())
-    absent = [target for target in wanted if target not in linear]
-    if absent or not wanted:
+    if not linear:
+        raise ConfigError(
+            f"The {name} tower ({type(tower).__name__}) has no linear layers, which mode lora needs; use another mode."
+        )
+    names = _target_names(linear.keys(), wanted, decodes=_decodes(tower))
+    absent = [target for target in names if target not in linear]
+    if absent or not names:
         problem = f"no linear layer {absent[0]!r}" if absent else "no layers of a known name for queries and values"
         raise ConfigError(
-            f"The {name} tower ({type(tower).__name__}) has {problem}; set `targets` of the tuning to some of "
-            f"{', '.join(sorted(linear)) or 'none: it has no linear layers'}."
+            f"The {name} tower ({type(tower).__name__}) has {problem}; set `targets` of the tuning to {ALL_LINEAR}, or "
+            f"to some of {', '.join(sorted(linear))}."
         )
-    return [part for target in wanted for part in linear[target]]
+    return [part for target in names for part in linear[target]]
+
+
+def _target_names(linear: Collection[str], wanted: Targets, *, decodes: bool) -> Sequence[str]:
+    """Return the names of the layers that get adapters, among those of all linear layers of a tower."""
+    if wanted == ALL_LINEAR or (wanted is None and decodes):
+        return sorted(linear)
+    if wanted is None:
+        return next((names for names in _QUERY_VALUE if set(linear) >= set(names)), ())
+    return [wanted] if isinstance(wanted, str) else list(wanted)
+
+
+def _decodes(tower: nn.Module) -> bool:
+    """Return whether a tower is a decoder: a token attends to the tokens before it only."""
+    return any(getattr(part, "is_causal", False) is True for part in tower.modules())

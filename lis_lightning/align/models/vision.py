@@ -13,7 +13,7 @@ from typing_extensions import override
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.item_images import check_max_images, process_images
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder, mean_of_images, to_dtype
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.tiny import make_tiny_vision
@@ -34,13 +34,12 @@ class VisionEncoder(PretrainedEncoder):
         model: A hub id, or a folder written by `save_pretrained` that also has the image processor.
         pooling: "mean" over all patches (without first token, registers and padding), "cls" the first token, or
             "pooler" the model's own pooling layer.
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to use plain grey for an image that cannot be read or processed.
         max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, `store`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`.
 
     Raises:
@@ -64,7 +63,6 @@ class VisionEncoder(PretrainedEncoder):
         model: str | Path,
         *,
         pooling: Pooling = "mean",
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         max_images: int = 8,
         processor: Mapping[str, Any] | None = None,
@@ -74,7 +72,7 @@ class VisionEncoder(PretrainedEncoder):
             raise ConfigError(f"`pooling` must be one of {', '.join(get_args(Pooling))}, but got {pooling!r}.")
         check_max_images(max_images)
         own_pooler = pooling == "pooler"
-        network, loaded = load_pretrained(type(self), model, torch_dtype, pooler=own_pooler)
+        network, loaded = load_pretrained(type(self), model, pooler=own_pooler, **loading_options(options))
         loaded = configured(loaded, processor)
         pooler = getattr(network, "pooler", None)
         super().__init__(

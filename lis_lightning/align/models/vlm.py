@@ -15,7 +15,7 @@ from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
 from lis_lightning.align.models.hugging_face import hugging_face
 from lis_lightning.align.models.item_images import check_max_images, process_images
-from lis_lightning.align.models.loading import load_pretrained
+from lis_lightning.align.models.loading import load_pretrained, loading_options
 from lis_lightning.align.models.pretrained import PretrainedEncoder
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.prompts import check_prompt, image_token, render_prompt, shorten
@@ -46,13 +46,12 @@ class VisionLanguageEncoder(PretrainedEncoder):
         generation_prompt: Whether the beginning of an answer follows the item, as for models trained to embed an item
             in the state that would begin the answer (Qwen3-VL-Embedding, GME), with pooling "last".
         max_text_tokens: Longer texts are cut, before the image's tokens are added.
-        torch_dtype: Of the model's weights, "float32", or for the modes lora and head "bfloat16"; head and adapters
-            stay in float32.
         on_bad_image: "raise", or "blank" to read the text alone of an item with an image that cannot be processed.
         max_images: The most images that are read of an item; of more, such as the frames of a video, an even selection.
         processor: Options of the image processor, such as ``{"max_pixels": 401408}`` of Qwen-VL or
             ``{"do_image_splitting": False}`` of Idefics3; None for those of the model.
-        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features` and `store`, as of
+        **options: `output_dim`, `tuning`, `gradient_checkpointing`, `features`, `store`, and those of
+            :func:`~lis_lightning.align.models.load_pretrained`, as of
             :class:`~lis_lightning.align.models.PretrainedEncoder`. The connector between the towers belongs to
             neither.
 
@@ -80,7 +79,6 @@ class VisionLanguageEncoder(PretrainedEncoder):
         instruction: str | None = None,
         generation_prompt: bool = False,
         max_text_tokens: int = 64,
-        torch_dtype: str = "float32",
         on_bad_image: OnBadImage = "raise",
         max_images: int = 8,
         processor: Mapping[str, Any] | None = None,
@@ -94,7 +92,7 @@ class VisionLanguageEncoder(PretrainedEncoder):
             raise ConfigError(
                 f"`pooled_tokens` must be one of {', '.join(get_args(PooledTokens))}, but got {pooled_tokens!r}."
             )
-        network, loaded = load_pretrained(type(self), model, torch_dtype)
+        network, loaded = load_pretrained(type(self), model, **loading_options(options))
         loaded = configured(loaded, processor)
         base = network.base_model
         if network.config.is_encoder_decoder or network.config.get_text_config().is_encoder_decoder:

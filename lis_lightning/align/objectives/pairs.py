@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 from typing_extensions import override
 
 from lis_lightning.align.data.co_engagement import CoEngagement
@@ -162,10 +161,31 @@ class PairAttraction(_OnPairs):
         return cosine_distillation(rows[batch["anchor"]], rows[batch["positive"]])
 
 
+class _AllGather(torch.autograd.Function):
+    """The tensors of all processes, stacked; gradients flow back to where each came from.
+
+    torch.distributed.nn.functional.all_gather does the same, but is deprecated.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        gathered = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, tensor.contiguous())
+        return torch.stack(gathered)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every process has a gradient for the tensors of all of them.
+        total = gradients[0].contiguous()
+        torch.distributed.all_reduce(total)
+        return total[torch.distributed.get_rank()]
+
+
 def _of_other_processes(positives: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the positives of the other processes, through which gradients flow back, and their rows."""
-    rank = torch.distributed.get_rank()
-    all_positives, all_rows = all_gather(positives), all_gather(rows)  # type: ignore[no-untyped-call]
-    others = [index for index in range(len(all_positives)) if index != rank]
-    remote = torch.cat([all_positives[index] for index in others])
-    return remote, torch.cat([all_rows[index] for index in others])
+    gather: Any = _AllGather.apply
+    all_positives, all_rows = gather(positives), gather(rows)
+    others = torch.arange(len(all_positives)) != torch.distributed.get_rank()
+    return all_positives[others].flatten(0, 1), all_rows[others].flatten(0, 1)

@@ -16,14 +16,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from lis_lightning.align.data.data_module import ExampleDataModule
+from lis_lightning.align.models.checkpoints import KEY, complete_state, describe_encoder, leave_out_base
 from lis_lightning.align.models.item_encoder import ItemEncoder
 from lis_lightning.align.objectives.objective import Objective, Temperature
 from lis_lightning.align.objectives.regularisers import Regulariser
+from lis_lightning.align.training.gradient_cache import check_parts, encode_in_parts
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.matryoshka import matryoshka_loss
 from lis_lightning.monitor.batches import LoaderBatches
 from lis_lightning.monitor.encoding import encode_items
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 
 
 class AlignmentModule(pl.LightningModule):
@@ -106,17 +109,33 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        if getattr(self.trainer.datamodule, "micro_batch", None) is not None:  # type: ignore[attr-defined]
+            check_parts(self.encoder)
         objectives: Any = self.objectives
         waiting = [own for own in objectives.values() if own.needs_reference and own.reference is None]
         if waiting:
             # The encoder before the first step; a resumed run has its reference from the checkpoint.
             batches: ExampleDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`
             loader = LoaderBatches(self.encoder.loader(batches.items), "item_id")
-            encoded = encode_items(self.trainer, self, loader, lambda module, batch: module.encode_items(batch))
+            training = LightningTraining(self.trainer)
+            encoded = encode_items(training, self, loader, lambda module, batch: module.encode_items(batch))
             with undisturbed(self):
                 reference = torch.cat([rows for _, rows in encoded])
             for objective in waiting:
                 objective.reference = reference
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = describe_encoder(self.encoder, precision=str(self.trainer.precision))
+        leave_out_base(checkpoint["state_dict"], checkpoint[KEY], prefix="encoder.")
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if KEY not in checkpoint:  # of an older version, with all weights
+            return
+        state: dict[str, Any] = {}
+        complete_state(self.encoder, state, checkpoint[KEY])
+        checkpoint["state_dict"].update({f"encoder.{name}": weight for name, weight in state.items()})
 
     @override
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -153,7 +172,7 @@ class AlignmentModule(pl.LightningModule):
 
     def _losses(self, batches: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         """Return the loss of each objective and regulariser, and how many items were encoded."""
-        rows = {name: self.encode_items(batch["items"]) for name, batch in batches.items()}
+        rows = {name: self._representations(batch["items"]) for name, batch in batches.items()}
         losses = {}
         for name, own_rows in rows.items():
             loss = partial(self._objective(name).loss, batch=batches[name])
@@ -163,6 +182,12 @@ class AlignmentModule(pl.LightningModule):
         for name, regulariser in regularisers.items():
             losses[name] = regulariser.loss(all_rows)
         return losses, len(all_rows)
+
+    def _representations(self, items: dict[str, Any] | list[dict[str, Any]]) -> Tensor:
+        """Return the representations of an item batch, or of one that is split into micro-batches."""
+        return (
+            encode_in_parts(self.encoder, items, self.device) if isinstance(items, list) else self.encode_items(items)
+        )
 
     def _objective(self, name: str) -> Objective:
         objective: Any = self.objectives[name]

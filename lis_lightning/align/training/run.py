@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import Subset
 
-from lis_lightning.align.data.alignment_data import AlignmentData
+from lis_lightning.align.data.alignment_data import AlignmentData, cut_split
 from lis_lightning.align.data.data_module import ExampleDataModule
 from lis_lightning.align.data.events import AlignmentEvents
 from lis_lightning.align.data.item_table import ItemTable
@@ -27,6 +27,7 @@ from lis_lightning.align.training.pausing import Pause
 from lis_lightning.align.training.pruning import Pruning, Rival
 from lis_lightning.align.training.throughput import ItemThroughput
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.data.split_folder import is_saved_split
 from lis_lightning.errors import ConfigError
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
@@ -129,9 +130,10 @@ def prepare_split(data: AlignmentData, options: Mapping[str, Any], cache_dir: st
     Returns:
         The scorer of the split.
     """
-    split = PreferenceSplit.from_log(data.log, **data.columns, **options)
+    split = cut_split(data, options)
     scorer = Scorer(split, cache_dir=cache_dir)
-    rank_zero_print(f"{data.name}: the validation preference split\n{scorer.summary()}")
+    origin = f", saved in {data.log}; lis.split is as it was cut" if is_saved_split(data.log) else ""
+    rank_zero_print(f"{data.name}: the validation preference split{origin}\n{scorer.summary()}")
     if data.truth is not None:
         tested = split.log.time[split.log.window == 2]
         bayes = data.truth.bayes_auc(start=float(tested.min()), end=float(tested.max()) + 1)
@@ -144,7 +146,7 @@ def align(
     build_encoder: Callable[[ItemTable], ItemEncoder],
     *,
     trainer: Callable[..., pl.Trainer],
-    loggers: list[Any],
+    loggers: Callable[[], list[Any]],
     objectives: Mapping[str, Objective],
     regularisers: Mapping[str, Regulariser],
     training: Mapping[str, Any],
@@ -162,11 +164,11 @@ def align(
         data: Log and items.
         build_encoder: Makes the encoder for the items.
         trainer: Makes the Trainer, given callbacks and logger.
-        loggers: Lightning loggers.
+        loggers: Opens the Lightning loggers, once the model is loaded: a run that cannot start leaves none behind.
         objectives: What the encoder is trained for, by name. `realised` refers to the preference data of the first
             objective that has any.
         regularisers: Losses that keep its representations apart, by name.
-        training: `batch_size`, `find_learning_rate`, and options of
+        training: `batch_size`, `micro_batch`, `find_learning_rate`, and options of
             :class:`~lis_lightning.align.training.AlignmentModule`.
         split_options: Further arguments of the split.
         monitoring: When it is scored.
@@ -184,7 +186,7 @@ def align(
 
     Example:
         >>> log_alone = AlignmentData("log alone", None, {}, items=None)
-        >>> align(log_alone, None, trainer=None, loggers=[], objectives={}, regularisers={}, training={},
+        >>> align(log_alone, None, trainer=None, loggers=list, objectives={}, regularisers={}, training={},
         ...       split_options={}, monitoring=Monitoring(), run_dir=Path("run"), cache_dir=Path("cache"), seed=0)
         ... # doctest: +ELLIPSIS
         Traceback (most recent call last):
@@ -197,8 +199,9 @@ def align(
     split = scorer.split
     pl.seed_everything(seed, verbose=False)  # weights do not depend on earlier draws
     encoder, options = build_encoder(items), dict(training)
-    batch_size, find_rate = options.pop("batch_size"), options.pop("find_learning_rate", False)
-    batches = _batches(items, encoder, split, objectives, batch_size, cache_dir, seed)
+    find_rate = options.pop("find_learning_rate", False)
+    sizes = {name: options.pop(name) for name in ("batch_size", "micro_batch") if name in options}
+    batches = _batches(items, encoder, split, objectives, cache_dir, seed, **sizes)
     module = AlignmentModule(encoder, objectives, regularisers=regularisers, **options)
     rank_zero_print(announcement(encoder, batches))
     # The prepared items of the training are scored: with a large image processor, preparing them again takes long.
@@ -215,7 +218,7 @@ def align(
         _use_learning_rate(module, find_learning_rate(trainer, module, batches, run_dir), seed)
     optional = (ItemThroughput(monitor), monitor, stopping, pruning, best, pause)
     callbacks = [callback for callback in optional if callback is not None]
-    fit = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    fit = trainer(callbacks=callbacks, logger=loggers(), default_root_dir=str(run_dir))
     fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
     # A paused run keeps its checkpoint; any other end removes it.
     pruned = "" if pruning is None else pruning.reason
@@ -258,14 +261,16 @@ def _use_learning_rate(module: AlignmentModule, rate: float | None, seed: int) -
 
 def _batches(
     items: ItemTable, encoder: ItemEncoder, split: PreferenceSplit, objectives: Mapping[str, Objective],
-    batch_size: int, cache_dir: Path, seed: int,
+    cache_dir: Path, seed: int, *, batch_size: int, micro_batch: int | None = None,
 ) -> ExampleDataModule:  # fmt: skip
     """Return the batches of all objectives, with prepared items."""
     events = AlignmentEvents.from_split(split, items, seed=seed)
     examples = {name: objective.examples(events, encoder.output_dim) for name, objective in objectives.items()}
     batch_sizes = {name: objective.batch_size or batch_size for name, objective in objectives.items()}
     prepared = encoder.prepare(items, cache_dir)
-    return ExampleDataModule(examples, prepared, encoder.collate, batch_size=batch_sizes, seed=seed)
+    return ExampleDataModule(
+        examples, prepared, encoder.collate, batch_size=batch_sizes, micro_batch=micro_batch, seed=seed
+    )
 
 
 def _write_report(

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from lis_lightning.align.data import load_log
+from lis_lightning.align.data.alignment_data import cut_split
+from lis_lightning.data.tables import InputTable
 from lis_lightning.errors import ConfigError, ItemError, LisWarning, LogError
 
 
@@ -19,14 +21,18 @@ def _picture(path: Path) -> Path:
 
 EVENTS = pl.DataFrame({"who": ["u", "v", "u"], "sku": [30, 10, 30], "at": [3, 4, 5], "liked": [0, 1, 1]})
 ITEMS = pl.DataFrame({"sku": [10, 20, 30], "text": ["ten", "twenty", "thirty"], "vector": [[1.0], [2.0], [0.0]]})
+LONG_LOG = pl.DataFrame(
+    {"who": ["u", "v"] * 20, "sku": [10, 20, 30, 10] * 10, "at": range(40), "liked": [0, 1, 1, 0, 0] * 8}
+)
 NAMES = {"user": "who", "item": "sku", "time": "at", "label": "liked", "item_id": "sku"}
 
 
 def test_any_log_is_read_by_the_names_of_its_columns():
     data = load_log(EVENTS, ITEMS, features="vector", **NAMES)
     assert data.name == "log"
-    assert data.log.equals(EVENTS)
-    assert data.columns == {"user": "who", "item": "sku", "time": "at", "label": {"liked": "liked"}}
+    assert data.log is EVENTS
+    roles = {"user": "who", "item": "sku", "time": "at", "label": {"liked": "liked"}, "columns": None}
+    assert data.columns == roles
     assert data.items.ids.tolist() == [10, 20, 30]
     assert data.items.texts == data.items.titles == ("ten", "twenty", "thirty")
     assert data.items.images == (None, None, None)
@@ -55,20 +61,29 @@ def test_log_and_items_come_in_any_form(tmp_path, kind):
         "pyarrow": (EVENTS.to_arrow(), items.to_arrow()),
     }[kind]
     data = load_log(*given, **NAMES)
-    assert data.log.equals(EVENTS)
+    assert InputTable(data.log).read().equals(EVENTS)
     assert data.items.ids.tolist() == [10, 20, 30]
 
 
 def test_items_of_the_log_without_a_row_are_counted_and_named():
-    log = pl.DataFrame({"sku": [10, 1, 2, 3, 4, 5, 6, 1]})
+    log = LONG_LOG.with_columns(sku=pl.Series([10, 1, 2, 3, 4, 5, 6, 1] * 5))
     with pytest.raises(ItemError, match=r"6 of 7 item ids have no row .* of 3 items: 1, 2, 3, 4, 5 and 1 more"):
-        load_log(log, ITEMS, **NAMES)
+        cut_split(load_log(log, ITEMS, **NAMES), {"unseen_items": 0})
 
 
 def test_ids_of_another_type_are_named_as_the_cause():
-    text_ids = EVENTS.with_columns(pl.col("sku").cast(pl.String))
+    text_ids = LONG_LOG.with_columns(pl.col("sku").cast(pl.String))
     with pytest.raises(ItemError, match=r"likely cause: .* integers \(10\) and the others strings \('10'\)"):
-        load_log(text_ids, ITEMS, **NAMES)
+        cut_split(load_log(text_ids, ITEMS, **NAMES), {})
+
+
+def test_a_saved_split_takes_the_place_of_the_log(tmp_path):
+    split = cut_split(load_log(LONG_LOG, **NAMES), {"unseen_items": 0, "history": 3})
+    split.save(tmp_path / "split")
+    data = load_log(tmp_path / "split", ITEMS, item_id="sku")
+    assert cut_split(data, {"history": 50}).hash == split.hash
+    with pytest.raises(ItemError, match=r"have no row .* of 1 items"):
+        cut_split(load_log(tmp_path / "split", ITEMS[1:2], item_id="sku"), {})
 
 
 def test_narrow_integers_match_wide_ones():
@@ -182,7 +197,7 @@ def test_ids_with_leading_zeros_match_those_of_the_items(tmp_path):
     (tmp_path / "items.csv").write_text("sku,text\n1040,plain\n01040,zero\n")
     data = load_log(tmp_path / "log.csv", tmp_path / "items.csv", **NAMES)
     assert data.items.ids.tolist() == ["1040", "01040"]
-    assert data.log["sku"].to_list() == ["1040", "01040"]
+    assert InputTable(data.log).read(ids=["sku"])["sku"].to_list() == ["1040", "01040"]
 
 
 def test_a_log_without_a_header_takes_names_a_format_and_a_text_label(tmp_path):
@@ -192,6 +207,6 @@ def test_a_log_without_a_header_takes_names_a_format_and_a_text_label(tmp_path):
         columns=["who", "sku", "event", "at"],
         **(NAMES | {"label": ["event", "buy"], "time": ["at", "%m/%d/%y"]}),
     )
-    assert data.log.columns == ["who", "sku", "event", "at"]
+    assert data.columns["columns"] == ["who", "sku", "event", "at"]
     assert data.columns["label"] == {"event": ("event", "buy")}
     assert data.columns["time"] == ("at", "%m/%d/%y")

@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import polars as pl
 import pytest
@@ -28,15 +29,25 @@ def files(tmp_path):
     save_file({"x": torch.from_numpy(MATRIX)}, tmp_path / "bare.safetensors")
     np.save(tmp_path / "bare.npy", MATRIX)
     np.save(tmp_path / "ids.npy", IDS)
+    torch.save(torch.from_numpy(MATRIX), tmp_path / "bare.pt")
+    torch.save({"item_ids": IDS.tolist(), "embeddings": torch.from_numpy(MATRIX)}, tmp_path / "named.pt")
+    index = faiss.IndexFlatIP(2)
+    index.add(MATRIX)
+    faiss.write_index(index, str(tmp_path / "bare.faiss"))
+    with_ids = faiss.IndexIDMap(faiss.IndexFlatL2(2))
+    with_ids.add_with_ids(MATRIX, IDS)
+    faiss.write_index(with_ids, str(tmp_path / "named.index"))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["list.parquet", "wide.parquet", "wide.csv", "named.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["list.parquet", "wide.parquet", "wide.csv", "named.safetensors", "named.pt", "named.index"]
+)
 def test_files_with_ids_are_put_in_order(files, name):
     np.testing.assert_array_equal(read_vectors(files / name, WANTED), EXPECTED)
 
 
-@pytest.mark.parametrize("name", ["bare.npy", "bare.safetensors"])
+@pytest.mark.parametrize("name", ["bare.npy", "bare.safetensors", "bare.pt", "bare.faiss"])
 @pytest.mark.parametrize("ids", ["ids.npy", "list.parquet", IDS])
 def test_files_without_ids_take_those_given(files, name, ids):
     given = ids if isinstance(ids, np.ndarray) else files / ids
@@ -83,9 +94,9 @@ def test_only_the_vectors_of_wanted_items_must_be_finite(files):
 def test_files_that_are_no_matrix_say_what_they_are(files):
     with pytest.raises(ConfigError, match=r"gone\.npy: the file .*gone\.npy does not exist"):
         read_vectors(files / "gone.npy", WANTED)
-    (files / "a.pt").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"a\.pt: expected a file that ends in one of \.npy, \.safetensors"):
-        read_vectors(files / "a.pt", WANTED)
+    (files / "a.pkl").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"a\.pkl: expected a file that ends in one of \.npy, \.safetensors"):
+        read_vectors(files / "a.pkl", WANTED)
     np.save(files / "flat.npy", MATRIX[:, 0])
     with pytest.raises(ShapeError, match=r"expected a matrix \[num_items, dim\] of floats, got shape \[3\] of float32"):
         read_vectors(files / "flat.npy", WANTED, ids=IDS)
@@ -126,3 +137,25 @@ def test_compressed_text_and_arrow_hold_vectors_too(files):
     wide.write_ipc(files / "wide.feather")
     for name in ("wide.csv.zst", "wide.feather"):
         np.testing.assert_array_equal(read_vectors(files / name, WANTED), EXPECTED)
+
+
+def test_an_inverted_index_gives_its_vectors_by_row(files):
+    quantizer = faiss.IndexFlatL2(2)
+    index = faiss.IndexIVFFlat(quantizer, 2, 1)
+    index.train(MATRIX)
+    index.add(MATRIX)
+    faiss.write_index(index, str(files / "inverted.faiss"))
+    np.testing.assert_array_equal(read_vectors(files / "inverted.faiss", WANTED, ids=IDS), EXPECTED)
+
+
+def test_a_file_of_objects_runs_no_code(files):
+    class Code:
+        def __reduce__(self):
+            return print, ("run",)
+
+    torch.save(Code(), files / "code.pt")
+    with pytest.raises(ShapeError, match=r"code\.pt are not a matrix of numbers: Weights only load failed"):
+        read_vectors(files / "code.pt", WANTED, ids=IDS)
+    (files / "text.faiss").write_text("no index")
+    with pytest.raises(ShapeError, match=r"text\.faiss are not a matrix of numbers"):
+        read_vectors(files / "text.faiss", WANTED, ids=IDS)

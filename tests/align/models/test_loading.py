@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from importlib.util import find_spec
 
 import pytest
 import torch
 
-from lis_lightning.align.models import DualEncoder, TextEncoder, VisionEncoder, VisionLanguageEncoder
+from lis_lightning.align.models import DualEncoder, TextEncoder, Tuning, VisionEncoder, VisionLanguageEncoder
 from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
 from lis_lightning.errors import ConfigError, LisWarning
 from tests.align.models import zoo
@@ -19,7 +21,7 @@ from tests.align.models import zoo
         ({"pooling": "max"}, "`pooling` must be one of mean, last, but got 'max'"),
         ({"pooled_tokens": "patch"}, "`pooled_tokens` must be one of all, text, image, but got 'patch'"),
         ({"max_text_tokens": 0}, "1 or more, but got 0"),
-        ({"torch_dtype": "int8"}, "float32, bfloat16, float16, but got 'int8'"),
+        ({"torch_dtype": "int8"}, "float32, bfloat16, float16, auto, but got 'int8'"),
     ],
 )
 def test_error_on_options(llava, options, match):
@@ -96,7 +98,7 @@ def test_the_root_cause_of_an_error_is_printed_uncut(monkeypatch):
 
 def test_error_on_code_from_the_hub(monkeypatch):
     _failing(monkeypatch, ValueError("The repository has custom code. Please pass trust_remote_code=True"))
-    with pytest.raises(ConfigError, match=r"Code from the hub is not run here: take a model whose classes are in"):
+    with pytest.raises(ConfigError, match=r"Set trust_remote_code=true if you trust .*, or take a model whose"):
         VisionLanguageEncoder("some/model")
 
 
@@ -190,3 +192,86 @@ def test_what_is_left_out_on_purpose_is_not_listed(vit, tmp_path, capfd):
         assert VisionEncoder(tmp_path).model.pooler is None
     assert "pooler" not in "".join(capfd.readouterr())
     assert hf.utils.logging.get_verbosity() == hf.utils.logging.WARNING
+
+
+def _quietly(kind, *arguments, **options):
+    with quiet_transformers():
+        return kind(*arguments, **options)
+
+
+def test_weights_are_loaded_as_stored(bert, tmp_path):
+    _quietly(TextEncoder, bert).model.bfloat16().save_pretrained(tmp_path)
+    hugging_face().AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    head = Tuning("head")
+    assert _quietly(TextEncoder, tmp_path, tuning=head, torch_dtype="auto").model.dtype == torch.bfloat16
+    assert _quietly(TextEncoder, tmp_path, tuning=head).model.dtype == torch.float32
+    with pytest.raises(ConfigError, match=r"Mode full trains weights in bfloat16.*torch_dtype=float32"):
+        _quietly(TextEncoder, tmp_path, torch_dtype="auto")
+
+
+def test_attention_is_computed_as_asked_for(llava):
+    assert (
+        _quietly(VisionLanguageEncoder, llava, attn_implementation="eager").model.config._attn_implementation == "eager"
+    )
+    assert _quietly(VisionLanguageEncoder, llava).model.config._attn_implementation == "sdpa"
+    with pytest.raises(ConfigError, match=r"cannot be loaded.*FlashAttention2.*or set attn_implementation=sdpa"):
+        _quietly(VisionLanguageEncoder, llava, attn_implementation="flash_attention_2")
+
+
+def test_the_hub_is_asked_for_the_revision(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        hugging_face().AutoConfig, "from_pretrained", lambda name, **options: asked.append((name, options)) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        TextEncoder("some/model", revision="v2")
+    assert asked == [("some/model", {"revision": "v2"})]
+
+
+def test_error_on_four_bits_without_bitsandbytes(bert, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="quantization=4bit needs bitsandbytes: pip install bitsandbytes"):
+        TextEncoder(bert, quantization="4bit")
+    with pytest.raises(ConfigError, match="`quantization` must be 4bit or null, but got '8bit'"):
+        TextEncoder(bert, quantization="8bit")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is missing")
+def test_weights_of_four_bits_get_adapters(bert):
+    encoder = _quietly(TextEncoder, bert, tuning=Tuning("lora"), quantization="4bit", torch_dtype="bfloat16")
+    layers = {type(part).__name__ for name, part in encoder.model.named_modules() if name.endswith("base_layer")}
+    assert layers == {"Linear4bit"}
+    with pytest.raises(ConfigError, match="Weights of 4 bits cannot be trained: set mode lora or head"):
+        _quietly(TextEncoder, bert, quantization="4bit")
+
+
+@pytest.mark.filterwarnings("ignore:2 weights are not in .*pooler")
+def test_code_of_a_repository_runs_only_if_it_is_trusted(bert, monkeypatch, tmp_path):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "own_bert"
+    folder.mkdir()
+    for path in bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own_bert", "auto_map": {"AutoConfig": "code.OwnConfig", "AutoModel": "code.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(
+        "from transformers import BertConfig, BertModel\n\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own_bert'\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n"
+    )
+    with pytest.raises(ConfigError, match="Set trust_remote_code=true if you trust"):
+        _quietly(TextEncoder, folder)
+    encoder = _quietly(TextEncoder, folder, trust_remote_code=True)
+    assert type(encoder.model).__name__ == "OwnModel"
+    encoder.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"runs code of its repository\. Set trust_remote_code=true again"):
+        TextEncoder.from_checkpoint(tmp_path / "saved")
+
+
+def test_compiling_leaves_the_names_of_weights(bert, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compiled.append(part))
+    encoder = _quietly(TextEncoder, bert, compile=True)
+    assert compiled == [encoder.model]
+    assert encoder.state_dict().keys() == _quietly(TextEncoder, bert).state_dict().keys()

@@ -41,19 +41,47 @@ def test_towers_are_chosen(mode, towers, parts, clip):
     assert (towered != set(trained)) == (mode == "full" and towers == "all")
 
 
-def test_adapters_go_to_queries_and_values_by_their_names_in_the_family(bert, llava):
-    for kind, folder, names in (
-        (TextEncoder, bert, {"query", "value"}),
-        (VisionLanguageEncoder, llava, {"q_proj", "v_proj"}),
-    ):
-        trained = _trained(kind, folder, Tuning("lora"))
-        assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained} == names
-        assert len(trained) == 2 * 2 * 2  # layers, targets, matrices
+def _adapted(trained):
+    return {name.split(".lora_")[0].rpartition(".")[2] for name in trained}
 
 
-def test_adapters_go_to_named_targets(clip):
-    trained = _trained(DualEncoder, clip, Tuning("lora", targets=["fc1"], rank=3))
-    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained} == {"fc1"}
+ATTENTION, MLP = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "tuning", "names"),
+    [
+        (TextEncoder, "bert", Tuning("lora"), {"query", "value"}),
+        (TextEncoder, "bert", Tuning("lora", targets="all-linear"), {"query", "key", "value", "dense"}),
+        (TextEncoder, "bert", Tuning("lora", targets="dense"), {"dense"}),
+        (TextEncoder, "qwen", Tuning("lora"), ATTENTION | MLP),
+        (TextEncoder, "qwen", Tuning("lora", targets=["q_proj"]), {"q_proj"}),
+        (VisionLanguageEncoder, "llava", Tuning("lora"), ATTENTION | MLP),
+        (DualEncoder, "clip", Tuning("lora", targets=["fc1"], rank=3), {"fc1"}),
+    ],
+)
+def test_adapters_go_to_all_layers_of_a_decoder_else_to_queries_and_values_or_named(
+    kind, family, tuning, names, request
+):
+    trained = _trained(kind, request.getfixturevalue(family), tuning)
+    assert _adapted(trained) == names
+    assert len(trained) % len(names) == 0
+
+
+def test_every_layer_kind_of_a_hybrid_decoder_gets_adapters(qwen_hybrid):
+    trained = _trained(TextEncoder, qwen_hybrid, Tuning("lora"))
+    linear_attention = {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"}
+    assert _adapted(name for name in trained if "layers.0." in name) == linear_attention | MLP
+    assert _adapted(name for name in trained if "layers.1." in name) == ATTENTION | MLP
+
+
+def test_towers_have_targets_of_their_own(clip):
+    targets = {"language": "all-linear", "vision": ["q_proj", "v_proj"]}
+    trained = _trained(DualEncoder, clip, Tuning("lora", towers="all", targets=targets))
+    assert _adapted(name for name in trained if "vision_model" in name) == {"q_proj", "v_proj"}
+    assert "fc1" in _adapted(name for name in trained if "text_model" in name)
+    with quiet_transformers(), pytest.raises(ConfigError, match="names the tower 'vision', but language is tuned"):
+        DualEncoder(clip, tuning=Tuning("lora", targets=targets))
 
 
 def test_rank_and_alpha_scale_the_change(bert):
@@ -97,7 +125,7 @@ def test_frozen_batch_norms_keep_their_statistics(resnet, pictured, tmp_path):
         (TextEncoder, "bert", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
         (TextEncoder, "bert", Tuning("lora", targets=["q_proj"]), "no linear layer 'q_proj'; .* of dense, key"),
         (VisionLanguageEncoder, "git", Tuning("lora", towers="vision"), "no vision tower to tune; set towers=language"),
-        (VisionEncoder, "resnet", Tuning("lora"), "no layers of a known name .* it has no linear layers"),
+        (VisionEncoder, "resnet", Tuning("lora"), r"vision tower \(ResNetModel\) has no linear layers"),
     ],
 )  # fmt: skip
 def test_error_on_what_the_model_does_not_have(kind, family, tuning, match, request):

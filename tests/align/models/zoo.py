@@ -251,6 +251,17 @@ def qwen(folder, tokenizer):
     return save(folder, lambda: hf.Qwen2Model(config), tokenizer)
 
 
+def qwen_hybrid(folder, tokenizer):
+    """Qwen3.5: a layer of linear attention, then one of full attention."""
+    hf = hugging_face()
+    config = hf.Qwen3_5TextConfig(
+        **SIZES, num_hidden_layers=2, num_key_value_heads=1, head_dim=16, vocab_size=len(tokenizer), pad_token_id=0,
+        layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=2,
+        linear_key_head_dim=8, linear_value_head_dim=8,
+    )  # fmt: skip
+    return save(folder, lambda: hf.Qwen3_5TextModel(config), tokenizer)
+
+
 def qwen3(folder, tokenizer):
     """A decoder of texts that normalises queries and keys."""
     hf = hugging_face()

@@ -58,7 +58,7 @@ def read(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["text", "vlm"])
 def test_two_processes_fine_tune_one_model_and_leave_one_run(model, cache, tmp_path):
-    for name, more in (("one", []), ("two", [*TWO, "objectives.pairs.across_devices=true"])):
+    for name, more in (("one", []), ("two", [*TWO, "objectives.pairs.across_devices=true", "training.micro_batch=5"])):
         code, said, gone = lis_align(tmp_path / name, cache, f"model={model}", *more)
         assert code == 0, said[-3000:]
         assert gone, "a process was left behind"

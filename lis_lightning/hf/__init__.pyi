@@ -1,0 +1,3 @@
+from .early_stopping import LISEarlyStoppingCallback as LISEarlyStoppingCallback
+from .evaluator import LISEvaluator as LISEvaluator
+from .trainer_callback import LISTrainerCallback as LISTrainerCallback
