@@ -104,18 +104,15 @@ def resume(family: Family) -> str:
 
 
 def export(family: Family) -> str:
-    """Vectors of an encoder rebuilt from the last checkpoint, against those of the last snapshot."""
+    """The encoders in the last checkpoint, and in a folder of `save_pretrained`, against the last snapshot."""
     _, trainer = family.whole_run
-    path = family.scratch / "last.ckpt"
-    trainer.save_checkpoint(path)
-    state = torch.load(path, weights_only=False)["state_dict"]
-    encoder = family.encoder(family.data.items, tuning=family.tuning)
-    prefix = "encoder."
-    encoder.load_state_dict({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)})
-    prepared = encoder.eval().prepare(family.data.items, family.cache)
-    with torch.no_grad():
-        vectors = torch.cat([encoder(batch) for batch in encoder.loader(prepared)])
-    return _difference(vectors[family.data.items.rows(family.split.item_ids)], family.saved("whole"), SAME)
+    checkpoint, folder = family.scratch / "last.ckpt", family.scratch / "exported"
+    trainer.save_checkpoint(checkpoint)
+    encoder = family.kind.from_checkpoint(checkpoint)
+    encoder.save_pretrained(folder)
+    items, rows = family.data.items, family.data.items.rows(family.split.item_ids)
+    both = [torch.as_tensor(exported.encode(items)) for exported in (encoder, family.kind.from_checkpoint(folder))]
+    return _difference(torch.stack(both)[:, rows], family.saved("whole"), SAME)
 
 
 def _difference(vectors: Tensor, expected: Tensor, largest: float) -> str:

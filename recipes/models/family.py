@@ -82,7 +82,7 @@ class Family:
         encoder = partial(self.encoder, tuning=self.tuning)
         with contextlib.redirect_stdout(io.StringIO()):
             run = align(
-                self.data, encoder, trainer=trainer, loggers=[], objectives={"pairs": PairContrastive()},
+                self.data, encoder, trainer=trainer, loggers=list, objectives={"pairs": PairContrastive()},
                 regularisers={}, training={"batch_size": 16, "learning_rate": 1e-3}, split_options={},
                 monitoring=Monitoring(every_n_steps=STEPS // 2, save="all"), run_dir=self.scratch / name,
                 cache_dir=self.cache, seed=0, **options,

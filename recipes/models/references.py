@@ -21,7 +21,8 @@ def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def texts(encoder: PretrainedEncoder, items: ItemTable) -> Tensor:
-    batch = encoder.processor(list(items.texts), padding=True, return_tensors="pt")
+    options = {"padding": True, "truncation": encoder.max_tokens is not None, "max_length": encoder.max_tokens}
+    batch = encoder.processor(list(items.texts), **options, return_tensors="pt")
     return _masked_mean(encoder.model(**batch).last_hidden_state, batch["attention_mask"])
 
 

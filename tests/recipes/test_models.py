@@ -29,6 +29,7 @@ def test_a_cell_says_what_works_and_a_note_what_does_not(models, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # as the script does
 def test_a_family_is_run_resumed_and_exported(models):
     row = models.table(["LLaVA"]).splitlines()[2]
     assert "**no**" not in row

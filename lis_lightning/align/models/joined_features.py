@@ -84,7 +84,7 @@ class WithFeatures(Dataset[dict[str, Any]]):
 
     Args:
         items: The prepared items.
-        features: Of the same items, [num_items, dim].
+        features: Of the same items, [num_items, dim]; each item gets its own as [1, dim].
     """
 
     def __init__(self, items: Any, features: NDArray[np.float32]) -> None:
@@ -103,7 +103,7 @@ class WithFeatures(Dataset[dict[str, Any]]):
 
     @override
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return {**self.items[row], "features": torch.from_numpy(self.features[row])}
+        return {**self.items[row], "features": torch.from_numpy(self.features[row : row + 1])}
 
 
 def features_of(items: ItemTable, needed_by: str, dim: int | None = None) -> NDArray[np.float32]:

@@ -196,6 +196,11 @@ class VisionLanguageEncoder(PretrainedEncoder):
             # In DDP every process has to use all trained weights, also one whose batch has no images.
             states = states + 0 * self._states(self._grey(states.device)).sum()
         real = inputs["attention_mask"].bool()
+        if states.shape[:2] != real.shape:
+            raise ConfigError(
+                f"{type(self.model).__name__} gives {states.shape[1]} states for {real.shape[1]} tokens: its patches "
+                "stand where no token is, so it is not known which states to pool. Take another model."
+            )
         if self.pooled_tokens != "all":
             is_patch = inputs["input_ids"] == self._patch_token
             wanted = is_patch if self.pooled_tokens == "image" else ~is_patch

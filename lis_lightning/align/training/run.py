@@ -211,7 +211,7 @@ def align(
         cache_dir=cache_dir, **monitoring.options(), **_ceiling_options(scorer, objectives),
     )  # fmt: skip
     best, paused = BestSnapshot(run_dir / "checkpoints", monitor), run_dir / PAUSED
-    pause = None if stop_at is None else Pause(stop_at, paused)
+    pause = Pause(stop_at, paused)
     pruning = None if rival is None else Pruning(monitor, rival)
     stopping = LISEarlyStopping() if monitoring.early_stopping else None
     if find_rate and not paused.is_file():  # a resumed run has its rate from the checkpoint
@@ -222,7 +222,7 @@ def align(
     fit.fit(module, datamodule=batches, ckpt_path=str(paused) if paused.is_file() else None, weights_only=False)
     # A paused run keeps its checkpoint; any other end removes it.
     pruned = "" if pruning is None else pruning.reason
-    pausing = pause is not None and pause.reached and not pruned
+    pausing = pause.reached and not pruned
     if not pausing and fit.is_global_zero:
         paused.unlink(missing_ok=True)
     if monitor.best is None:

@@ -161,6 +161,11 @@ def test_a_batch_of_qwen_vl_equals_its_items_one_by_one(qwen_vl, pictured, tmp_p
         torch.testing.assert_close(encoder(encoder.collate(rows)), alone, rtol=0, atol=2e-6)
 
 
+def test_error_on_a_model_whose_patches_stand_where_no_token_is(git, pictured):
+    with quiet_transformers(), pytest.raises(ConfigError, match=r"GitForCausalLM gives \d+ states for \d+ tokens"):
+        VisionLanguageEncoder.from_items(pictured, cache_dir="unused", model=git)
+
+
 # any number of images
 
 

@@ -172,8 +172,8 @@ def align(folder, tokenizer):
     config = hf.AlignConfig(
         text_config=SIZES | {"num_hidden_layers": 1, "vocab_size": len(tokenizer)},
         vision_config={"image_size": 32, "width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 32,
-                       "num_hidden_layers": 4},
-        projection_dim=32,
+                       "num_hidden_layers": 4, "initializer_range": 0.3},
+        projection_dim=80,
     )  # fmt: skip
     images = hf.EfficientNetImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
     return save(folder, lambda: hf.AlignModel(config), hf.AlignProcessor(images, tokenizer))
