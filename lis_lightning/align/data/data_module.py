@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from typing_extensions import override
 
 from lis_lightning.align.data.examples import MIN_HELD_OUT, Examples
@@ -33,39 +33,42 @@ class _Indices(Dataset[int]):
         return int(self.indices[index])
 
 
-class WeightedSampler(Sampler[int]):
+class WeightedSampler(DistributedSampler[int]):
     """Samples with replacement by weight, with a random generator of its own for each epoch.
 
-    Epoch e of seed s is always the same sequence, whatever else draws random numbers.
+    Epoch e of seed s is always the same sequence, whatever else draws random numbers; of n processes each takes every
+    n-th draw. Lightning leaves a DistributedSampler as it is, so that a resumed run skips what its process has used.
 
     Args:
         weights: 0 or more; need not sum to 1.
-        num_samples: How many to draw in an epoch.
+        num_samples: How many to draw in an epoch, in all processes together.
         seed: Of the draws.
-        skip: Draws at the start of the first epoch that were used before the run was resumed.
+        skip: Draws of this process at the start of the first epoch that were used before the run was resumed.
+        num_replicas: Number of processes.
+        rank: Of this process.
     """
 
-    def __init__(self, weights: NDArray[np.float64], num_samples: int, *, seed: int = 0, skip: int = 0) -> None:
+    def __init__(
+        self,
+        weights: NDArray[np.float64],
+        num_samples: int,
+        *,
+        seed: int = 0,
+        skip: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(range(num_samples), num_replicas, rank, shuffle=False, seed=seed)  # type: ignore[arg-type]
         self.weights = weights
-        self.num_samples = num_samples
-        self.seed = seed
         self.skip = skip
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.num_samples
 
     @override
     def __iter__(self) -> Iterator[int]:
-        # Inverse transform sampling from the cumulative weights.
+        # Inverse transform sampling from the cumulative weights; all processes draw equally many.
         cumulative = np.cumsum(self.weights)
-        points = np.random.default_rng((self.seed, self.epoch)).random(self.num_samples) * cumulative[-1]
+        points = np.random.default_rng((self.seed, self.epoch)).random(self.total_size) * cumulative[-1]
         skipped, self.skip = self.skip, 0
-        drawn = np.searchsorted(cumulative, points[skipped:], side="right")
+        drawn = np.searchsorted(cumulative, points[self.rank :: self.num_replicas][skipped:], side="right")
         yield from np.minimum(drawn, len(cumulative) - 1).tolist()
 
 
@@ -212,16 +215,17 @@ class ExampleDataModule(pl.LightningDataModule):
         indices = (examples.held_out == held_out).nonzero()[0]
         sampler = None
         if not held_out:
-            # A resumed run skips the draws of the batches that it has trained.
             weights = np.ones(len(indices)) if examples.weights is None else examples.weights[indices]
-            skip = self._batches_done() % (len(indices) // size) * size
-            sampler = WeightedSampler(weights, len(indices), seed=self.seed, skip=skip)
+            share = (None if self.trainer is None else self.trainer.distributed_sampler_kwargs) or {}
+            sampler = WeightedSampler(weights, len(indices), seed=self.seed, **share)
+            # A resumed run skips the draws of the batches that it has trained.
+            sampler.skip = self._batches_done() % max(1, len(sampler) // size) * size
         return DataLoader(
             _Indices(indices),
             batch_size=size,
             sampler=sampler,
             # A contrastive loss depends on the number of negatives, so a short last batch would not be comparable.
-            drop_last=len(indices) >= size,
+            drop_last=(len(indices) if sampler is None else len(sampler)) >= size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             prefetch_factor=1 if self.num_workers else None,  # batches of images are large

@@ -58,6 +58,16 @@ def test_sampler_repeats_an_epoch_and_changes_with_it():
     assert list(sampler) != first
 
 
+def test_processes_share_the_draws_and_go_on_where_they_were():
+    weights = np.arange(1.0, 11.0)
+    alone = list(WeightedSampler(weights, 50, seed=3))
+    shares = [list(WeightedSampler(weights, 50, seed=3, num_replicas=2, rank=rank)) for rank in range(2)]
+    assert [draw for pair in zip(*shares, strict=True) for draw in pair] == alone
+    resumed = WeightedSampler(weights, 50, seed=3, num_replicas=2, rank=1, skip=8)
+    assert list(resumed) == shares[1][8:]
+    assert len(list(resumed)) == len(resumed) == 25, "the next epoch is whole"
+
+
 def test_a_batch_holds_each_item_once_and_marks_empty_places():
     rows = {"history": np.array([[4, 1, -1], [-1, -1, -1]]), "positive": np.array([[1], [7]])}
     given = Examples(rows, np.zeros(2, bool), extras=lambda chosen, held_out: {"held": torch.tensor([held_out])})
