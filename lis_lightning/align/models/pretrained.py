@@ -20,12 +20,13 @@ from lis_lightning.align.data.item_table import ItemImage, ItemTable, image_file
 from lis_lightning.align.data.record_store import KEY_BYTES
 from lis_lightning.align.models.exporting import save_encoder
 from lis_lightning.align.models.gradient_probe import freeze_unreached
-from lis_lightning.align.models.hugging_face import hugging_face, quiet_transformers
+from lis_lightning.align.models.hugging_face import quiet_transformers
 from lis_lightning.align.models.item_encoder import ItemEncoder, item_ids
 from lis_lightning.align.models.item_images import ReplacedImage
 from lis_lightning.align.models.joined_features import JoinedFeatures, WithFeatures, features_of
 from lis_lightning.align.models.preparation import Store, prepare_items, replaced_key
 from lis_lightning.align.models.prepared_items import as_tensors, compact, pad_and_stack
+from lis_lightning.align.models.processors import processor_fingerprint
 from lis_lightning.align.models.tuning import LEARNING_RATES, Tuning, freeze_statistics, list_of_layers, tune
 from lis_lightning.errors import ConfigError, ItemError
 
@@ -459,26 +460,6 @@ def projection_head(input_dim: int, output_dim: int) -> nn.Module:
     linear = nn.Linear(input_dim, output_dim, bias=False)
     nn.init.orthogonal_(linear.weight)
     return nn.Sequential(linear, nn.BatchNorm1d(output_dim, affine=False, momentum=_MOMENTUM))
-
-
-def processor_fingerprint(processor: Any) -> str:
-    """Return everything that the outputs of a processor depend on, as text: version, template, vocabulary, options."""
-    described = [hugging_face().__version__, getattr(processor, "chat_template", None)]
-    parts: list[Any] = [processor, getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)]
-    for part in parts:
-        if hasattr(part, "get_vocab"):
-            described.append(_vocabulary(part))
-        elif part is not None:
-            described.append(f"{type(part).__name__} {part.to_json_string()}")
-    return json.dumps(described)
-
-
-def _vocabulary(tokenizer: Any) -> str:
-    if not tokenizer.is_fast:
-        return json.dumps(sorted(tokenizer.get_vocab().items()))
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    # Truncation and padding are left behind by the last call and do not affect the next one.
-    return json.dumps({**parts, "truncation": None, "padding": None})
 
 
 def _check_readable(encoder: type[PretrainedEncoder], items: ItemTable, features: bool) -> None:

@@ -1,10 +1,12 @@
-"""Options of the processor of a model, which the user sets: `model.processor`."""
+"""Options of the processor of a model, which the user sets (`model.processor`), and a fingerprint of all of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from lis_lightning.align.models.hugging_face import hugging_face
 from lis_lightning.errors import ConfigError
 
 
@@ -35,3 +37,23 @@ def configured(processor: Any, options: Mapping[str, Any] | None) -> Any:
         return made
     processor.image_processor = made
     return processor
+
+
+def processor_fingerprint(processor: Any) -> str:
+    """Return everything that the outputs of a processor depend on, as text: version, template, vocabulary, options."""
+    described = [hugging_face().__version__, getattr(processor, "chat_template", None)]
+    parts: list[Any] = [processor, getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)]
+    for part in parts:
+        if hasattr(part, "get_vocab"):
+            described.append(_vocabulary(part))
+        elif part is not None:
+            described.append(f"{type(part).__name__} {part.to_json_string()}")
+    return json.dumps(described)
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    if not tokenizer.is_fast:
+        return json.dumps(sorted(tokenizer.get_vocab().items()))
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Truncation and padding are left behind by the last call and do not affect the next one.
+    return json.dumps({**parts, "truncation": None, "padding": None})
