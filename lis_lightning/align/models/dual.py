@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.align.models.item_images import check_max_images, process_images
+from lis_lightning.align.models.item_images import check_max_images, mean_of_images, process_images
 from lis_lightning.align.models.loading import load_pretrained, loading_options
-from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers, mean_of_images
+from lis_lightning.align.models.pretrained import PretrainedEncoder, has_two_towers
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.prompts import check_prompt, longest_sequence, shorten
 from lis_lightning.align.models.tiny import make_tiny_dual

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemImage, image_files
@@ -70,3 +72,13 @@ def _spread(count: int, limit: int) -> Sequence[int]:
         return range(count)
     positions: list[int] = np.linspace(0, count - 1, limit).round().astype(int).tolist()
     return positions
+
+
+def mean_of_images(vectors: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of the vectors of each item.
+
+    Args:
+        vectors: Of all images, item by item, [num_images, dim].
+        counts: How many of them belong to each item; None for one each.
+    """
+    return vectors if counts is None else torch.segment_reduce(vectors, "mean", lengths=counts, axis=0)

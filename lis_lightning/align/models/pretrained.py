@@ -429,16 +429,6 @@ def has_two_towers(network: Any) -> bool:
     return hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
 
 
-def mean_of_images(vectors: Tensor, counts: Tensor | None) -> Tensor:
-    """Return the mean of the vectors of each item.
-
-    Args:
-        vectors: Of all images, item by item, [num_images, dim].
-        counts: How many of them belong to each item; None for one each.
-    """
-    return vectors if counts is None else torch.segment_reduce(vectors, "mean", lengths=counts, axis=0)
-
-
 def to_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Return inputs with those of a float type converted to `dtype`."""
     converted = {name: value.to(dtype) for name, value in inputs.items() if value.is_floating_point()}

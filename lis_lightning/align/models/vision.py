@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from lis_lightning.align.data.images import OnBadImage, load_image
 from lis_lightning.align.data.item_table import ItemTable
-from lis_lightning.align.models.item_images import check_max_images, process_images
+from lis_lightning.align.models.item_images import check_max_images, mean_of_images, process_images
 from lis_lightning.align.models.loading import load_pretrained, loading_options
-from lis_lightning.align.models.pretrained import PretrainedEncoder, mean_of_images, to_dtype
+from lis_lightning.align.models.pretrained import PretrainedEncoder, to_dtype
 from lis_lightning.align.models.processors import configured
 from lis_lightning.align.models.tiny import make_tiny_vision
 from lis_lightning.errors import ConfigError
