@@ -27,6 +27,7 @@ from lis_lightning.monitor.batches import make_batches
 from lis_lightning.monitor.callback import LISMonitor
 from lis_lightning.monitor.encoding import encode_items
 from lis_lightning.monitor.isolation import undisturbed
+from lis_lightning.monitor.lightning_training import LightningTraining
 from lis_lightning.monitor.schedule import Budget, EverySteps
 from tests.gpu.row import Row
 
@@ -303,7 +304,7 @@ class Study:
                 began = time.perf_counter()
                 with undisturbed(pl_module):
                     for _ in encode_items(
-                        trainer, pl_module, batches, lambda module, batch: module.encode_items(batch)
+                        LightningTraining(trainer), pl_module, batches, lambda m, batch: m.encode_items(batch)
                     ):
                         pass
                 _wait(trainer)
