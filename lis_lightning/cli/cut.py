@@ -45,14 +45,14 @@ def cut_config(config: DictConfig) -> Path:
     """
     from lis_lightning.align.training.console import rank_zero_print
     from lis_lightning.align.training.run import prepare_split
-    from lis_lightning.data.split_folder import check_target
+    from lis_lightning.data.split_folder import checked_target
 
     check_config(config, "cut")
-    if OmegaConf.is_missing(config, "out"):
+    if OmegaConf.is_missing(config, "out") or not config.out:
         raise ConfigError("`out` is missing: name the folder of the split, as in out=splits/today.")
     began = time.perf_counter()
     folder = Path(config.out).expanduser()
-    check_target(folder)
+    checked_target(folder)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     split = prepare_split(instantiate(config.data), lists_as_tuples(plain["lis"]["split"])).split
     split.save(folder)

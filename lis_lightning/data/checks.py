@@ -22,13 +22,8 @@ WRONG_SIGN_Z = -2.0
 MANY_REPEATS = 0.01  # share of repeated rows above which to warn
 
 
-def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> None:
-    """Raise a ConfigError for the first argument out of range.
-
-    Args:
-        settings: Arguments of ``PreferenceSplit.from_log``.
-        labels: Label of each task, by name.
-    """
+def check_budgets(settings: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for the first number of ``PreferenceSplit.from_log`` that is out of range."""
     budgets = dict.fromkeys(("max_events", "max_items", "max_alignment_events"), 1)
     lowest = {"history": 1, "negatives": 0, **budgets, "num_periods": 2, "seed": 0}
     for name, low in lowest.items():
@@ -36,6 +31,15 @@ def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> 
         unlimited = value is None and name in budgets
         if not unlimited and (not isinstance(value, int) or value < low):
             raise ConfigError(f"Expected `{name}` to be an integer of at least {low}, got {value!r}.")
+
+
+def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> None:
+    """Raise a ConfigError for the first argument out of range.
+
+    Args:
+        settings: Arguments of ``PreferenceSplit.from_log``.
+        labels: Label of each task, by name.
+    """
     if not 0 <= settings["unseen_items"] < 1:
         raise ConfigError(f"Expected `unseen_items` to be a share in [0, 1), got {settings['unseen_items']!r}.")
     slices = settings["slices"]
@@ -52,7 +56,7 @@ def check_settings(settings: Mapping[str, Any], labels: Mapping[str, Label]) -> 
 def _check_windows(windows: Any) -> None:
     if windows == "rolling":
         return
-    if isinstance(windows, str) or len(windows) not in {2, 3}:
+    if isinstance(windows, str) or not hasattr(windows, "__len__") or len(windows) not in {2, 3}:
         raise ConfigError(f"Expected `windows` to be three shares, two timestamps or 'rolling', got {windows!r}.")
     if len(windows) == 3 and (min(windows) <= 0 or abs(sum(windows) - 1) > 1e-6):
         raise ConfigError(f"Expected three positive shares that sum to 1 in `windows`, got {windows!r}.")

@@ -31,7 +31,7 @@ TABLE_ENDINGS = tuple(_FORMATS)
 _COMPRESSIONS = {".gz", ".zst"}
 _CLOUD = {"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf", "http", "https"}
 _NO_SEPARATOR = "\x1f"  # reads a line as one field
-_FILE = "__file__"
+FILE = "__file__"
 _UTF16_MARKS = {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark write for a null key
 
@@ -44,13 +44,16 @@ class Scan:
         frame: Its columns; those of text files are all text.
         text_columns: Columns that are text because of the kind of file, and need a type.
         decoded: Scans the same files as Latin-1 or UTF-16, for text files that are not UTF-8.
-        parquet: The files, if they are parquet on a local or mounted disk.
+        parquet: The files, if they are parquet on a local or mounted disk and other programs take their names for names
+            and not for patterns.
+        keys: Path of each file and its Hive keys that the files do not have as columns, as text; None without keys.
     """
 
     frame: pl.LazyFrame
     text_columns: frozenset[str] = frozenset()
     decoded: Callable[[], pl.LazyFrame] | None = None
     parquet: tuple[str, ...] = ()
+    keys: pl.DataFrame | None = None
 
 
 def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequence[str] | None = None) -> Scan:
@@ -74,13 +77,13 @@ def scan_files(source: str | Path | Sequence[str | Path], what: str, names: Sequ
         raise ConfigError(f"`columns` names the columns of text files without a header; {paths[0]!r} has names.")
     is_single_file = len(paths) == 1 and Path(paths[0]) == Path(sources[0]).expanduser()
     keys = {} if is_single_file else _hive_keys(paths)
-    file_column = _FILE if keys else None
+    file_column = FILE if keys else None
     is_text = kinds == ["text"]
     if is_text:
         scan = _scan_text(paths, names, file_column)
     else:
-        is_local_parquet = kinds == ["parquet"] and not any("://" in path for path in paths)
-        parquet = tuple(paths) if is_local_parquet else ()
+        plain = kinds == ["parquet"] and not any("://" in path or set("*?[") & set(path) for path in paths)
+        parquet = tuple(paths) if plain else ()
         scan = Scan(_SCANNERS[kinds[0]](paths, file_column), parquet=parquet)
     return _with_keys(scan, paths, keys) if keys else scan
 
@@ -181,7 +184,7 @@ def _scan_text(paths: list[str], names: Sequence[str] | None, file_column: str |
         return pl.concat([frame.with_columns(pl.lit(path).alias(file_column)) for path, frame in frames.items()])
 
     frame = decoded() if is_utf16 else scan(paths, file_column)
-    return Scan(frame, frozenset(frame.collect_schema().names()) - {_FILE}, decoded)
+    return Scan(frame, frozenset(frame.collect_schema().names()) - {FILE}, decoded)
 
 
 def _first_lines(source: Any) -> list[str]:
@@ -272,10 +275,11 @@ def _with_keys(scan: Scan, paths: Sequence[str], keys: dict[str, list[str | None
     """Append Hive keys as columns of text; a column that the files have already stays as it is."""
     present = scan.frame.collect_schema().names()
     new = {name: values for name, values in keys.items() if name not in present}
-    table = pl.LazyFrame({_FILE: paths, **new}, schema=dict.fromkeys([_FILE, *new], pl.String))
+    table = pl.LazyFrame({FILE: paths, **new}, schema=dict.fromkeys([FILE, *new], pl.String))
 
     def join(frame: pl.LazyFrame) -> pl.LazyFrame:
-        return frame.join(table, on=_FILE, how="left", maintain_order="left").drop(_FILE)
+        return frame.join(table, on=FILE, how="left", maintain_order="left").drop(FILE)
 
     decoded = scan.decoded
-    return Scan(join(scan.frame), scan.text_columns | set(new), decoded and (lambda: join(decoded())), scan.parquet)
+    joined_decoded = decoded and (lambda: join(decoded()))
+    return Scan(join(scan.frame), scan.text_columns | set(new), joined_decoded, scan.parquet, table.collect())

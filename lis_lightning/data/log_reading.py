@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from lis_lightning.data.columns import Columns, Label, columns_of_table, needed_columns, task_logits
+from lis_lightning.data.files import FILE
 from lis_lightning.data.sql_engines import DuckDb, SqlEngine, sql_engine
 from lis_lightning.data.sql_log import sql_log
 from lis_lightning.data.sql_reduction import LogInDatabase, reporter
 from lis_lightning.data.tables import InputTable
 from lis_lightning.data.whole_log import LogInMemory, WholeLog, sample_in_memory, window_edges
+from lis_lightning.errors import LogError
 
 
 def log_columns(log: Any, names: Sequence[str] | None = None) -> list[str]:
@@ -38,8 +42,36 @@ def open_log(log: Any, names: Sequence[str] | None, settings: Mapping[str, Any])
     table = InputTable(log, names=names)
     budget = settings["max_alignment_events"]
     if table.parquet and budget is not None and table.num_rows() > budget:
-        return DuckDb.of_parquet(table.parquet, memory_limit=settings["memory_limit"])
+        keys = _named_keys(table.keys, settings)
+        return DuckDb.of_parquet(table.parquet, keys, memory_limit=settings["memory_limit"])
     return table
+
+
+def _named_keys(keys: pl.DataFrame | None, settings: Mapping[str, Any]) -> pl.DataFrame | None:
+    """Return the Hive keys that a split slices by; None if it does not.
+
+    Raises:
+        LogError: If another role is a key: keys are text, whatever they would be in the memory.
+    """
+    if keys is None:
+        return None
+    named = _texts([settings[name] for name in ("user", "item", "time", "label", "weight", "base_logit")])
+    present = [name for name in keys.columns if name in named]
+    if present:
+        raise LogError(
+            f"Column {present[0]!r} is a key of folders, which a log that is reduced where it is may only slice by; "
+            "write it into the files, pass a DuckDB relation, or set `max_alignment_events=None` to read all into memory."
+        )
+    sliced = [name for name in keys.columns if name in settings["slices"]]
+    return keys.select(FILE, *sliced) if sliced else None
+
+
+def _texts(value: Any) -> set[str]:
+    """Return all texts in nested lists and mappings."""
+    if isinstance(value, str):
+        return {value}
+    nested = value.values() if isinstance(value, Mapping) else value
+    return set().union(*map(_texts, nested)) if isinstance(nested, Iterable) else set()
 
 
 def read_log(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "split.json"
 FORMAT = 1  # of the files; another one cannot be read
+_OWN = re.compile(r"split\.json|(items|users|alignment|histories)\.parquet|period_\d+")
 
 
 def is_saved_split(source: Any) -> bool:
@@ -31,10 +35,25 @@ def is_saved_split(source: Any) -> bool:
     return isinstance(source, str | Path) and (Path(source).expanduser() / MANIFEST).is_file()
 
 
-def check_target(folder: Path) -> None:
-    """Raise a ConfigError if a folder holds anything but a saved split."""
-    if folder.exists() and not is_saved_split(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{str(folder)!r} exists and is not a saved split; choose an empty or new folder.")
+def checked_target(folder: str | Path) -> Path:
+    """Return the absolute path of a folder to write to.
+
+    Raises:
+        ConfigError: If it holds anything but the files of a saved split, or cannot be made.
+    """
+    target = Path(folder).expanduser().resolve()
+    ancestor = next(path for path in (target, *target.parents) if path.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise ConfigError(f"{str(folder)!r} cannot be written: {ancestor} is no folder that may be written to.")
+    others = []
+    if target.exists():
+        others = sorted(path.name for path in target.iterdir() if not _OWN.fullmatch(path.name))
+    if others:
+        raise ConfigError(
+            f"{str(folder)!r} exists and is not a saved split: it holds {', '.join(map(repr, others[:3]))}; choose an "
+            "empty or new folder."
+        )
+    return target
 
 
 def save_split(family: Mapping[str, Sequence[PreferenceSplit]], folder: str | Path) -> None:
@@ -47,8 +66,7 @@ def save_split(family: Mapping[str, Sequence[PreferenceSplit]], folder: str | Pa
     Raises:
         ConfigError: If the folder holds other files.
     """
-    target = Path(folder).expanduser()
-    check_target(target)
+    target = checked_target(folder)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -70,6 +88,7 @@ def save_split(family: Mapping[str, Sequence[PreferenceSplit]], folder: str | Pa
         "num_users": first.num_users,
         "prior": {task: [split.prior for split in splits] for task, splits in family.items()},
         "hash": {task: [split.hash for split in splits] for task, splits in family.items()},
+        "files": _checksums(partial),
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, default=_plain) + "\n")
     shutil.rmtree(target, ignore_errors=True)
@@ -120,13 +139,18 @@ def load_split(folder: str | Path, split_class: type[PreferenceSplit]) -> Prefer
         raise LogError(f"{str(folder)!r} is not a saved split: it has no {MANIFEST}. Cut one with `lis-cut`.")
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        if manifest["format"] != FORMAT:
-            raise LogError(
-                f"{str(folder)!r} was saved in format {manifest['format']}, this version reads {FORMAT}; cut it again."
-            )
-        return _read(path, manifest, split_class)
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise LogError(f"The saved split {str(folder)!r} is damaged: {error}. Cut it again.") from error
+        saved_format, checksums = manifest["format"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LogError(f"{str(folder)!r} is not a saved split: its {MANIFEST} is of another kind.") from error
+    if saved_format != FORMAT:
+        raise LogError(
+            f"{str(folder)!r} was saved in format {saved_format}, this version reads {FORMAT}; cut it again."
+        )
+    present = _checksums(path)
+    changed = [name for name, checksum in checksums.items() if present.get(name) != checksum]
+    if changed:
+        raise LogError(f"The saved split {str(folder)!r} is damaged: {changed[0]} was lost or changed. Cut it again.")
+    return _read(path, manifest, split_class)
 
 
 def _read(path: Path, manifest: Mapping[str, Any], split_class: type[PreferenceSplit]) -> PreferenceSplit:
@@ -156,7 +180,9 @@ def _read(path: Path, manifest: Mapping[str, Any], split_class: type[PreferenceS
         for number, period in enumerate(periods):
             log, events = period.of_task(index)
             if split_hash(log, items, unseen, events, settings) != hashes[number]:
-                raise ValueError(f"its values have changed in period_{number}")
+                raise LogError(
+                    f"The saved split {str(path)!r} was cut by another version: its hash differs. Cut it again."
+                )
             splits.append(
                 split_class(
                     log=log,
@@ -199,6 +225,15 @@ class _SavedPeriod:
         label = rows[f"label_{index}"]
         log = Log(**log_columns, label=label, num_users=self._num_users, num_items=self._num_items)
         return log, events
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the checksum of each parquet file below a folder, by its path within it."""
+    checksums = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        with path.open("rb") as file:
+            checksums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -16,10 +16,12 @@ from typing import Any
 
 import polars as pl
 
+from lis_lightning.data.files import FILE
 from lis_lightning.errors import ConfigError, LogError
 
 LOG = "lis_log"  # name of the log in queries
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
+_UNSIGNED = "UBIGINT"
 _FLOATS = {"FLOAT", "DOUBLE", "REAL"}
 
 
@@ -27,7 +29,8 @@ class SqlEngine(ABC):
     """A log as a table of a query engine.
 
     Attributes:
-        columns: Kind of each column: integer, float, boolean, text, date, moment, or the engine's own name of it.
+        columns: Kind of each column: integer, unsigned (of 64 bits), float, boolean, text, date, moment, or the
+            engine's own name of it.
         quote: Character around names.
     """
 
@@ -68,11 +71,12 @@ class DuckDb(SqlEngine):
         self.columns = dict(zip(relation.columns, map(_kind, map(str, relation.types)), strict=True))
 
     @classmethod
-    def of_parquet(cls, paths: Sequence[str], *, memory_limit: str | None) -> DuckDb:
+    def of_parquet(cls, paths: Sequence[str], keys: pl.DataFrame | None, *, memory_limit: str | None) -> DuckDb:
         """Return the log in parquet files, read by a connection of its own that spills to disk.
 
         Args:
             paths: The files.
+            keys: Column :data:`FILE` with the paths, and further columns that all rows of a file have; None for none.
             memory_limit: Memory that DuckDB may use, such as ``"4GB"``; None for its own default.
         """
         import duckdb
@@ -87,9 +91,15 @@ class DuckDb(SqlEngine):
         except duckdb.Error as error:
             raise ConfigError(f"DuckDB refuses `memory_limit={memory_limit!r}`: {_first_line(error)}") from error
         files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        hive = "true" if len(paths) > 1 else "false"  # keys of folders, as in date=2026-01-31/
-        query = f"SELECT * FROM read_parquet([{files}], hive_partitioning={hive}, hive_types_autocast=false)"
-        return cls(connection.sql(query), folder)
+        # Hive keys are joined: DuckDB would prefer them to the columns of the files, and not decode their names.
+        scan = f"read_parquet([{files}], hive_partitioning=false, filename={'false' if keys is None else repr(FILE)})"
+        if keys is not None:
+            keys.write_parquet(folder / "keys.parquet")
+            scan = f"{scan} AS files JOIN read_parquet('{folder / 'keys.parquet'}') AS keys USING ({FILE})"
+        try:
+            return cls(connection.sql(f"FROM {scan}"), folder)
+        except duckdb.Error as error:
+            raise LogError(f"DuckDB cannot read the log: {_first_line(error)}") from error
 
     def query(self, sql: str) -> pl.DataFrame:
         """Return the result of a query over the table :data:`LOG`."""
@@ -155,9 +165,12 @@ def _kind(name: str) -> str:
     """Return the kind of a column by the engine's name of its type."""
     if name in _INTEGERS:
         return "integer"
+    if name == _UNSIGNED:
+        return "unsigned"
     if name in _FLOATS:
         return "float"
-    if name.startswith(("VARCHAR", "STRING", "CHAR")):
+    # A column of nulls alone has no type.
+    if name.startswith(("VARCHAR", "STRING", "CHAR", "ENUM", '"NULL"', "NULL", "VOID")):
         return "text"
     named = {
         "BOOLEAN": "boolean",

@@ -113,6 +113,9 @@ def sql_log(
     label_columns = [label if isinstance(label, str) else label[0] for label in labels.values() if label is not None]
     names = list(engine.columns)
     require_columns(names, [user, item, time_column(time), *label_columns, *others])
+    reserved = [name for name in names if name.startswith("lis_")]
+    if reserved:
+        raise LogError(f"Column {reserved[0]!r} has a name that queries use for their own columns; rename it.")
     time_sql, is_moment = _time(engine, time)
     label_sql: dict[str, str] = {}
     label_checks: dict[str, str] = {}
@@ -145,12 +148,27 @@ def _id(engine: SqlEngine, column: str) -> str:
     kind, name = engine.columns[column], engine.name(column)
     if kind in {"integer", "float"}:
         return f"CAST({name} AS BIGINT)"
-    return name if kind == "text" else f"CAST({name} AS STRING)"
+    if kind == "text":
+        return f"CAST({name} AS STRING)"
+    if kind == "unsigned":
+        return name
+    raise LogError(
+        f"Column {column!r} of a log that is reduced where it is must hold integer or text ids, got {kind}; convert it "
+        "there first, as in CAST(... AS VARCHAR)."
+    )
+
+
+def _is_missing(engine: SqlEngine, column: str) -> str:
+    """Return the condition that a value is null or NaN, in SQL."""
+    name = engine.name(column)
+    # Engines differ in how they compare NaN, but not in its text.
+    is_nan = f" OR lower(CAST({name} AS STRING)) = 'nan'" if engine.columns[column] == "float" else ""
+    return f"{name} IS NULL{is_nan}"
 
 
 def _id_checks(engine: SqlEngine, column: str, role: str) -> dict[str, str]:
     name = engine.name(column)
-    checks = {f"no_{role}": f"{name} IS NULL"}
+    checks = {f"no_{role}": _is_missing(engine, column)}
     if engine.columns[column] == "float":
         checks |= {f"fraction_{role}": f"{name} <> floor({name}) OR abs({name}) > 9007199254740992"}
     return checks
@@ -187,7 +205,7 @@ def _label(engine: SqlEngine, label: str | tuple[str, float | str]) -> str:
 def _label_checks(engine: SqlEngine, label: str | tuple[str, float | str], index: int) -> dict[str, str]:
     column = label if isinstance(label, str) else label[0]
     name, kind = engine.name(column), engine.columns[column]
-    checks = {f"no_label{index}": f"{name} IS NULL"}
+    checks = {f"no_label{index}": _is_missing(engine, column)}
     if isinstance(label, str) and kind != "boolean":
         checks[f"other_label{index}"] = f"{name} <> 0 AND {name} <> 1"
     return checks
@@ -218,13 +236,13 @@ def _time(engine: SqlEngine, time: Time) -> tuple[str, bool]:
     kind, name = engine.columns[column] if isinstance(time, str) else "text", engine.name(column)
     if kind in {"date", "moment", "local moment"}:
         return engine.microseconds(name, kind), True
-    if kind == "integer":
+    if kind in {"integer", "unsigned"}:
         return f"CAST({name} AS BIGINT)", False
     if kind == "float":
         return f"CAST({name} AS DOUBLE)", False
     raise LogError(
         f"Time column {column!r} of a log that is reduced where it is must hold numbers, dates or timestamps, got "
-        f"{kind}; convert it there first, as in CAST(... AS TIMESTAMP)."
+        f"{kind}; convert it there first, as in CAST(... AS BIGINT) or CAST(... AS TIMESTAMP)."
     )
 
 

@@ -60,7 +60,7 @@ class LogInDatabase:
         selected = []
         for column in dict.fromkeys(columns):
             kind, name = log.engine.columns[column], log.engine.name(column)
-            plain = kind in {"integer", "float", "text", "boolean", "date", "moment", "local moment"}
+            plain = kind in {"integer", "unsigned", "float", "text", "boolean", "date", "moment", "local moment"}
             selected.append(name if plain else f"CAST({name} AS STRING) AS {name}")
         keys = log.engine.upload("users", users.rename("lis_user").to_frame())
         rows = log.engine.query(
@@ -105,7 +105,9 @@ class LogInDatabase:
         one by one within the fine ones.
         """
         log, upload = self._log, self._log.engine.upload
-        pairs = pl.DataFrame({"lis_item": item_ids, "lis_time": times})
+        # Engines count by 64-bit integers, whatever the width of a column.
+        wide = [pl.col(pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32).cast(pl.Int64)]
+        pairs = pl.DataFrame({"lis_item": item_ids, "lis_time": times}).with_columns(wide)
         low, high = log.first_and_last
         asked = _with_buckets(pairs.unique(), low, high)
         items = upload("items", asked.select("lis_item").unique())

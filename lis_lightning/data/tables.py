@@ -52,6 +52,11 @@ class InputTable:
         """The files of the table, if they are parquet on a local or mounted disk."""
         return self._scan.parquet
 
+    @property
+    def keys(self) -> pl.DataFrame | None:
+        """Path and Hive keys of each file; None without keys."""
+        return self._scan.keys
+
     def num_rows(self) -> int:
         """Return the number of rows, without reading them where the files say it."""
         return int(self._scan.frame.select(pl.len()).collect().item())

@@ -167,7 +167,7 @@ def score(
         0.0
     """
     if item_ids is not None:
-        vectors = embeddings if hasattr(embeddings, "shape") else np.asarray(embeddings)
+        vectors = embeddings if isinstance(embeddings, torch.Tensor) else np.asarray(embeddings)
         embeddings = vectors_in_order(
             vectors, np.asarray(item_ids), split.item_ids, missing=missing, where="given item_ids"
         )

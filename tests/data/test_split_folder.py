@@ -60,10 +60,12 @@ def test_saving_replaces_a_saved_split_and_nothing_else(tmp_path):
     split.save(tmp_path / "split")
     PreferenceSplit.from_log(big_log(2000), label="clicked", seed=1).save(tmp_path / "split")
     assert PreferenceSplit.load(tmp_path / "split").settings["seed"] == 1
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="exists and is not a saved split"):
-        split.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "split"]
+    (tmp_path / "split" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"exists and is not a saved split: it holds 'notes\.txt'"):
+        split.save(tmp_path / "split")
+    with pytest.raises(ConfigError, match=r"cannot be written: .*notes\.txt is no folder"):
+        split.save(tmp_path / "split" / "notes.txt" / "below")
+    assert (tmp_path / "split" / "notes.txt").read_text() == "mine"
 
 
 def _edit_manifest(folder, **values):
@@ -73,16 +75,25 @@ def _edit_manifest(folder, **values):
 
 DAMAGES = {
     "no manifest": (lambda folder: (folder / "split.json").unlink(), "is not a saved split: it has no split.json"),
-    "format": (lambda folder: _edit_manifest(folder, format=7), "saved in format 7, this version reads 1"),
-    "lost file": (lambda folder: (folder / "period_0" / "events.parquet").unlink(), "is damaged: .*events.parquet"),
-    "cut short": (lambda folder: (folder / "users.parquet").write_bytes(b"PAR1"), "is damaged: "),
+    "other json": (lambda folder: (folder / "split.json").write_text("[]"), "its split.json is of another kind"),
+    "format": (
+        lambda folder: _edit_manifest(folder, format=7),
+        "saved in format 7, this version reads 1; cut it again.$",
+    ),
+    "lost file": (lambda folder: (folder / "period_0" / "events.parquet").unlink(), "damaged: period_0/events.parquet"),
+    "cut short": (lambda folder: (folder / "users.parquet").write_bytes(b"PAR1"), "damaged: users.parquet was lost or"),
+    "alignment": (
+        lambda folder: pl.DataFrame({"label": [1]}).write_parquet(folder / "alignment.parquet"),
+        "damaged: alignment.parquet was lost or changed",
+    ),
+    "other version": (lambda folder: _edit_manifest(folder, hash={"label": ["0"]}), "was cut by another version"),
     "changed": (
         lambda folder: (
             pl.read_parquet(folder / "period_0" / "log.parquet")
             .with_columns(label_0=1 - pl.col("label_0"))
             .write_parquet(folder / "period_0" / "log.parquet")
         ),
-        "its values have changed in period_0",
+        "damaged: period_0/log.parquet was lost or changed",
     ),
 }
 

@@ -88,8 +88,45 @@ def test_a_larger_budget_keeps_the_users_of_a_smaller_one():
     assert withheld[0] == withheld[1]
 
 
+@pytest.mark.parametrize("kind", [pl.Int16, pl.UInt32, pl.UInt64])
+def test_ids_of_any_width_give_the_same_split(kind):
+    log = big_log().with_columns((pl.col("item_id") - 2**33).cast(kind), pl.col("user_id").str.slice(1).cast(kind))
+    options = {"label": "clicked"} | BUDGETS
+    assert_equal_splits(PreferenceSplit.from_log(log, **options), PreferenceSplit.from_log(relation(log), **options))
+
+
+def test_keys_of_folders_are_those_of_the_log_in_memory(tmp_path):
+    log = big_log().with_columns(surface=pl.lit("inside"))
+    for key, part in (("k%200", log[:2000]), ("k1", log[2000:])):
+        (tmp_path / f"surface={key}" / f"a b={key}").mkdir(parents=True)
+        part.write_parquet(tmp_path / f"surface={key}" / f"a b={key}" / "a.parquet")
+    options = {"label": "clicked", "slices": ["surface", "a b"]} | BUDGETS
+    split = PreferenceSplit.from_log(tmp_path, **options)
+    assert {"surface=inside", "a b=k 0", "a b=k1"} <= set(split.slices), "a column of the files comes before a key"
+    in_memory = log.with_columns(pl.Series("a b", ["k 0"] * 2000 + ["k1"] * 4000))
+    assert_equal_splits(PreferenceSplit.from_log(in_memory, **options), split)
+    with pytest.raises(LogError, match="Column 'a b' is a key of folders"):
+        PreferenceSplit.from_log(tmp_path, **(options | {"item": "a b"}))
+
+
+def test_a_file_named_like_a_pattern_is_read_alone(tmp_path):
+    log = big_log()
+    log.write_parquet(tmp_path / "log[1].parquet")
+    log[:3000].write_parquet(tmp_path / "log1.parquet")
+    options = {"label": "clicked"} | BUDGETS
+    split = PreferenceSplit.from_log(tmp_path / "log[1].parquet", **options)
+    assert_equal_splits(PreferenceSplit.from_log(log, **options), split)
+
+
 BAD = {
     "missing user": ({"user_id": None}, "Column 'user_id' has 6000 missing ids"),
+    "NaN user": ({"user_id": pl.lit(float("nan"))}, "Column 'user_id' has 6000 missing ids"),
+    "NaN label": ({"clicked": pl.lit(float("nan"))}, "has 6000 missing values among 6000"),
+    "decimal ids": (
+        {"user_id": pl.col("rating").cast(pl.Decimal(9, 2))},
+        r"must hold integer or text ids, got DECIMAL",
+    ),
+    "reserved name": ({"lis_item": pl.lit(1)}, "'lis_item' has a name that queries use"),
     "missing time": ({"timestamp": None}, "Time column 'timestamp'"),
     "text time": ({"timestamp": pl.lit("soon")}, "must hold numbers, dates or timestamps, got text"),
     "ratings": ({"clicked": pl.col("rating")}, r"'clicked' is not binary: .* neither 0 nor 1"),

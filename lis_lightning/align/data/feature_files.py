@@ -75,7 +75,7 @@ def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
 
     if not path.is_file():
         raise ConfigError(f"The item features {path} do not exist; give a .npy or .safetensors file, or a column.")
-    errors = (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError)
+    errors = (OSError, ValueError, EOFError, RuntimeError, LookupError, TypeError, UnpicklingError, SafetensorError)
     try:
         return _LOADERS[path.suffix](path)
     except errors as error:

@@ -82,6 +82,8 @@ def load_log(
         ('red cup', 'blue mug')
     """
     roles: dict[str, Any] = {}
+    if isinstance(log, Sequence) and not isinstance(log, str):
+        log = list(log)  # a list of a configuration is of a type of its own
     if not is_saved_split(log):
         present = log_columns(log, columns)
         require_columns(present, [item])
