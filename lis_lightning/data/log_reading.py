@@ -60,7 +60,7 @@ def _named_keys(keys: pl.DataFrame | None, settings: Mapping[str, Any]) -> pl.Da
     if present:
         raise LogError(
             f"Column {present[0]!r} is a key of folders, which a log that is reduced where it is may only slice by; "
-            "write it into the files, pass a DuckDB relation, or set `max_alignment_events=None` to read all into memory."
+            "write it into the files, pass a DuckDB relation, or set `max_alignment_events=None` (all in memory)."
         )
     sliced = [name for name in keys.columns if name in settings["slices"]]
     return keys.select(FILE, *sliced) if sliced else None

@@ -103,9 +103,11 @@ def test_doubled_rows_are_counted_and_named(log, split):
 
 BAD = {
     "windows of two and a half": ({"windows": (0.5, 0.5, 0.5)}, r"sum to 1 in `windows`, got \(0.5, 0.5, 0.5\)"),
+    "no length": ({"windows": 0.5}, "two timestamps or 'rolling', got 0.5"),
     "word": ({"windows": "sliding"}, "three shares, two timestamps or 'rolling', got 'sliding'"),
     "four": ({"windows": (1, 2, 3, 4)}, r"two timestamps or 'rolling', got \(1, 2, 3, 4\)"),
     "backwards": ({"windows": (1_605_000_000, 1_603_000_000)}, r"w1 to begin before w2 in `windows`, got \(1605000000"),
+    "text budget": ({"max_alignment_events": "x"}, "`max_alignment_events` to be an integer of at least 1, got 'x'"),
     "one period": ({"windows": "rolling", "num_periods": 1}, "`num_periods` to be an integer of at least 2, got 1"),
     "no history": ({"history": None}, "`history` to be an integer of at least 1, got None"),
     "seed": ({"seed": -1}, "`seed` to be an integer of at least 0, got -1"),
