@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,20 @@ WRONG_SIGN_Z = -2.0
 MANY_REPEATS = 0.01  # share of repeated rows above which to warn
 
 
-def check_budgets(settings: Mapping[str, Any]) -> None:
-    """Raise a ConfigError for the first number of ``PreferenceSplit.from_log`` that is out of range."""
+def check_names_and_budgets(settings: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for the first argument that should name a column and does not, or number out of range.
+
+    Args:
+        settings: Arguments of ``PreferenceSplit.from_log``.
+    """
+    names = {"user": settings["user"], "item": settings["item"]}
+    names |= {} if settings["weight"] is None else {"weight": settings["weight"]}
+    for role, name in names.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"Expected `{role}` to name a column, got {name!r}.")
+    slices = settings["slices"]
+    if not isinstance(slices, Sequence) or not all(isinstance(name, str) for name in slices):
+        raise ConfigError(f"Expected `slices` to be a list of different columns, got {slices!r}.")
     budgets = dict.fromkeys(("max_events", "max_items", "max_alignment_events"), 1)
     lowest = {"history": 1, "negatives": 0, **budgets, "num_periods": 2, "seed": 0}
     for name, low in lowest.items():

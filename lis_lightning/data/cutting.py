@@ -12,7 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.data.checks import check_budgets, check_settings, check_split, warn_of_logits, warn_of_repeats
+from lis_lightning.data.checks import (
+    check_names_and_budgets,
+    check_settings,
+    check_split,
+    warn_of_logits,
+    warn_of_repeats,
+)
 from lis_lightning.data.columns import Columns, task_labels
 from lis_lightning.data.events import WINDOWS, Events, Log
 from lis_lightning.data.log_reading import open_log, read_log
@@ -45,7 +51,7 @@ def cut_log(
         LogError: If the log has unsuitable values, or a window cannot be scored.
         ConfigError: If an argument is out of range, or two arguments are incompatible.
     """
-    check_budgets(settings)
+    check_names_and_budgets(settings)
     source = open_log(log, names, settings)
     labels = task_labels(settings["label"], list(source.columns))
     if settings["negatives"] and labels == {"label": "label"} and "label" not in source.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from lis_lightning.align.data.item_table import check_features
 from lis_lightning.data.item_rows import first_ids
 from lis_lightning.data.tables import require_columns
-from lis_lightning.errors import ConfigError, ItemError, LogError, ShapeError
+from lis_lightning.errors import ConfigError, ItemError, LisWarning, LogError, ShapeError
+
+_FLOAT_BYTES = 4  # of a number in an index of FAISS that is not compressed
 
 
 def feature_block(table: pl.DataFrame, source: str | Path) -> NDArray[Any]:
@@ -111,6 +114,13 @@ def _load_faiss(path: Path) -> dict[str, NDArray[Any]]:
     vectors: Any = faiss.downcast_index(index.index) if has_ids else index
     if hasattr(vectors, "make_direct_map"):
         vectors.make_direct_map()  # an inverted file finds its vectors by row only with one
+    if vectors.sa_code_size() < _FLOAT_BYTES * vectors.d:
+        warnings.warn(
+            f"{path.name} is a compressed index ({type(vectors).__name__}): its vectors are approximations of those "
+            "that were added.",
+            LisWarning,
+            stacklevel=2,
+        )
     tensors = {"embeddings": vectors.reconstruct_n(0, vectors.ntotal)}
     return tensors | {"item_ids": faiss.vector_to_array(index.id_map)} if has_ids else tensors
 

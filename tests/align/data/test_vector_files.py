@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from lis_lightning.align.data import read_vectors
-from lis_lightning.errors import ConfigError, ItemError, NonFiniteError, ShapeError
+from lis_lightning.errors import ConfigError, ItemError, LisWarning, NonFiniteError, ShapeError
 
 IDS = np.array([30, 10, 20])
 MATRIX = np.array([[3.0, 0.5], [1.0, 0.25], [2.0, 0.75]], dtype=np.float32)
@@ -146,6 +146,18 @@ def test_an_inverted_index_gives_its_vectors_by_row(files):
     index.add(MATRIX)
     faiss.write_index(index, str(files / "inverted.faiss"))
     np.testing.assert_array_equal(read_vectors(files / "inverted.faiss", WANTED, ids=IDS), EXPECTED)
+
+
+def test_a_compressed_index_is_named_as_an_approximation(files):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((300, 4)).astype(np.float32)
+    index = faiss.index_factory(4, "SQ4")
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(files / "small.faiss"))
+    with pytest.warns(LisWarning, match=r"small\.faiss is a compressed index \(IndexScalarQuantizer\)"):
+        close = read_vectors(files / "small.faiss", np.arange(300), ids=np.arange(300))
+    assert 0 < np.abs(close - vectors).max() < 0.5
 
 
 def test_a_file_of_objects_runs_no_code(files):
