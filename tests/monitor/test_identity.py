@@ -73,11 +73,11 @@ def test_what_is_compared_can_differ_one_by_one(tmp_path):
         assert differences(one, fingerprint(*trained)) == [name]
 
 
-@pytest.mark.slow  # all cases in another process
+@pytest.mark.slow  # in another process; the cases that take long are tested one by one
 def test_the_command_prints_a_table_and_succeeds():
-    done = run_module("identity")
+    done = run_module("identity", "--fast")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(case.name in done.stdout for case in CASES)
+    assert all((case.name in done.stdout) != case.slow for case in CASES)
     assert "≠" not in done.stdout
 
 
