@@ -20,8 +20,6 @@ from lis_lightning.cli.command import run_command
 from lis_lightning.errors import ConfigError, LisWarning
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from lis_lightning.align.data.alignment_data import AlignmentData
     from lis_lightning.align.data.item_table import ItemTable
     from lis_lightning.align.models.item_encoder import ItemEncoder
@@ -77,8 +75,10 @@ def encode_command(section: Mapping[str, Any], data: AlignmentData, checkpoint: 
     words = ["lis-encode", str(checkpoint), table]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
-        chosen = [str(entry) for entry in values if entry not in {None, _DEFAULTS.get(name)}]
-        words += [word for entry in chosen for word in (f"--{name.replace('_', '-')}", entry)]
+        if values == [_DEFAULTS.get(name)]:
+            continue
+        for entry in values:
+            words += [] if entry is None else [f"--{name.replace('_', '-')}", str(entry)]
     return shlex.join([*words, "-o", str(run_dir / "vectors.parquet")])
 
 
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--on-bad-image",
         choices=("raise", "blank"),
         default=_DEFAULTS["on_bad_image"],
-        help="blank: grey for images that cannot be read",
+        help="blank: go on without images that cannot be used",
     )
     model = parser.add_argument_group("computation")
     model.add_argument("--model", metavar="NAME", help="folder or hub id of the base model, if it has moved")
@@ -150,16 +150,16 @@ def _encode(words: Sequence[str]) -> None:
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size must be 1 or more, but got {options.batch_size}.")
     from lis_lightning.align.models.item_encoder import ItemEncoder
-    from lis_lightning.data.tables import InputTable
+    from lis_lightning.data.tables import InputTable, require_columns
 
     # Before the model is loaded, which may take minutes.
-    first = InputTable(options.items, "item table").read([options.item_id], ids=[options.item_id]).head(1)
+    require_columns(InputTable(options.items, "item table").columns, [options.item_id], "item table")
     changes: dict[str, Any] = {"trust_remote_code": True} if options.trust_remote_code else {}
     if options.model is not None:
         changes["model"] = options.model
     encoder = ItemEncoder.from_checkpoint(options.checkpoint, **changes)
     _check_images(options, encoder)
-    items = _items(options, first, reads_texts=getattr(encoder, "reads_texts", False))
+    items = _items(options, reads_texts=getattr(encoder, "reads_texts", False))
     vectors = encoder.encode(items, batch_size=options.batch_size, device=_device(options.device))
     _write(options.output, items, vectors)
     print(  # noqa: T201
@@ -186,16 +186,15 @@ def _check_images(options: argparse.Namespace, encoder: ItemEncoder) -> None:
     warnings.warn(f"The items are encoded without images; {advice}.", LisWarning, stacklevel=2)
 
 
-def _items(options: argparse.Namespace, log: pl.DataFrame, *, reads_texts: bool) -> ItemTable:
-    """Read the items as `lis-align` does for a log, which here has the first item only."""
-    from lis_lightning.align.data.interaction_log import load_log
+def _items(options: argparse.Namespace, *, reads_texts: bool) -> ItemTable:
+    """Read the items as `lis-align` does."""
+    from lis_lightning.align.data.interaction_log import load_items
 
-    items = load_log(
-        log, options.items, item=options.item_id, item_id=options.item_id, label=None,
-        text=_columns(options.text or ["text"]) if reads_texts else None, image=_columns(options.image or []),
-        image_folder=options.image_folder, features=options.features, on_bad_image=options.on_bad_image,
-    ).items  # fmt: skip
-    return cast("ItemTable", items)
+    return load_items(
+        options.items, item_id=options.item_id, text=_columns(options.text or ["text"]) if reads_texts else None,
+        image=_columns(options.image or []), image_folder=options.image_folder, features=options.features,
+        on_bad_image=options.on_bad_image,
+    )  # fmt: skip
 
 
 def _columns(names: Sequence[str]) -> Any:

@@ -70,6 +70,8 @@ def _check_windows(windows: Any) -> None:
         return
     if isinstance(windows, str) or not hasattr(windows, "__len__") or len(windows) not in {2, 3}:
         raise ConfigError(f"Expected `windows` to be three shares, two timestamps or 'rolling', got {windows!r}.")
+    if len(windows) == 3 and not all(isinstance(share, int | float) for share in windows):
+        raise ConfigError(f"Expected three shares, which are numbers, in `windows`, got {windows!r}.")
     if len(windows) == 3 and (min(windows) <= 0 or abs(sum(windows) - 1) > 1e-6):
         raise ConfigError(f"Expected three positive shares that sum to 1 in `windows`, got {windows!r}.")
 

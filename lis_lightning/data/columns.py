@@ -263,57 +263,78 @@ def task_logits(base_logit: str | Mapping[str, str] | None, tasks: Sequence[str]
     return dict(base_logit)
 
 
-def needed_columns(
-    *,
-    user: str,
-    item: str,
-    time: Time,
-    labels: Mapping[str, Label],
-    base_logits: Mapping[str, str],
-    weight: str | None,
-    slices: Sequence[str],
-) -> list[str]:
-    """Return the columns of a log that a split needs, users, items and timestamps first.
+@dataclass(frozen=True)
+class Roles:
+    """Which columns of a log are which.
 
-    Raises:
-        ConfigError: If two columns of ``split.alignment`` would have one name, or `slices` names the column of users,
-            timestamps or labels.
+    Attributes:
+        user: Column of users.
+        item: Column of items.
+        time: Column of timestamps, or the column and the format of its text.
+        labels: Label of each task, the primary one first.
+        base_logits: Column of the base logit of the tasks that have one.
+        weight: Column of weights; None for none.
+        slices: Columns that events are sliced by.
     """
-    label_columns = [_task_name(label) for label in labels.values() if label is not None]
-    weight_columns = [] if weight is None else [weight]
-    _check_alignment_columns([user, item, time_column(time)], list(labels)[1:])
-    _check_slices(slices, {user: "user", time_column(time): "time"} | dict.fromkeys(label_columns, "label"))
-    return [user, item, time_column(time), *label_columns, *base_logits.values(), *weight_columns, *slices]
+
+    user: str
+    item: str
+    time: Time
+    labels: Mapping[str, Label]
+    base_logits: Mapping[str, str]
+    weight: str | None
+    slices: Sequence[str]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], labels: Mapping[str, Label]) -> Roles:
+        """Return the roles that the arguments of ``PreferenceSplit.from_log`` give to columns.
+
+        Raises:
+            ConfigError: If a base logit is of no task, two columns of ``split.alignment`` would have one name, or
+                `slices` names the column of users, timestamps or labels.
+        """
+        given = {name: settings[name] for name in ("user", "item", "time", "weight", "slices")}
+        roles = cls(labels=labels, base_logits=task_logits(settings["base_logit"], list(labels)), **given)
+        _check_alignment_columns([roles.user, roles.item, time_column(roles.time)], list(labels)[1:])
+        roles_by_column = {roles.user: "user", time_column(roles.time): "time"}
+        _check_slices(roles.slices, roles_by_column | dict.fromkeys(roles.label_columns, "label"))
+        return roles
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns of the labels that have one."""
+        return [_task_name(label) for label in self.labels.values() if label is not None]
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns, those of users, items and timestamps first."""
+        weight = [] if self.weight is None else [self.weight]
+        first = [self.user, self.item, time_column(self.time)]
+        return [*first, *self.label_columns, *self.base_logits.values(), *weight, *self.slices]
 
 
-def columns_of_table(
-    table: pl.DataFrame,
-    *,
-    user: str,
-    item: str,
-    time: Time,
-    labels: Mapping[str, Label],
-    base_logits: Mapping[str, str],
-    weight: str | None,
-    slices: Sequence[str],
-) -> Columns:
+def columns_of_table(table: pl.DataFrame, roles: Roles) -> Columns:
     """Check and code each column of a log, and sort the rows.
+
+    Args:
+        table: The log.
+        roles: Its columns.
 
     Raises:
         LogError: If the log is empty, or a column has unsuitable values.
     """
     if not table.height:
         raise LogError("The interaction log has no rows.")
-    user_ids, user_codes = tables.id_codes(table, user)
-    item_ids, item_codes = tables.id_codes(table, item)
-    times, units_per_day = timestamps(table, time)
+    user_ids, user_codes = tables.id_codes(table, roles.user)
+    item_ids, item_codes = tables.id_codes(table, roles.item)
+    times, units_per_day = timestamps(table, roles.time)
     all_positive = np.ones(table.height, np.int8)
     task_values = {}
-    for task, label in labels.items():
+    for task, label in roles.labels.items():
         task_values[task] = all_positive if label is None else binary_labels(table, label)
-    logits = {task: tables.finite_logits(table, column) for task, column in base_logits.items()}
-    weights = None if weight is None else tables.event_weights(table, weight)
-    categories = {name: tables.categories(table, name) for name in slices}
+    logits = {task: tables.finite_logits(table, column) for task, column in roles.base_logits.items()}
+    weights = None if roles.weight is None else tables.event_weights(table, roles.weight)
+    categories = {name: tables.categories(table, name) for name in roles.slices}
     return Columns(
         user=user_codes,
         item=item_codes,
@@ -325,7 +346,7 @@ def columns_of_table(
         user_ids=user_ids,
         item_ids=item_ids,
         units_per_day=units_per_day,
-        given=table.select(user, item, time_column(time)),
+        given=table.select(roles.user, roles.item, time_column(roles.time)),
         given_row=np.arange(table.height),
         drawn=np.zeros(table.height, bool),
     ).sorted()

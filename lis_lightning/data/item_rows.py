@@ -31,7 +31,7 @@ def vectors_in_order(
 
     Raises:
         ConfigError: If `missing` is neither.
-        ShapeError: If there is not one row for each of `row_ids`.
+        ShapeError: If the vectors are no matrix of numbers, or there is not one row for each of `row_ids`.
         ItemError: If items are absent (all of them, for ``"mean"``) or ids occur twice; the first five are named.
 
     Warns:
@@ -43,6 +43,15 @@ def vectors_in_order(
     """
     if missing not in {"raise", "mean"}:
         raise ConfigError(f"Expected `missing` to be 'raise' or 'mean', got {missing!r}.")
+    if row_ids.ndim != 1 or row_ids.dtype.kind not in "iuUO":
+        raise ShapeError(
+            f"Expected item ids as a list of integers or text, got {row_ids.dtype} of shape {row_ids.shape}."
+        )
+    if vectors.ndim != 2 or getattr(vectors.dtype, "kind", "f") not in "fiu":
+        raise ShapeError(
+            f"Expected vectors as a matrix [num_rows, dim] of numbers, got {vectors.dtype} of shape "
+            f"{tuple(vectors.shape)}."
+        )
     if len(row_ids) != len(vectors):
         raise ShapeError(f"there are {len(vectors)} rows for {len(row_ids)} ids; one row is needed for each id.")
     distinct, counts = np.unique(row_ids, return_counts=True)

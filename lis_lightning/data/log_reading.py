@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from lis_lightning.data.columns import Columns, Label, columns_of_table, needed_columns, task_logits
+from lis_lightning.data.columns import Columns, Label, Roles, columns_of_table
 from lis_lightning.data.files import FILE
 from lis_lightning.data.sql_engines import DuckDb, SqlEngine, sql_engine
 from lis_lightning.data.sql_log import sql_log
@@ -88,18 +88,13 @@ def read_log(
         LogError: If the log is empty, a column is missing or has unsuitable values, or a window holds no event.
         ConfigError: If arguments do not go together.
     """
-    roles: dict[str, Any] = {name: settings[name] for name in ("user", "item", "time", "weight", "slices")}
-    roles |= {"labels": labels, "base_logits": task_logits(settings["base_logit"], list(labels))}
+    roles = Roles.of(settings, labels)
     if isinstance(source, InputTable):
-        ids = [settings["user"], settings["item"]]
-        columns = columns_of_table(source.read(needed_columns(**roles), ids=ids), **roles)
+        columns = columns_of_table(source.read(roles.columns, ids=[roles.user, roles.item]), roles)
         edges = window_edges(columns.time, settings)
         return sample_in_memory(columns, edges, settings), LogInMemory(columns, edges)
     report = reporter()
-    needed = needed_columns(**roles)
-    log = sql_log(
-        source, user=settings["user"], item=settings["item"], time=settings["time"], labels=labels, others=needed
-    )
+    log = sql_log(source, roles)
     report(f"{log.num_events:,} events, from {log.first_and_last[0]} to {log.first_and_last[1]}")
     whole = LogInDatabase(log, settings, report)
-    return columns_of_table(whole.sampled_rows(needed), **roles), whole
+    return columns_of_table(whole.sampled_rows(roles.columns), roles), whole

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lis_lightning.data.columns import Label
+from lis_lightning.data.columns import Label, Roles
 from lis_lightning.data.sql_engines import LOG, SqlEngine
 from lis_lightning.data.tables import require_columns
 from lis_lightning.data.times import (
@@ -48,8 +48,8 @@ class SqlLog:
     item: str
     time: str
     labels: Mapping[str, str]
-    first_and_last: NDArray[Any]
-    num_events: int
+    first_and_last: NDArray[Any] = field(default_factory=lambda: np.zeros(2))
+    num_events: int = 0
 
     def aggregate(
         self, values: Mapping[str, str], *, by: Mapping[str, str] | None = None, join: str = "", where: str = ""
@@ -94,35 +94,28 @@ def literal(value: Any) -> str:
     return f"CAST('{number!r}' AS DOUBLE)" if isinstance(number, float) else f"CAST({number} AS BIGINT)"
 
 
-def sql_log(
-    engine: SqlEngine, *, user: str, item: str, time: Time, labels: Mapping[str, Label], others: Sequence[str]
-) -> SqlLog:
+def sql_log(engine: SqlEngine, roles: Roles) -> SqlLog:
     """Return the columns of a log as SQL, after checks of the whole log in one pass.
 
     Args:
         engine: Where the log is.
-        user: Column of users.
-        item: Column of items.
-        time: Column of timestamps.
-        labels: Label of each task.
-        others: Further columns that must be there.
+        roles: Its columns.
 
     Raises:
         LogError: If a column is missing, has missing values or unsuitable ones, or is of an unsuitable type.
     """
-    label_columns = [label if isinstance(label, str) else label[0] for label in labels.values() if label is not None]
-    names = list(engine.columns)
-    require_columns(names, [user, item, time_column(time), *label_columns, *others])
+    names, user, item, time = list(engine.columns), roles.user, roles.item, roles.time
+    require_columns(names, roles.columns)
     reserved = [name for name in names if name.startswith("lis_")]
     if reserved:
         raise LogError(f"Column {reserved[0]!r} has a name that queries use for their own columns; rename it.")
     time_sql, is_moment = _time(engine, time)
     label_sql: dict[str, str] = {}
     label_checks: dict[str, str] = {}
-    for index, (task, label) in enumerate(labels.items()):
+    for index, (task, label) in enumerate(roles.labels.items()):
         label_sql[task] = "1" if label is None else _label(engine, label)
         label_checks |= {} if label is None else _label_checks(engine, label, index)
-    log = SqlLog(engine, _id(engine, user), _id(engine, item), time_sql, label_sql, np.zeros(2), 0)
+    log = SqlLog(engine, _id(engine, user), _id(engine, item), time_sql, label_sql)
     time_checks = _filled_check(log) if is_moment else _unit_checks(log)
     checks = _id_checks(engine, user, "user") | _id_checks(engine, item, "item") | label_checks | time_checks
     facts = log.aggregate(
@@ -137,10 +130,10 @@ def sql_log(
     if not facts["num_events"]:
         raise LogError("The interaction log has no rows.")
     _check_ids(facts, {"user": user, "item": item})
-    _check_labels(facts, list(labels.values()))
+    _check_labels(facts, list(roles.labels.values()))
     _check_times(facts, time_column(time), is_moment)
     first_and_last = np.array([facts["first_time"], facts["last_time"]])
-    return SqlLog(engine, log.user, log.item, time_sql, label_sql, first_and_last, facts["num_events"])
+    return replace(log, first_and_last=first_and_last, num_events=facts["num_events"])
 
 
 def _id(engine: SqlEngine, column: str) -> str:

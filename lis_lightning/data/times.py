@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lis_lightning.data.text_columns import typed
-from lis_lightning.errors import LogError
+from lis_lightning.errors import ConfigError, LogError
 
 Time = str | tuple[str, str]
 
@@ -253,10 +253,17 @@ def timestamp_like(edge: Any, time: NDArray[Any]) -> Any:
     """Return a window edge in the unit of the log's timestamps; datetimes and ISO strings become microseconds.
 
     Raises:
+        ConfigError: If the edge is neither a number, nor a date, nor text of the form of ISO 8601.
         LogError: If the edge is a date and the timestamps are not microseconds.
     """
-    if isinstance(edge, str | datetime | date):
-        moment = np.datetime64(edge, "us").astype(np.int64)
+    if not isinstance(edge, str | datetime | date | int | float | np.generic):
+        raise ConfigError(f"Expected numbers, dates or text such as '2026-01-31' in `windows`, got {edge!r}.")
+    if isinstance(edge, str | datetime | date | np.datetime64):
+        given: Any = edge
+        try:
+            moment = np.datetime64(given, "us").astype(np.int64)
+        except ValueError as error:
+            raise ConfigError(f"Expected a date such as '2026-01-31' in `windows`, got {edge!r}.") from error
         if time.dtype.kind != "i" or not (1e14 <= np.abs(time).max() < 1e17):
             raise LogError(
                 f"Window edge {edge!r} is a date, but the log's timestamps are numbers such as {time[0]}; give the "

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lis_lightning.report.runs import RecordedRun
+from lis_lightning.results.evidence import gain_over
 from lis_lightning.results.format import (
     estimate_name,
     format_bounds,
@@ -67,6 +68,9 @@ def answers(run: RecordedRun) -> list[Answer]:
     judgement, last, best = run.judgement, run.results[-1], run.best
     _, improving, bottleneck = _ANSWERS[judgement.verdict]
     newest = f"newest snapshot: step {last.step}, AIS {format_interval(last.ais, last.ais_low, last.ais_high)}"
+    if len(run.results) > 1:
+        gain = gain_over(run.results[0], last)
+        newest += f"; over the first {format_interval(gain.value, gain.low, gain.high)}, paired by user"
     keep = f"Keep step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}{picked(run)}."
     reason = judgement.reason and f"{judgement.reason[0].upper()}{judgement.reason[1:]}."
     return [

@@ -103,6 +103,9 @@ def test_doubled_rows_are_counted_and_named(log, split):
 
 BAD = {
     "windows of two and a half": ({"windows": (0.5, 0.5, 0.5)}, r"sum to 1 in `windows`, got \(0.5, 0.5, 0.5\)"),
+    "windows of words": ({"windows": ("a", "b", "c")}, r"three shares, which are numbers, in `windows`, got \('a'"),
+    "no date": ({"windows": ("foo", "bar")}, "a date such as '2026-01-31' in `windows`, got 'foo'"),
+    "no edge": ({"windows": (None, None)}, "numbers, dates or text such as '2026-01-31' in `windows`, got None"),
     "no length": ({"windows": 0.5}, "two timestamps or 'rolling', got 0.5"),
     "word": ({"windows": "sliding"}, "three shares, two timestamps or 'rolling', got 'sliding'"),
     "four": ({"windows": (1, 2, 3, 4)}, r"two timestamps or 'rolling', got \(1, 2, 3, 4\)"),

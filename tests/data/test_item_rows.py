@@ -42,5 +42,9 @@ def test_ids_that_do_not_fit_are_named(split, latents):
         split.score(latents, item_ids=split.item_ids.astype(str), missing="mean", **OPTIONS)
     with pytest.raises(ConfigError, match="got 'zero'"):
         split.score(latents, item_ids=split.item_ids, missing="zero", **OPTIONS)
+    with pytest.raises(ShapeError, match="numbers, got object"):
+        split.score(latents.astype(object), item_ids=split.item_ids, **OPTIONS)
+    with pytest.raises(ShapeError, match="integers or text, got bool"):
+        split.score(latents, item_ids=np.ones(split.num_items, bool), **OPTIONS)
     with pytest.raises(ConfigError, match="`missing` needs `item_ids`"):
         split.score(latents, missing="mean", **OPTIONS)

@@ -93,6 +93,26 @@ def load_log(
         return AlignmentData("log", log, roles, None)
     if not content:
         text = image = image_folder = features = None
+    item_table = load_items(
+        items, item_id=item_id, text=text, title=title, image=image, image_folder=image_folder, features=features,
+        categories=categories, on_bad_image=on_bad_image,
+    )  # fmt: skip
+    return AlignmentData("log", log, roles, item_table)
+
+
+def load_items(
+    items: Any,
+    *,
+    item_id: str = "item_id",
+    text: str | Sequence[str] | None = "text",
+    title: str = "title",
+    image: str | Sequence[str] | None = None,
+    image_folder: str | Path | None = None,
+    features: str | Path | Sequence[str | Path] | None = None,
+    categories: Sequence[str] = (),
+    on_bad_image: OnBadImage = "raise",
+) -> ItemTable:
+    """Read an item table; arguments and errors are those of :func:`load_log`."""
     texts, pictures = _columns(text), _columns(image)
     item_rows = read_items(items, [item_id, *texts, *pictures, *categories])
     ids, titles = read_ids(item_rows, item_id), read_titles(item_rows, title)
@@ -107,7 +127,7 @@ def load_log(
     sources = [features] if isinstance(features, str | Path) else list(features or ())
     blocks = [feature_block(item_rows, source) for source in sources]
     item_table = replace(item_table, features=concatenated_features(blocks, ids))
-    return AlignmentData("log", log, roles, check_images(item_table, on_bad_image))
+    return check_images(item_table, on_bad_image)
 
 
 def _columns(names: str | Sequence[str] | None) -> list[str]:

@@ -153,7 +153,7 @@ def _finished(folder: Path, keys: Sequence[Sequence[bytes]], choices: Sequence[b
 
 @dataclass(frozen=True)
 class _Preparation:
-    """Of the items that are not stored yet; the arguments are those of `prepare_items`."""
+    """Preparation of the items that are not stored yet; the arguments are those of `prepare_items`."""
 
     folder: Path
     ids: NDArray[Any]

@@ -117,6 +117,10 @@ def test_the_command_names_how_a_table_of_items_is_read(tmp_path):
     section = {"items": "items.csv", "item_id": "sku", "text": None, "image": "photo", "image_folder": None}
     command = encode_command(section, AlignmentData("log", None, {}, None), Path("best.ckpt"), Path("run"))
     assert command == "lis-encode best.ckpt items.csv --item-id sku --text '' --image photo -o run/vectors.parquet"
+    several = encode_command(
+        {**section, "text": ["text", "brand"]}, AlignmentData("log", None, {}, None), Path("b"), Path("r")
+    )
+    assert "--text text --text brand" in several, "a default among several columns is named"
 
 
 @pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
