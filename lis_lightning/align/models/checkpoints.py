@@ -144,8 +144,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ConfigError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise ConfigError(
-            f"{path} does not describe an encoder ({KEY!r} is missing): it was written by another program, or by an "
-            "older version of lis-align. Construct the encoder, and load the weights with load_state_dict."
+            f"{path} does not describe an encoder ({KEY!r} is missing): it was not written by lis-align. "
+            "Construct the encoder, and load the weights with load_state_dict."
         )
     prefix = "encoder."
     weights = checkpoint["state_dict"].items()

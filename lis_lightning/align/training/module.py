@@ -172,9 +172,12 @@ class AlignmentModule(pl.LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A checkpoint of an older version has all weights, and the strategy has restored those of a sharded model.
-        if KEY not in checkpoint or self._description is not None:
+        if self._description is not None:  # the strategy has restored the weights of a sharded model
             return
+        if KEY not in checkpoint:
+            raise ConfigError(
+                f"The checkpoint does not describe an encoder ({KEY!r} is missing): it is not of lis-align."
+            )
         state: dict[str, Any] = {}
         complete_state(self.encoder, state, checkpoint[KEY])
         checkpoint["state_dict"].update({f"encoder.{name}": weight for name, weight in state.items()})
