@@ -31,6 +31,7 @@ BILINEAR_GAIN = 20.0  # penalised already
 ATTENTION_GAIN = 3.0
 NORM_GAIN = 1.0
 TARGET_GAIN = 1 / 3
+RATE_GAIN = 1.0
 TARGET_AXES = 16  # whose coordinates of the target are columns of their own: what all users like
 _PENALTY_EVENTS = 65_536  # training events that choose the penalty of the bilinear form
 
@@ -44,11 +45,13 @@ class ProbeInputs:
         target: Coordinates of each event's target, [E, K].
         attention: Attention features, [E, a].
         log_norm: Logarithm of the length of each event's target, [E, 1]; [E, 0] leaves it out.
+        rates: Further columns: rates of what semantic IDs share, [E, r]; [E, 0] for vectors.
 
     Example:
         >>> import torch
         >>> factors = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]])
-        >>> inputs = ProbeInputs(*factors, attention=torch.tensor([[0.5]]), log_norm=torch.tensor([[0.0]]))
+        >>> inputs = ProbeInputs(*factors, attention=torch.tensor([[0.5]]),
+        ...                      log_norm=torch.tensor([[0.0]]), rates=torch.zeros(1, 0))
         >>> inputs.attention_only().profile.shape
         torch.Size([1, 0])
     """
@@ -57,22 +60,26 @@ class ProbeInputs:
     target: Float[Tensor, "E K"]
     attention: Float[Tensor, "E a"]
     log_norm: Float[Tensor, "E n"]
+    rates: Float[Tensor, "E r"]
 
     @property
     def columns(self) -> Float[Tensor, "E c"]:
-        """Columns of the second regression beside the bilinear prediction: attention, length, target coordinates."""
-        return torch.cat([self.attention, self.log_norm, self.target[:, :TARGET_AXES]], dim=1).double()
+        """Columns of the second regression beside the bilinear prediction: attention, length, target, rates."""
+        columns = (self.attention, self.log_norm, self.target[:, :TARGET_AXES], self.rates)
+        return torch.cat([column.double() for column in columns], dim=1)
 
     @property
     def gains(self) -> Float[Tensor, " c"]:
         """Gain of the bilinear prediction and of each of the columns, [1 + c]."""
-        widths = (1, self.attention.shape[1], self.log_norm.shape[1], min(self.target.shape[1], TARGET_AXES))
-        gains = torch.tensor([BILINEAR_GAIN, ATTENTION_GAIN, NORM_GAIN, TARGET_GAIN], dtype=torch.float64)
+        target = min(self.target.shape[1], TARGET_AXES)
+        widths = (1, self.attention.shape[1], self.log_norm.shape[1], target, self.rates.shape[1])
+        gains = torch.tensor([BILINEAR_GAIN, ATTENTION_GAIN, NORM_GAIN, TARGET_GAIN, RATE_GAIN], dtype=torch.float64)
         return gains.repeat_interleave(torch.tensor(widths)).to(self.attention.device)
 
     def attention_only(self) -> ProbeInputs:
         """Return the inputs of a ranker that reads cosines only."""
-        return ProbeInputs(self.profile[:, :0], self.target[:, :0], self.attention, self.log_norm[:, :0])
+        none = self.profile[:, :0]
+        return ProbeInputs(none, none, self.attention, none, none)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class ProbeFit:
         >>> import torch
         >>> zeros = torch.zeros(24, 2, dtype=torch.float64)
         >>> labels, groups = torch.arange(24).remainder(2).double(), torch.arange(24) % 12
-        >>> fit = fit_probe(ProbeInputs(zeros, zeros, zeros, zeros[:, :0]), zeros[:, 0], labels, groups)
+        >>> fit = fit_probe(ProbeInputs(zeros, zeros, zeros, *[zeros[:, :0]] * 2), zeros[:, 0], labels, groups)
         >>> fit.slope, float(fit.score.abs().sum())
         (0.0, 0.0)
     """
@@ -140,7 +147,7 @@ def fit_probe(
     Example:
         >>> import torch
         >>> signal = torch.linspace(-3, 3, 240, dtype=torch.float64)[:, None]
-        >>> inputs = ProbeInputs(signal, torch.cos(9 * signal), torch.zeros_like(signal), signal[:, :0])
+        >>> inputs = ProbeInputs(signal, torch.cos(9 * signal), torch.zeros_like(signal), *[signal[:, :0]] * 2)
         >>> labels = ((signal * torch.cos(9 * signal))[:, 0] + torch.arange(240) % 3 > 1).double()
         >>> groups = torch.where(torch.arange(240) < 200, torch.arange(240) % 12, -1)
         >>> fit = fit_probe(inputs, torch.zeros(240, dtype=torch.float64), labels, groups)

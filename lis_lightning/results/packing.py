@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lis_lightning.errors import RecordError
 from lis_lightning.functional.intervals import Estimate
+from lis_lightning.results.reading import Reading
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
 
@@ -70,11 +71,23 @@ def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) 
         name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
     }
     values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
+    values["reads"] = {name: _reading_of(reading) for name, reading in fields["reads"].items()}
     values["periods"] = tuple(_result_of(period, ceilings) for period in fields["periods"])
     if fields["placebo"] is not None:
         arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
         values["placebo"] = Placebo(**arms)
     return values
+
+
+def _reading_of(fields: dict[str, Any]) -> Reading:
+    """Build a reading from its payload."""
+    fields = dict(fields)
+    levels, facts = fields.pop("codes"), fields.pop("facts")
+    codes = [_array(level).astype(np.int32) for level in levels]
+    stacked = np.stack(codes, axis=1) if codes else np.zeros((0, 0), np.int32)
+    return Reading(
+        **_decode(Reading, fields), facts={name: _float(value) for name, value in facts.items()}, codes=stacked
+    )
 
 
 def _shallow(value: Any) -> dict[str, Any]:
@@ -84,6 +97,8 @@ def _shallow(value: Any) -> dict[str, Any]:
 
 def _encode(value: Any) -> Any:
     """Return a value as strict JSON: NaN as null, infinities as text, arrays as base64."""
+    if isinstance(value, np.ndarray) and value.ndim > 1:  # codes: an array for each level
+        return [_encode(column) for column in value.T]
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.astype("<f4").tobytes()).decode()
     if isinstance(value, np.generic):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, critical_value, paired_difference
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
+from lis_lightning.results.reading import Reading
 
 NAN = math.nan
 
@@ -125,6 +126,7 @@ class LISResult:
         ceilings: LIS by the name of the preference data (``pairs``, ``ids``, or the user's own).
         slices: AIS on each slice of the test events, by the names of ``split.slices``; one ranker serves all slices.
         companions: Conventional metrics of the same vectors.
+        reads: What else was scored of the same items, by name: semantic IDs, first dimensions, cosines, other layers.
         verdict: One word of :data:`lis_lightning.results.verdict.VERDICTS`.
         message: The verdict explained in a sentence, with what to do.
         placebo: AIS of uninformative representations, if it was computed.
@@ -173,6 +175,7 @@ class LISResult:
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
     slices: Mapping[str, SliceEstimate] = field(default_factory=dict)
     companions: Mapping[str, float] = field(default_factory=dict)
+    reads: Mapping[str, Reading] = field(default_factory=dict)
     verdict: str = "warming-up"
     message: str = ""
     placebo: Placebo | None = None
@@ -248,9 +251,11 @@ class LISResult:
         """Return all logged numbers by key, without the prefix ``lis/``.
 
         Slices with an estimate are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
-        other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0.
+        other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0. Readings
+        are ``<name>/<key>``, as in ``codes/retained``.
         """
-        return self._own_scalars() | self._nested_scalars()
+        read = {f"{name}/{key}": value for name, part in self.reads.items() for key, value in part.scalars().items()}
+        return self._own_scalars() | self._nested_scalars() | read
 
     def _own_scalars(self) -> dict[str, float]:
         names = [
@@ -331,6 +336,8 @@ def _rows(result: LISResult) -> list[tuple[str, str, str, str]]:
     rows.append(_row("gain of the per-user AUC", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high))
     for name, part in result.slices.items():
         rows.append(_row(f"AIS, {name}", part.value, part.low, part.high, f"{part.num_events:,}"))
+    for name, reading in result.reads.items():
+        rows += _reading_rows(name, reading)
     rows += [_ceiling_row(f"LIS of {name}, an estimate", ceiling) for name, ceiling in result.ceilings.items()]
     unbounded = math.isnan(result.realised_low)
     bounds = "" if unbounded else format_bounds(result.realised_low, result.realised_high, percent=True)
@@ -356,6 +363,16 @@ def _row(name: str, value: float, low: float = NAN, high: float = NAN, events: s
 
 def _ais_row(name: str, result: LISResult) -> tuple[str, str, str, str]:
     return _row(name, result.ais, result.ais_low, result.ais_high, f"{result.num_events:,}")
+
+
+def _reading_rows(name: str, reading: Reading) -> list[tuple[str, str, str, str]]:
+    unbounded = not math.isfinite(reading.retained_high - reading.retained_low)
+    bounds = "" if unbounded else format_bounds(reading.retained_low, reading.retained_high, percent=True)
+    return [
+        _row(f"AIS of {name}", reading.ais, reading.ais_low, reading.ais_high),
+        (f"retained by {name}", format_share(reading.retained), bounds, ""),
+        *((f"{name}: {fact.replace('_', ' ')}", f"{value:.4f}", "", "") for fact, value in reading.facts.items()),
+    ]
 
 
 def _ceiling_row(name: str, ceiling: Ceiling) -> tuple[str, str, str, str]:

@@ -239,12 +239,13 @@ def look_up_items(histories: Histories, items: Sequence[ItemCoordinates], group:
     return ItemLookup(histories, table.profile, history_cosines(table, histories), log_norm)
 
 
-def probe_inputs(prepared: Prepared, lookup: ItemLookup) -> ProbeInputs:
+def probe_inputs(prepared: Prepared, lookup: ItemLookup, rates: Tensor | None = None) -> ProbeInputs:
     """Return the probe's features of item vectors for one task.
 
     Args:
         prepared: The split, with the labels of the task.
         lookup: Item vectors at its events.
+        rates: Further columns, [E, r]; None adds none.
 
     Returns:
         The features of all events.
@@ -268,4 +269,5 @@ def probe_inputs(prepared: Prepared, lookup: ItemLookup) -> ProbeInputs:
         target=lookup.profile.index_select(0, histories.target),
         attention=attention_features(lookup.cosines, histories, prepared.train),
         log_norm=lookup.log_norm.index_select(0, histories.target),
+        rates=prepared.logits.new_zeros(prepared.logits.numel(), 0) if rates is None else rates,
     )

@@ -9,6 +9,8 @@ from functools import cached_property
 from lis_lightning.errors import ConfigError
 from lis_lightning.scoring.preferences.naming import Preference, by_name
 from lis_lightning.scoring.preferences.preference_data import PreferenceData
+from lis_lightning.scoring.reads.naming import Reads, reads_by_name
+from lis_lightning.scoring.reads.read import Read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,9 @@ class ScoreOptions:
         placebo: Whether to score a permutation of the rows and random vectors too.
         k: Largest number of principal axes of the representation that the probe reads; with fewer than ``10 * k``
             items, one axis for ten items, at least 16.
+        reads: What else to score of the same items, as rankers read them: ``"codes"`` (semantic IDs), ``"cosine"``,
+            ``"prefix"`` (the first 64, 128 and 256 dimensions), ``"search"`` (in long histories); or a mapping of names
+            to these or to objects of :mod:`lis_lightning.scoring.reads`, such as a :class:`CodeTable` of your own.
 
     Raises:
         ConfigError: If `aligned_to` is not among `ceilings`, or a name or a kind is unknown.
@@ -35,12 +40,19 @@ class ScoreOptions:
     aligned_to: str = "pairs"
     placebo: bool = True
     k: int = 64
+    reads: Reads = ()
 
     def __post_init__(self) -> None:
         if self.preferences and self.aligned_to not in self.preferences:
             raise ConfigError(
                 f"Expected `aligned_to` among the ceilings {list(self.preferences)}, got {self.aligned_to!r}."
             )
+        _ = self.readers
+
+    @cached_property
+    def readers(self) -> dict[str, Read]:
+        """The readings by name."""
+        return reads_by_name(self.reads)
 
     @cached_property
     def preferences(self) -> dict[str, PreferenceData]:

@@ -28,6 +28,7 @@ from lis_lightning.functional.item_coordinates import (
 )
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.functional.threads import concurrently, map_blocks
+from lis_lightning.results.reading import Reading
 from lis_lightning.results.result import Ceiling, LISResult, Placebo, SliceEstimate
 from lis_lightning.results.verdict import MIN_CEILING_Z, NOT_BINDING_Z, judge
 from lis_lightning.scoring.base_ranker import ItemLookup, look_up_items, prepare, probe_inputs
@@ -38,6 +39,7 @@ from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.power import smallest_detectable_gain, tested_days
+from lis_lightning.scoring.reads.read import ScoredItems
 
 MIN_SLICE_EVENTS = 200
 MIN_SLICE_CLASS = 20  # events of the rarer class
@@ -62,7 +64,8 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
     scoring = _ScoringPass(split, items, options, reference)
     tasks = {
-        name: scoring.result(cache.of(task), lookup, placebo=options.placebo) for name, task in split.tasks.items()
+        name: scoring.result(cache.of(task), lookup, placebo=options.placebo, read=name == split.task)
+        for name, task in split.tasks.items()
     }
     later_periods = split.periods[1:] if split.period == 0 else ()
     periods = tuple(scoring.result(cache.of(period)) for period in later_periods)
@@ -91,16 +94,20 @@ class _ScoringPass:
         """Conventional metrics of the representation."""
         return companions(self.split, self.items, self.reference)
 
-    def result(self, cache: SplitCache, lookup: ItemLookup | None = None, *, placebo: bool = False) -> LISResult:
+    def result(
+        self, cache: SplitCache, lookup: ItemLookup | None = None, *, placebo: bool = False, read: bool = False
+    ) -> LISResult:
         """Score one label on one pair of windows.
 
         Args:
             cache: The split of the label and its windows.
             lookup: The items looked up at the split's events; None looks them up.
             placebo: Whether to score uninformative representations too.
+            read: Whether to score the readings too.
         """
         split, prepared = cache.split, prepare(cache, self.items.profile.device)
-        inputs = probe_inputs(prepared, lookup or look_up_items(prepared.histories, [self.items]))
+        lookup = lookup or look_up_items(prepared.histories, [self.items])
+        inputs = probe_inputs(prepared, lookup)
         arm, geometry, _ = concurrently(
             lambda: evaluate(split, prepared, inputs, prepared.logits),
             lambda: evaluate(split, prepared, inputs.attention_only(), prepared.logits),
@@ -118,6 +125,9 @@ class _ScoringPass:
         realised = _realised(arm, ceilings.get(self.options.aligned_to))
         headroom = self._headroom(cache, arm)
         noise_gains = self._placebo(cache) if placebo else None
+        readings = {}
+        if read:
+            readings = self._readings(ScoredItems(cache, prepared, self.items, lookup, self.options.k, arm, geometry))
         # Of a gain that may be 0, the smallest detectable gain says how large it may be.
         may_be_zero = min(gain.low, *(ceiling.low for ceiling in ceilings.values()), math.inf) <= 0
         result = LISResult(
@@ -147,6 +157,7 @@ class _ScoringPass:
             slices=slices,
             companions=self.companions,
             placebo=noise_gains,
+            reads=readings,
             num_events=arm.labels.size,
             num_users=int(np.unique(split.events.user[split.tested]).size),
             num_days=tested_days(split),
@@ -164,6 +175,13 @@ class _ScoringPass:
         if not self.options.preferences:
             return NOTHING
         return headroom_of(cache, self.options.preferences[self.options.aligned_to], arm).estimate
+
+    def _readings(self, scored: ScoredItems) -> dict[str, Reading]:
+        """Return the readings of the representation by the names under which they are logged."""
+        readings: dict[str, Reading] = {}
+        for name, reader in self.options.readers.items():
+            readings |= reader.readings(name, scored)
+        return readings
 
     def _placebo(self, cache: SplitCache) -> Placebo:
         """Score two uninformative representations: the rows in permuted order, and random vectors."""

@@ -1,0 +1,136 @@
+"""Semantic IDs as a reading: vectors quantised by residual k-means, as rankers and generative recommenders read them."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from lis_lightning.errors import ConfigError
+from lis_lightning.functional.semantic_ids import code_statistics, prefix_numbers, rebuilt_vectors
+from lis_lightning.results.reading import Reading
+from lis_lightning.scoring.cache import SplitCache
+from lis_lightning.scoring.reads.prefix_rates import prefix_rates
+from lis_lightning.scoring.reads.read import Read, ScoredItems
+
+_LARGEST = 256
+_ITEMS_PER_CODE = 8
+_FITTED_ITEMS = 256 * _LARGEST  # more do not change centroids noticeably
+_ROUNDS = 25  # of k-means
+
+
+@dataclass(frozen=True)
+class SemanticIds(Read):
+    """Semantic IDs: codes of residual k-means, as in QARM (Luo et al. 2024) and OneRec (Deng et al. 2025).
+
+    At each level k-means splits what the levels before have left of the vectors. Codebooks are fitted on the items of
+    w0 that alignment may see; all others get the codes of the nearest centroids. The ranker reads what codes share:
+    the vectors rebuilt from their prefixes, and the rates of the prefixes as of each event.
+
+    Args:
+        levels: Number of codes of an item.
+        size: Number of codes of a level; None takes 256, or with fewer than 2,048 fitted items one for eight of them.
+        seed: Seed of k-means.
+
+    Raises:
+        ConfigError: If a number is out of range.
+        ConfigError: If scikit-learn is not installed.
+
+    Example:
+        >>> SemanticIds(levels=2, size=64).size
+        64
+    """
+
+    levels: int = 3
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.levels < 1 or (self.size is not None and self.size < 2):
+            raise ConfigError(
+                f"Expected `levels` of at least 1 and `size` of at least 2, got levels={self.levels} and "
+                f"size={self.size}."
+            )
+        if importlib.util.find_spec("sklearn") is None:
+            raise ConfigError("Semantic IDs need scikit-learn: pip install 'lis-lightning[codes]'.")
+
+    @override
+    def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
+        vectors = scored.vectors.float().cpu().numpy()
+        fitted = aligned_items(scored.cache)
+        size = self.size or min(_LARGEST, max(2, int(fitted.sum()) // _ITEMS_PER_CODE))
+        if fitted.sum() < size:
+            raise ConfigError(
+                f"Semantic IDs of {size} codes a level need as many items to be fitted on; {int(fitted.sum())} of the "
+                f"{len(fitted)} items have events that alignment may see. Take a smaller `size`."
+            )
+        codes = residual_kmeans(vectors, fitted, [size] * self.levels, self.seed)
+        return {name: score_codes(scored, codes, np.full(self.levels, size))}
+
+
+def score_codes(scored: ScoredItems, codes: NDArray[np.int32], sizes: NDArray[np.int64]) -> Reading:
+    """Score what a ranker reads of codes.
+
+    Args:
+        scored: The representation that the codes stand for.
+        codes: Codes of each item, [num_items, L].
+        sizes: Number of codes of each level, [L].
+    """
+    prefixes, vectors = prefix_numbers(codes), scored.vectors
+    known = torch.from_numpy(aligned_items(scored.cache)).to(vectors.device)
+    numbers = (torch.from_numpy(array.astype(np.int64)).to(vectors.device) for array in (codes, prefixes))
+    rebuilt = rebuilt_vectors(vectors, *numbers, known)
+    rates = prefix_rates(scored.cache, prefixes).to(vectors.device)
+    facts = code_statistics(codes, sizes) | {"size": float(sizes.mean())}
+    return scored.reading(scored.arm_of(rebuilt, rates), facts, codes)
+
+
+def aligned_items(cache: SplitCache) -> NDArray[np.bool_]:
+    """Return which items have events that alignment may see, [num_items]."""
+    split = cache.split
+
+    def compute() -> NDArray[np.bool_]:
+        seen = np.zeros(split.num_items, bool)
+        withheld = np.zeros(split.num_items, bool)
+        withheld[split.events.item[split.events.unseen]] = True
+        aligned = split.log.item[split.log.window == 0]
+        seen[aligned[aligned < split.num_items]] = True
+        return seen & ~withheld
+
+    return cache.value("items of the alignment window", compute, content=lambda: None)
+
+
+def residual_kmeans(
+    vectors: NDArray[np.float32], fitted: NDArray[np.bool_], sizes: list[int], seed: int
+) -> NDArray[np.int32]:
+    """Return the codes of residual k-means.
+
+    Args:
+        vectors: [num_items, dim].
+        fitted: Items that codebooks are fitted on, [num_items].
+        sizes: Number of codes of each level.
+        seed: Seed.
+
+    Returns:
+        Codes, [num_items, levels]; 0 throughout at a level at which nothing is left.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    residual = vectors - vectors[fitted].mean(0)
+    rows = np.flatnonzero(fitted)
+    rows = rows[:: -(-rows.size // _FITTED_ITEMS)]
+    floor = 1e-12 * float(np.square(vectors[rows]).mean())  # rounding of a constant is not split
+    codes = np.zeros((len(vectors), len(sizes)), np.int32)
+    with threadpool_limits(1):  # equal on all machines, and a training has the cores
+        for level, size in enumerate(sizes):
+            if float(np.square(residual[rows]).mean()) <= floor:
+                break
+            kmeans = KMeans(size, n_init=1, max_iter=_ROUNDS, random_state=seed + level).fit(residual[rows])
+            codes[:, level] = kmeans.predict(residual)
+            residual = residual - kmeans.cluster_centers_[codes[:, level]]
+    return codes
