@@ -73,16 +73,16 @@ def rebuilt_vectors(
                 [ 1.]])
     """
     rows = vectors.to(torch.float64 if vectors.dtype == torch.float64 else torch.float32)
-    rows = rows - (rows * known[:, None]).sum(0) / known.sum().clamp_min(1)
     fold = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)) % _NUM_FOLDS).to(rows.device)
-    groupings = [*codes.T, *prefixes.T[1:]]
+    groupings = [group for group in (*codes.T, *prefixes.T[1:]) if bool((group != group[0]).any())]
     rebuilt = torch.zeros_like(rows)
     for number in range(_NUM_FOLDS):
         fitted, own = (known & (fold != number)).to(rows.dtype)[:, None], fold == number
+        centered = rows - (rows * fitted).sum(0) / fitted.sum().clamp_min(1)
         estimate = torch.zeros_like(rows)
         for group in groupings:
             size = int(group.max()) + 1
-            left = (rows - estimate).mul_(fitted)
+            left = (centered - estimate).mul_(fitted)
             total = left.new_zeros(size, rows.shape[1]).index_add_(0, group, left)
             count = left.new_zeros(size, 1).index_add_(0, group, fitted)
             estimate += total.div_(count + _PRIOR_ITEMS)[group]

@@ -54,8 +54,8 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         prompt: The prompt itself.
         truncate_dim: Number of leading dimensions to score, for models with Matryoshka embeddings. None scores all.
         **options: Further arguments of :class:`lis_lightning.LISMonitor`: `name`, `catalogue`, `batch_size`, `save`,
-            `save_dtype`, `dirpath`, `placebo`, `ceilings`, `aligned_to`, `k`, `cache_dir`, `rule`, `strict` and
-            `progress`.
+            `save_dtype`, `dirpath`, `placebo`, `ceilings`, `aligned_to`, `k`, `reads`, `cache_dir`, `rule`, `strict`
+            and `progress`.
 
     Attributes:
         primary_metric: ``lis_ais``, or with a `name` ``lis_<name>_ais``.

@@ -96,6 +96,8 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         ceilings: Preference data to compute ceilings for, as in :class:`lis_lightning.scoring.ScoreOptions`.
         aligned_to: Name of the ceiling that the module is aligned to.
         k: Largest number of principal axes of the representation that the probe reads.
+        reads: What else to score at each snapshot, as rankers read it: ``["codes", "cosine", "prefix", "search"]``; see
+            :class:`lis_lightning.scoring.ScoreOptions`.
         cache_dir: Folder where base ranker and ceilings are cached; see :class:`lis_lightning.scoring.Scorer`.
         rule: Stop rule that judges the run.
         strict: Whether to raise if a snapshot, a logger or the record fails, instead of training on.

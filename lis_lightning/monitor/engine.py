@@ -45,6 +45,7 @@ from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
+from lis_lightning.scoring.reads.naming import Reads
 
 
 class SnapshotEngine:
@@ -80,6 +81,7 @@ class SnapshotEngine:
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
         aligned_to: str = "pairs",
         k: int = 64,
+        reads: Reads = (),
         cache_dir: str | Path | None = None,
         rule: StopRule | None = None,
         strict: bool = False,
@@ -112,11 +114,12 @@ class SnapshotEngine:
         self.ceilings = ceilings
         self.aligned_to = aligned_to
         self.k = k
+        self.reads = reads
         self.cache_dir = cache_dir
         self.rule = rule or StopRule()
         self.strict = strict
         self.progress = progress
-        options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k)
+        options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k, reads=reads)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir, progress=progress)
         self._dry_run = False
         self._connect()

@@ -24,6 +24,7 @@ from lis_lightning.errors import LisWarning, RecordError
 from lis_lightning.monitor.storage import Retention, Store
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue, Mover, movers
+from lis_lightning.results.reading import with_churn
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.record_contents import RecordContents
 from lis_lightning.results.result import LISResult
@@ -326,6 +327,9 @@ def judge_result(
     for name, task in result.tasks.items():
         before = [earlier.tasks[name] for earlier in past if name in earlier.tasks]
         tasks[name] = task.judged(judge([*before, task], rule, max_steps=max_steps, ended=ended), {})
+    if past:
+        reads = {name: with_churn(reading, past[-1].reads.get(name)) for name, reading in result.reads.items()}
+        result = dataclasses.replace(result, reads=reads)
     judgement = judge([*past, result], rule, max_steps=max_steps, ended=ended)
     return judgement, result.judged(judgement, tasks)
 

@@ -20,6 +20,7 @@ from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.encoding import collect, encode_items
 from lis_lightning.monitor.encoding_progress import with_estimate
 from lis_lightning.monitor.processes import together
+from lis_lightning.monitor.representations import SideBySide
 from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
 from lis_lightning.results.snapshot import Snapshot
@@ -61,6 +62,7 @@ class SnapshotScorer:
         self.scorer = Scorer(split, cache_dir=cache_dir)
         self.metric = LeakageImpactScore(split, ceilings=())
         self._progress = progress
+        self._blocks = SideBySide()
 
     def encode(
         self, training: Training, module: nn.Module, batches: Batches, encoder: Encoder, item_key: str
@@ -75,7 +77,7 @@ class SnapshotScorer:
 
         def share() -> int:
             self.metric.to(training.device if training.world_size > 1 else "cpu")
-            encoded = encode_items(training, module, batches, encoder, item_key)
+            encoded = encode_items(training, module, batches, self._blocks.joining(encoder), item_key)
             if self._progress:
                 encoded = with_estimate(encoded, -(-self.split.num_items // training.world_size), rank_zero_info)
             return collect(encoded, self.metric, self.split.item_ids)
@@ -121,8 +123,11 @@ class SnapshotScorer:
 
     def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:
         began = time.perf_counter()
-        result = self.scorer.score(embeddings, replace(self.options, placebo=placebo))
+        representations = self._blocks.separated(embeddings)
+        result = self.scorer.score(representations, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
+        if isinstance(representations, dict):  # what is kept is what AIS is of
+            embeddings = next(iter(representations.values())).contiguous()
         return ScoredSnapshot(Snapshot.of(result, **about, score_seconds=seconds), embeddings, model)
 
 

@@ -37,7 +37,9 @@ class Encode:
             (``"model.model"``) to a model with a head, since the output of the head is not used.
         pooling: ``"mean"`` over all real positions, ``"last"`` real position, ``"cls"`` for the first, or ``"eos"`` for
             the last position that holds an end-of-sequence token.
-        layer: Index of the hidden state: -1 is the last one, -2 the one before it, 0 the embeddings.
+        layer: Index of the hidden state: -1 is the last one, -2 the one before it, 0 the embeddings. A list of several
+            encodes them at once: the first is scored, the others are readings named ``layer_8`` or, counted from the
+            end, ``layer_minus_2``.
         output: Field of the output to read instead of a hidden state: ``"pooler_output"``, ``"image_embeds"``.
         inputs: Map from parameter of `forward` to key of the batch, if names differ or some values are not wanted.
         mask: Key of the mask of real positions. Required if the submodule takes ``input_ids``; not used for other
@@ -59,7 +61,7 @@ class Encode:
     submodule: str
     _: KW_ONLY
     pooling: Pooling = "mean"
-    layer: int = -1
+    layer: int | Sequence[int] = -1
     output: str | None = None
     inputs: Mapping[str, str] | None = None
     mask: str | None = _MASK
@@ -68,6 +70,8 @@ class Encode:
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise ConfigError(f"`pooling` must be one of {list(get_args(Pooling))}, got {self.pooling!r}.")
+        if not isinstance(self.layer, int) and not (self.layer and len(set(self.layer)) == len(self.layer)):
+            raise ConfigError(f"Expected `layer` as an index or a list of different ones, got {self.layer!r}.")
         if self.output is not None and self.layer != -1:
             raise ConfigError(
                 f"`layer` selects a hidden state and `output` another field, got layer={self.layer} and "
@@ -124,13 +128,27 @@ class BoundEncode:
         """
         self._mask(self._arguments(batch), batch)
 
-    def __call__(self, module: Any, batch: Mapping[str, Any]) -> Tensor:
-        """Return the representations of a batch, [B, D]; the module is the one that this was bound to."""
+    def __call__(self, module: Any, batch: Mapping[str, Any]) -> Tensor | dict[str, Tensor]:
+        """Return the representations of a batch, [B, D], by layer if there are several.
+
+        The module is the one that this was bound to.
+        """
         arguments = self._arguments(batch)
-        states = self._last_state(arguments)
+        if isinstance(self.spec.layer, int):
+            return self._vectors(self._last_state(arguments, self.spec.layer), arguments, batch, self.spec.layer)
+        output = self._run(arguments)
+        return {
+            f"layer_{layer}".replace("-", "minus_"): self._vectors(self._read(output, layer), arguments, batch, layer)
+            for layer in self.spec.layer
+        }
+
+    def _vectors(
+        self, states: Tensor | None, arguments: dict[str, Any], batch: Mapping[str, Any], layer: int
+    ) -> Tensor:
+        """Return one vector an item of the states of a layer; states of None must be requested first."""
         if states is None and self._can_request_states and not self._requests_states:
             self._requests_states = True  # a model with a head returns hidden states only on request
-            states = self._read(self._run(arguments))
+            states = self._read(self._run(arguments), layer)
         if states is None:
             raise ConfigError(
                 f"{self._name} of {self.spec.submodule!r} returned neither `last_hidden_state` nor `hidden_states`; "
@@ -174,13 +192,13 @@ class BoundEncode:
             options |= {"output_hidden_states": True, "return_dict": True}
         return self._call(**{**options, **arguments})
 
-    def _last_state(self, arguments: Mapping[str, Any]) -> Tensor | None:
+    def _last_state(self, arguments: Mapping[str, Any], layer: int) -> Tensor | None:
         """Return what the submodule returns, or the last state of its base model; None if states must be requested.
 
         In some models with a head (ViT, DINOv2, Swin) the last of ``hidden_states`` is the state before the final norm.
         """
         if self._base is None:
-            return self._read(self._run(arguments))
+            return self._read(self._run(arguments), layer)
         outputs: list[Any] = []
         handle = self._base.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
@@ -188,13 +206,13 @@ class BoundEncode:
         finally:
             handle.remove()
         last = _field(outputs[-1], "last_hidden_state") if outputs else None
-        return last if isinstance(last, Tensor) else self._read(own)
+        return last if isinstance(last, Tensor) else self._read(own, layer)
 
-    def _read(self, output: Any) -> Tensor | None:
+    def _read(self, output: Any, layer: int) -> Tensor | None:
         """Return the representations in the output of the submodule; None if hidden states must be requested."""
         if isinstance(output, list | tuple):
             output = next((element for element in output if isinstance(element, Tensor)), None)
-        if isinstance(output, Tensor) and self.spec.layer == -1 and self.spec.output is None:
+        if isinstance(output, Tensor) and layer == -1 and self.spec.output is None:
             return output
         if self.spec.output is not None:
             value = _field(output, self.spec.output)
@@ -205,21 +223,21 @@ class BoundEncode:
                 )
             return value
         last = _field(output, "last_hidden_state")
-        if self.spec.layer == -1 and isinstance(last, Tensor):
+        if layer == -1 and isinstance(last, Tensor):
             return last
-        return self._state(_field(output, "hidden_states"))
+        return self._state(_field(output, "hidden_states"), layer)
 
-    def _state(self, states: Any) -> Tensor | None:
-        """Return the hidden state of the chosen layer; None if hidden states must be requested."""
-        if states is None and (self.spec.layer == -1 or self._can_request_states):
+    def _state(self, states: Any, layer: int) -> Tensor | None:
+        """Return the hidden state of a layer; None if hidden states must be requested."""
+        if states is None and (layer == -1 or self._can_request_states):
             return None
         count = len(states or ())
-        if not -count <= self.spec.layer < count:
+        if not -count <= layer < count:
             raise ConfigError(
                 f"{self._name} of {self.spec.submodule!r} returned {count} hidden states, which do not include "
-                f"layer={self.spec.layer}."
+                f"layer={layer}."
             )
-        chosen: Tensor = states[self.spec.layer]
+        chosen: Tensor = states[layer]
         return chosen
 
     def _pooled(self, states: Tensor, arguments: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
@@ -323,7 +341,8 @@ def _eos(spec: Encode, config: Any) -> tuple[int, ...]:
 def _check_layer(spec: Encode, config: Any) -> None:
     """Raise if the model's configuration says that it has no such layer."""
     layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and not -layers - 1 <= spec.layer <= layers:
+    chosen = [spec.layer] if isinstance(spec.layer, int) else spec.layer
+    if isinstance(layers, int) and not all(-layers - 1 <= layer <= layers for layer in chosen):
         raise ConfigError(
             f"`layer` must be from {-layers - 1} to {layers} for the {layers} layers of {spec.submodule!r}, got "
             f"{spec.layer}."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lis_lightning.functional.semantic_ids import code_churn
 
 NAN = math.nan
 
@@ -47,3 +49,15 @@ class Reading:
         """Return all numbers by name."""
         names = ("ais", "ais_low", "ais_high", "retained", "retained_low", "retained_high")
         return {name: float(getattr(self, name)) for name in names} | dict(self.facts)
+
+
+def with_churn(reading: Reading, before: Reading | None) -> Reading:
+    """Return a reading with the share of items that changed their first code since an earlier one, if both have codes.
+
+    Args:
+        reading: The reading.
+        before: The same reading of the snapshot before; None if there is none.
+    """
+    if before is None or not reading.codes.size or before.codes.shape != reading.codes.shape:
+        return reading
+    return replace(reading, facts={**reading.facts, "churn": code_churn(before.codes, reading.codes)})

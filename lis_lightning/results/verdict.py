@@ -53,6 +53,7 @@ VERDICTS = (
     "underpowered",
     "undecided",
     "too-few-snapshots",
+    "quantisation-bound",
 )
 """All verdicts; the position is the code in the curve ``lis/verdict``."""
 
@@ -168,7 +169,8 @@ class _Run:
 
     def finding(self) -> _Finding:
         """Return the first verdict that applies."""
-        checks = (self._unreadable, self._data_bound, self._fallen, self._ceiling, self._progress, self._early)
+        decisive = (self._unreadable, self._data_bound, self._fallen, self._quantised)
+        checks = (*decisive, self._ceiling, self._progress, self._early)
         findings = (check() for check in checks)
         return next(finding for finding in findings if finding is not None)
 
@@ -258,6 +260,25 @@ class _Run:
         if math.isnan(before) or math.isnan(after):
             return ""
         return f" (the gap between seen and unseen items went from {before:+.4f} to {after:+.4f})"
+
+    def _quantised(self) -> _Finding | None:
+        """Return the verdict of representations that are trained as far as they go, but whose codes lose much of it."""
+        alone = not isinstance(self.last, Snapshot) and len(self.results) == 1
+        settled = self.trend is not None and not self.too_early and not self._rising(self.trend)
+        if not (alone or settled):
+            return None
+        for name, reading in self.best.reads.items():
+            if reading.codes.size and reading.retained_high < self.rule.model_bound_below:
+                retained = format_interval(reading.retained, reading.retained_low, reading.retained_high, percent=True)
+                return _Finding(
+                    "quantisation-bound",
+                    f"a ranker that reads the codes {name!r} keeps {retained} of the gain of the vectors, "
+                    f"{self.best.ais:+.4f}: quantisation is the bottleneck (collision rate "
+                    f"{reading.facts.get('collision_rate', math.nan):.0%}, entropy "
+                    f"{reading.facts.get('entropy', math.nan):.0%}). {self._keep()}Take more codes or levels, or train "
+                    "for quantisation.",
+                )
+        return None
 
     def _ceiling(self) -> _Finding | None:
         """Return the verdict that follows from a clear AIS and its ceiling, if one does."""

@@ -20,6 +20,7 @@ from lis_lightning.errors import NonFiniteError, ShapeError, SnapshotError
 from lis_lightning.results.result import LISResult
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
+from lis_lightning.scoring.reads.naming import Reads
 from lis_lightning.scoring.scorer import Scorer
 
 _BLOCK = 8192  # rows averaged at a time
@@ -45,6 +46,7 @@ class LeakageImpactScore(Metric):
         aligned_to: Name of the preference data that ``realised`` refers to.
         placebo: Whether to score uninformative representations too (in :meth:`result`).
         k: Largest number of principal axes that the probe reads; see :class:`ScoreOptions`.
+        reads: What else to score, as rankers read it; see :class:`ScoreOptions`.
         cache_dir: Cache folder; see :class:`lis_lightning.scoring.Scorer`.
         **kwargs: Arguments of :class:`torchmetrics.Metric`.
 
@@ -81,11 +83,12 @@ class LeakageImpactScore(Metric):
         aligned_to: str = "pairs",
         placebo: bool = False,
         k: int = 64,
+        reads: Reads = (),
         cache_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, placebo=placebo, k=k)
+        self.options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, placebo=placebo, k=k, reads=reads)
         self.split = split
         self.dim = dim
         self.cache_dir = cache_dir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class Scorer:
 
         Args:
             embeddings: Tensor or array [num_items, dim], rows in the order of ``split.item_ids``, any float type, on
-                any device. float64 is used throughout for float64; else products are float32 and sums float64.
+                any device. float64 is used throughout for float64; else products are float32 and sums float64. A
+                mapping of names to such: the first is scored, the others are readings (layers of one model).
             options: Ceilings, placebo and probe size; None takes the defaults.
 
         Returns:
@@ -89,7 +91,8 @@ class Scorer:
             NonFiniteError: If a row holds NaN or infinity; the first five ids are named.
             ConfigError: If preference data does not fit the split.
         """
-        with score_settings(getattr(embeddings, "device", "cpu")):
+        first = next(iter(embeddings.values()), None) if isinstance(embeddings, Mapping) else embeddings
+        with score_settings(getattr(first, "device", "cpu")):
             return score_representation(self._cache, embeddings, options or ScoreOptions())
 
     def ceiling(self, preference: Preference) -> Ceiling:

@@ -39,7 +39,9 @@ from lis_lightning.scoring.gain import Arm, evaluate
 from lis_lightning.scoring.headroom import headroom_of
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.power import smallest_detectable_gain, tested_days
-from lis_lightning.scoring.reads.read import ScoredItems
+from lis_lightning.scoring.reads.alternative import Alternative
+from lis_lightning.scoring.reads.naming import reads_by_name
+from lis_lightning.scoring.reads.read import Read, ScoredItems
 
 MIN_SLICE_EVENTS = 200
 MIN_SLICE_CLASS = 20  # events of the rarer class
@@ -51,18 +53,22 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
 
     Args:
         cache: The split, with the cache of its base ranker and ceilings.
-        embeddings: [num_items, dim]; see :meth:`lis_lightning.scoring.Scorer.score`.
-        options: Ceilings, placebo and probe size.
+        embeddings: [num_items, dim], or several by name; see :meth:`lis_lightning.scoring.Scorer.score`.
+        options: Ceilings, placebo, probe size and readings.
 
     Returns:
         The result of the primary task, with those of the other tasks and periods nested in it.
     """
     split, preferences = cache.split, options.preferences
-    vectors = _checked(split, embeddings)
+    named = dict(embeddings) if isinstance(embeddings, Mapping) else {"": embeddings}
+    if not named:
+        raise ShapeError("Expected representations by name, got an empty mapping.")
+    vectors, *others = (_checked(split, given) for given in named.values())
+    alternatives = reads_by_name({name: Alternative(other) for name, other in zip([*named][1:], others, strict=True)})
     items = _coordinates(vectors, min(vectors.shape[1], num_axes(split.num_items, options.k)))
     lookup = look_up_items(prepare(cache, vectors.device).histories, [items])
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
-    scoring = _ScoringPass(split, items, options, reference)
+    scoring = _ScoringPass(split, items, options, reference, options.readers | alternatives)
     tasks = {
         name: scoring.result(cache.of(task), lookup, placebo=options.placebo, read=name == split.task)
         for name, task in split.tasks.items()
@@ -82,12 +88,14 @@ class _ScoringPass:
         items: The representation in its principal coordinates.
         options: Ceilings, placebo and probe size.
         reference: Vectors of the preference data, for the companions; None without preference data.
+        readers: The readings by name.
     """
 
     split: PreferenceSplit
     items: ItemCoordinates
     options: ScoreOptions
     reference: ItemVectors | None
+    readers: Mapping[str, Read]
 
     @cached_property
     def companions(self) -> Mapping[str, float]:
@@ -179,7 +187,7 @@ class _ScoringPass:
     def _readings(self, scored: ScoredItems) -> dict[str, Reading]:
         """Return the readings of the representation by the names under which they are logged."""
         readings: dict[str, Reading] = {}
-        for name, reader in self.options.readers.items():
+        for name, reader in self.readers.items():
             readings |= reader.readings(name, scored)
         return readings
 

@@ -7,7 +7,7 @@ from lis_lightning.functional.probe import PENALTIES, ProbeInputs, best_penalty,
 
 def events(rng, num=600, k=3):
     """Return inputs whose first product of profile and target explains the labels, with base, labels and groups."""
-    inputs = ProbeInputs(*(torch.from_numpy(rng.standard_normal((num, width))) for width in (k, k, 4, 1)))
+    inputs = ProbeInputs(*(torch.from_numpy(rng.standard_normal((num, width))) for width in (k, k, 4, 1, 0)))
     base = torch.from_numpy(rng.standard_normal(num))
     truth = 2 * inputs.profile[:, 0] * inputs.target[:, 0] + inputs.attention[:, 1]
     labels = torch.from_numpy((rng.random(num) < torch.sigmoid(base + truth).numpy()).astype(float))
@@ -121,6 +121,6 @@ def test_probe_of_features_without_variance_adds_nothing():
     zeros = torch.zeros(40, 2, dtype=torch.float64)
     labels = torch.arange(40).remainder(2).double()
     folds = torch.where(torch.arange(40) < 30, torch.arange(40) % 4, -1)
-    fit = fit_probe(ProbeInputs(zeros, zeros, zeros, zeros), torch.zeros(40, dtype=torch.float64), labels, folds)
+    fit = fit_probe(ProbeInputs(zeros, zeros, zeros, zeros, zeros), torch.zeros(40, dtype=torch.float64), labels, folds)
     assert fit.slope == 0.0
     assert not fit.score.any()

@@ -54,7 +54,7 @@ def refit_gain(prepared, inputs, rows):
     from lis_lightning.functional.probe import ProbeInputs, fit_probe
 
     chosen = ProbeInputs(
-        *(values[rows] for values in (inputs.profile, inputs.target, inputs.attention, inputs.log_norm))
+        *(values[rows] for values in (inputs.profile, inputs.target, inputs.attention, inputs.log_norm, inputs.rates))
     )
     base, labels, groups = prepared.logits[rows], prepared.labels[rows], prepared.groups[rows]
     fit = fit_probe(chosen, base, labels, groups)

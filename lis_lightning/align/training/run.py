@@ -39,6 +39,7 @@ from lis_lightning.results.format import estimate_name, format_estimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
+from lis_lightning.scoring.reads.naming import Reads, reads_by_name
 from lis_lightning.scoring.scorer import Scorer
 
 PAUSED = "checkpoints/paused.ckpt"  # in the run folder
@@ -55,6 +56,7 @@ class Monitoring:
             once.
         save: Which representations to save, "best", "last-3" or "all"; None for none.
         encode_batch_size: Items encoded at a time.
+        reads: What else to score, as rankers read it; see :class:`lis_lightning.scoring.ScoreOptions`.
         early_stopping: Whether the run may end before its last step, if the evidence says that training should stop.
 
     Raises:
@@ -72,16 +74,18 @@ class Monitoring:
     background_steps: int | None = None
     save: str | None = None
     encode_batch_size: int = 128
+    reads: Reads = ()
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
         check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
         if self.save is not None:
             Retention(self.save, "float32")
+        reads_by_name(self.reads)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "save")
+        names = ("every_n_steps", "schedule", "background_steps", "save", "reads")
         return {name: getattr(self, name) for name in names} | {"batch_size": self.encode_batch_size}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.scoring.reads.prefixes import Prefixes
 from lis_lightning.scoring.reads.cosine import Cosine
+from lis_lightning.scoring.reads.prefixes import Prefixes
 from lis_lightning.scoring.reads.read import Read
 from lis_lightning.scoring.reads.search import Search
 from lis_lightning.scoring.reads.semantic_ids import SemanticIds
@@ -54,7 +54,7 @@ def _read(given: Read | str) -> Read:
         return given
     if given not in BUILT_IN:
         raise ConfigError(
-            f"Unknown reading {given!r}; expected one of {sorted(BUILT_IN)}, or an object such as SemanticIds(levels=2) "
-            "by a name of your own."
+            f"Unknown reading {given!r}; expected one of {sorted(BUILT_IN)}, or an object by a name of "
+            "your own, as in reads={'codes': SemanticIds(levels=2)}."
         )
     return BUILT_IN[given]()

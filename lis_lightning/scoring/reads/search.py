@@ -23,9 +23,9 @@ class Search(Read):
     """The events of a long history that are nearest to the target, as in search-based interest models.
 
     A general search unit retrieves the `events` of a user's history whose items have the largest cosines with the
-    target, and attention reads those alone (SIM, Pi et al. 2020). Its AIS is compared with that of attention to the last
-    `events` instead: the difference is what the representation is worth to the search. Both know the user's profile of
-    the last `events`.
+    target, and attention reads those alone (SIM, Pi et al. 2020). ``gain`` is its AIS less that of attention to the
+    last `events` instead: what the representation is worth to the search. Both know the user's profile of the last
+    `events`.
 
     Args:
         events: Number of events that attention reads.
@@ -58,9 +58,7 @@ class Search(Read):
         last = replace(histories, start=start)
         searched = _arm(scored, last, _nearest(cosines, self.events))
         latest = _arm(scored, last, _latest(cosines, histories, self.events))
-        gain = paired_difference(
-            searched.gain.value, searched.gain.influence, latest.gain.value, latest.gain.influence
-        )
+        gain = paired_difference(searched.gain.value, searched.gain.influence, latest.gain.value, latest.gain.influence)
         facts = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
         facts["long_histories"] = float(long.double().mean())
         return {name: scored.reading(searched, facts)}
@@ -69,7 +67,7 @@ class Search(Read):
 def _nearest(cosines: Tensor, count: int) -> Tensor:
     """Return the cosines with NaN for all but the largest `count` of each event."""
     kept = torch.full_like(cosines, torch.nan)
-    for block in torch.arange(cosines.shape[0], device=cosines.device).split(BLOCK):
+    for block in torch.split(torch.arange(cosines.shape[0], device=cosines.device), BLOCK):
         own = cosines[block]
         columns = own.nan_to_num(nan=-torch.inf).topk(min(count, own.shape[1]), dim=1).indices
         kept[block] = torch.full_like(own, torch.nan).scatter_(1, columns, own.gather(1, columns))

@@ -1,4 +1,4 @@
-"""Semantic IDs as a reading: vectors quantised by residual k-means, as rankers and generative recommenders read them."""
+"""Semantic IDs as a reading: vectors quantised by residual k-means, as rankers read them in place of vectors."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def score_codes(scored: ScoredItems, codes: NDArray[np.int32], sizes: NDArray[np
     """
     prefixes, vectors = prefix_numbers(codes), scored.vectors
     known = torch.from_numpy(aligned_items(scored.cache)).to(vectors.device)
-    numbers = (torch.from_numpy(array.astype(np.int64)).to(vectors.device) for array in (codes, prefixes))
-    rebuilt = rebuilt_vectors(vectors, *numbers, known)
+    rows, parts = (torch.from_numpy(array.astype(np.int64)).to(vectors.device) for array in (codes, prefixes))
+    rebuilt = rebuilt_vectors(vectors, rows, parts, known)
     rates = prefix_rates(scored.cache, prefixes).to(vectors.device)
     facts = code_statistics(codes, sizes) | {"size": float(sizes.mean())}
     return scored.reading(scored.arm_of(rebuilt, rates), facts, codes)
