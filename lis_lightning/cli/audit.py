@@ -60,6 +60,8 @@ def audit_config(config: DictConfig, folder: Path) -> Audit:
         split_options=lists_as_tuples(plain["lis"]["split"]),
         preferences=instantiate(config.preferences, _convert_="all"),
         embeddings=plain["embeddings"],
+        codes=plain["codes"],
+        reads=instantiate(config.lis.reads, _convert_="all"),
         row_ids=config.row_ids,
         id_column=config.id_column,
         aligned_to=config.aligned_to,
@@ -75,6 +77,8 @@ def audit_data(
     folder: Path,
     preferences: Sequence[str] | Mapping[str, Any] | None = None,
     embeddings: Mapping[str, str | Path] | None = None,
+    codes: Mapping[str, str | Path] | None = None,
+    reads: Any = (),
     row_ids: str | Path | None = None,
     id_column: str = "item_id",
     aligned_to: str | None = None,
@@ -88,6 +92,9 @@ def audit_data(
         folder: Where ``audit.csv``, ``audit.json`` and ``audit.html`` go.
         preferences: Preference data, as :func:`lis_lightning.scoring.audit` takes them; None for pairs and ids.
         embeddings: Files of item vectors by name, as :func:`~lis_lightning.align.data.read_vectors` reads them.
+        codes: Tables of semantic IDs by name, with a column of item ids and columns of codes; each is scored on its own
+            and as what a ranker reads of each representation.
+        reads: What else to score of each representation, as :func:`lis_lightning.scoring.audit` takes it.
         row_ids: Item ids for files without ids; None for those of the item table, in its order.
         id_column: Name of the id column in tables.
         aligned_to: The preference data that `realised` refers to; None for the first.
@@ -109,9 +116,11 @@ def audit_data(
     from lis_lightning.align.training.run import prepare_split
     from lis_lightning.report.audit_report import render
     from lis_lightning.scoring.auditing import audit
+    from lis_lightning.scoring.reads.code_table import CodeTable
+    from lis_lightning.scoring.reads.naming import reads_by_name
 
     began = time.perf_counter()
-    files = _files(embeddings)
+    files, tables = _files(embeddings, "embeddings"), _files(codes, "codes")
     if missing not in {"raise", "mean", "drop"}:
         raise ConfigError(f"Expected `missing` to be raise, mean or drop, got {missing!r}.")
     ids = row_ids if row_ids is not None or data.items is None else data.items.ids
@@ -119,13 +128,15 @@ def audit_data(
         data = _with_vectors(data, files, ids, id_column)
     split = prepare_split(data, split_options).split
     file_vectors = _vectors_of_files(files, split, ids, id_column, "mean" if missing == "mean" else "raise")
-    vectors = _true_vectors(data, split) | file_vectors
+    code_tables = {name: CodeTable(path, item=id_column) for name, path in tables.items()}
+    vectors = _true_vectors(data, split) | file_vectors | code_tables
+    readers = code_tables | reads_by_name(reads)
     chosen = ("pairs", "ids") if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)
     # Progress goes to standard error, so that standard output holds the result alone.
     with Console(stderr=True).status("reading") as status:
-        result = audit(split, chosen, vectors, aligned_to=aligned_to, progress=_progress(status))
+        result = audit(split, chosen, vectors, aligned_to=aligned_to, reads=readers, progress=_progress(status))
     _warn_of_other_orders(result, files, split, ids, id_column)
     rank_zero_print(render(result))
     written = _write(result, folder, f"Audit of {data.name}")
@@ -133,13 +144,11 @@ def audit_data(
     return result
 
 
-def _files(embeddings: Any) -> dict[str, str | Path]:
-    """Return the file of each representation."""
-    files = {} if embeddings is None else embeddings
+def _files(given: Any, option: str) -> dict[str, str | Path]:
+    """Return the file of each name that an option gives."""
+    files = {} if given is None else given
     if not isinstance(files, Mapping) or not all(isinstance(path, str | Path) for path in files.values()):
-        raise ConfigError(
-            f"Expected embeddings={{name: file}}, as in embeddings={{text: text.parquet}}, got {embeddings!r}."
-        )
+        raise ConfigError(f"Expected {option}={{name: file}}, as in {option}={{text: text.parquet}}, got {given!r}.")
     return {str(name): path for name, path in files.items()}
 
 

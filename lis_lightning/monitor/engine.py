@@ -15,7 +15,7 @@ from torch import nn
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
-from lis_lightning.errors import LisError
+from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, collate_hint, make_batches
@@ -364,7 +364,7 @@ class SnapshotEngine:
             if background:
                 self._background.submit(training.step, score)
                 return None
-            return self._add_result(training, self._shared_result(training, score))
+            return self._add_result(training, self._shared_result(training, score, raw=raw))
 
     def _undisturbed(self, training: Training, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Return a context that restores what the training depends on."""
@@ -375,9 +375,18 @@ class SnapshotEngine:
         with self._scheduler.waiting(), self._undisturbed(training, module):
             return self._add_result(training, self._shared_result(training, self._background.take))
 
-    def _shared_result(self, training: Training, score: Callable[[], ScoredSnapshot]) -> Snapshot | None:
-        """Return the first process's score on every process; None if scoring failed."""
-        with self._failures.tolerate("snapshot"):
+    def _shared_result(
+        self, training: Training, score: Callable[[], ScoredSnapshot], *, raw: bool = False
+    ) -> Snapshot | None:
+        """Return the first process's score on every process; None if scoring failed.
+
+        Of the raw snapshot a wrong option is raised: every later one would fail too.
+        """
+
+        def refusal(error: Exception) -> LisError | None:
+            return error if raw and isinstance(error, ConfigError) else None
+
+        with self._failures.tolerate("snapshot", unless=refusal):
             result = self._save_embeddings(training, together(training, score))
             # Another machine may round differently, and all processes must reach the same verdict.
             return training.broadcast(result)

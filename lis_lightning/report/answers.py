@@ -31,6 +31,7 @@ _ANSWERS = {
     "placebo-failed": ("✕", "Cannot be read", "The base ranker of the score"),
     "underpowered": ("?", "Cannot be told", "The split: too few events"),
     "undecided": ("?", "Not clear yet", "Not known yet"),
+    "quantisation-bound": ("▼", "No", "Quantisation: the codes lose what the vectors gain"),
     "too-few-snapshots": ("?", "Cannot be told", "Too few snapshots to say"),
 }
 _UNFINISHED = {"warming-up", "improving", "undecided"}

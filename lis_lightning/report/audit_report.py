@@ -119,7 +119,7 @@ def _tables(part: Part, aligned_to: str) -> list[Table]:
     where = f"{part.task}, test window from {part.begins}"
     tables = [_preferences(part, where)]
     if part.results:
-        tables += [_representations(part, aligned_to, where), *_weighted(part, where)]
+        tables += [_representations(part, aligned_to, where), *_readings(part, where), *_weighted(part, where)]
     if part.ranking:
         tables.append(_differences(part, where))
     if part.results:
@@ -171,6 +171,20 @@ def _representations(part: Part, aligned_to: str, where: str) -> Table:
     ]  # fmt: skip
     headings = ("representation", f"{aligned_to} would still add", "AIS", "geometry only", "realised (AIS / LIS)")
     return Table(f"Gains of representations ({where})", headings, rows)
+
+
+def _readings(part: Part, where: str) -> list[Table]:
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{name}: {read}", _cell(reading.ais, reading.ais_low, reading.ais_high),
+            _cell(reading.retained, reading.retained_low, reading.retained_high, format_share),
+            format_share(reading.facts.get("collision_rate", math.nan)),
+        )
+        for name, result in _best_first(part)
+        for read, reading in result.reads.items()
+    ]  # fmt: skip
+    headings = ("representation: what is read of it", "AIS", "share of the vectors' AIS", "collision rate")
+    return [Table(f"Gains of what rankers read ({where})", headings, rows)] if rows else []
 
 
 def _weighted(part: Part, where: str) -> list[Table]:

@@ -14,6 +14,7 @@ from lis_lightning.results.format import (
     format_share,
     render_plain,
 )
+from lis_lightning.results.reading import Reading
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
@@ -37,9 +38,38 @@ def summary(
         lines += [
             snapshot_table(results, best),
             f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
+            *(f"  {reading_line(name, reading)}" for name, reading in best.reads.items()),
         ]
     where = "" if record is None else f"Record: {record}"
     return "\n".join([*lines, *filter(None, [failures, where, hint])])
+
+
+def reading_line(name: str, reading: Reading) -> str:
+    """Return what a ranker gains that reads something else than the vectors, as one line.
+
+    Args:
+        name: Name of the reading.
+        reading: Its score.
+
+    Example:
+        >>> facts = {"collision_rate": 0.02, "entropy": 0.9}
+        >>> reading_line("codes", Reading(ais=0.004, ais_low=0.002, ais_high=0.006, retained=0.8, retained_low=0.6,
+        ...                               retained_high=1.1, facts=facts))
+        'codes: AIS +0.0040 [+0.0020, +0.0060], 80% [60%, 110%] of that of the vectors, collision rate 2%'
+    """
+    parts = [f"{name}: AIS {format_interval(reading.ais, reading.ais_low, reading.ais_high)}"]
+    if not math.isnan(reading.retained):
+        share = format_interval(reading.retained, reading.retained_low, reading.retained_high, percent=True)
+        parts.append(f"{share} of that of the vectors")
+    facts = reading.facts
+    if "collision_rate" in facts:
+        parts.append(f"collision rate {facts['collision_rate']:.0%}")
+    if "churn" in facts:
+        parts.append(f"{facts['churn']:.0%} of the first codes changed since the snapshot before")
+    if "gain" in facts:
+        gain = format_interval(facts["gain"], facts["gain_low"], facts["gain_high"])
+        parts.append(f"{gain} over the last events")
+    return ", ".join(parts)
 
 
 def failed_line(name: str | None, scored: int, failed: int, error: str) -> str:

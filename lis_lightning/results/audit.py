@@ -21,7 +21,7 @@ class Finding:
     Attributes:
         name: Name of the preference data or the representation.
         verdict: For preference data ``worth-aligning``, ``data-bound`` or ``underpowered``; for a representation
-            ``gain``, ``no-gain``, ``ceiling-not-binding``, ``at-ceiling`` or ``model-bound``.
+            ``gain``, ``no-gain``, ``ceiling-not-binding``, ``at-ceiling``, ``model-bound`` or ``quantisation-bound``.
         message: The numbers behind the verdict, and what to do.
     """
 
@@ -146,6 +146,11 @@ def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float
             yield "ais_weighted", name, "", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high
         for slice_name, estimate in result.slices.items():
             yield f"ais, {slice_name}", name, "", estimate.value, estimate.low, estimate.high
+        for read, reading in result.reads.items():
+            yield f"ais of {read}", name, "", reading.ais, reading.ais_low, reading.ais_high
+            yield f"retained by {read}", name, "", reading.retained, reading.retained_low, reading.retained_high
+            for fact, value in reading.facts.items():
+                yield f"{fact} of {read}", name, "", value, nan, nan
     for measure, pairs in (("ceiling_difference", part.ceiling_ranking), ("ais_difference", part.ranking)):
         for pair in pairs:
             difference = pair.difference

@@ -71,7 +71,7 @@ def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) 
         name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
     }
     values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
-    values["reads"] = {name: _reading_of(reading) for name, reading in fields["reads"].items()}
+    values["reads"] = {name: _reading_of(reading) for name, reading in fields.get("reads", {}).items()}
     values["periods"] = tuple(_result_of(period, ceilings) for period in fields["periods"])
     if fields["placebo"] is not None:
         arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}

@@ -18,7 +18,7 @@ from lis_lightning.results.packing import ceilings_of, pack_snapshot, snapshot_o
 from lis_lightning.results.result import Ceiling
 from lis_lightning.results.snapshot import Snapshot
 
-FORMAT = 3
+FORMAT = 2
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","payload":(\{.*\})\}')
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from lis_lightning.results.verdict import MIN_CEILING_Z
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.power import tested_days
 from lis_lightning.scoring.preferences.naming import Preference, by_name
+from lis_lightning.scoring.reads.code_table import CodeTable
+from lis_lightning.scoring.reads.naming import Reads
 from lis_lightning.scoring.scorer import Scorer
 
 MISSING_GAP = 0.05  # between the classes' shares of events without a vector; above it absence predicts the label
 # Verdicts of `judge` that hold for a single representation; the others are about a run or the ceiling itself.
-OF_A_REPRESENTATION = ("ceiling-not-binding", "at-ceiling", "model-bound")
+OF_A_REPRESENTATION = ("ceiling-not-binding", "at-ceiling", "model-bound", "quantisation-bound")
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,6 +43,7 @@ def audit(
     embeddings: Mapping[str, Any] | None = None,
     *,
     aligned_to: str | None = None,
+    reads: Reads = (),
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -48,8 +52,10 @@ def audit(
     Args:
         split: The validation preference split.
         preferences: Preference data, as :class:`lis_lightning.scoring.ScoreOptions` takes them.
-        embeddings: Representations by name, [num_items, dim] each, rows in the order of ``split.item_ids``.
+        embeddings: Representations by name, [num_items, dim] each, rows in the order of ``split.item_ids``; or semantic
+            IDs as a :class:`~lis_lightning.scoring.reads.CodeTable`, scored by the prefixes that items share.
         aligned_to: The preference data that `realised` refers to; None for the first.
+        reads: What else to score of each representation, as :class:`lis_lightning.scoring.ScoreOptions` takes it.
         cache_dir: See :class:`lis_lightning.scoring.Scorer`.
         progress: Called before each long step with what it is, its number from 0, and the number of steps.
 
@@ -77,7 +83,7 @@ def audit(
         raise ConfigError(f"Expected `aligned_to` among the preference data {list(chosen)}, got {target!r}.")
     embeddings = dict(embeddings or {})
     scorer = Scorer(split, cache_dir=cache_dir)
-    options = ScoreOptions(ceilings=chosen, aligned_to=target, placebo=False)
+    options = ScoreOptions(ceilings=chosen, aligned_to=target, placebo=False, reads=reads)
     splits = [*split.tasks.values(), *split.periods[1:]]
     report_step = _numbered(progress, 1 + len(embeddings) + len(splits) * (1 + len(chosen)))
     report_step("AIS of random vectors")
@@ -148,6 +154,8 @@ def _part(
 def _score(scorer: Scorer, name: str, vectors: Any, options: ScoreOptions) -> LISResult:
     """Score one representation; put its name in front of any error message."""
     try:
+        if isinstance(vectors, CodeTable):  # further codes of codes say nothing
+            vectors, options = vectors.vectors(scorer.split.item_ids), replace(options, reads=())
         return scorer.score(vectors, options)
     except LisError as error:
         raise type(error)(f"{name}: {error}") from error

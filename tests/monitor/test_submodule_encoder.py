@@ -134,6 +134,14 @@ def test_text_encoder_is_pooled_as_by_hand(rankers, pooling, layer):
     torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-5)
 
 
+def test_several_layers_of_one_forward_equal_each_on_its_own(rankers):
+    module, batch = rankers["bert"], batch_of()
+    together = run(module, batch, "model", layer=[-1, 0, 1])
+    assert list(together) == ["layer_minus_1", "layer_0", "layer_1"]
+    for layer, got in zip([-1, 0, 1], together.values(), strict=True):
+        torch.testing.assert_close(got, run(module, batch, "model", layer=layer), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("pooling", BY_HAND)
 @pytest.mark.parametrize("submodule", ["model.model", "model"], ids=["backbone", "with-head"])

@@ -288,7 +288,7 @@ def test_results_of_two_splits_are_refused():
 
 def test_every_verdict_is_known_and_reached():
     reached = {judgement.verdict for name in ENDS for judgement in judged(recorded(name))}
-    assert reached | {"overfitting", "too-few-snapshots"} == set(VERDICTS)
+    assert reached | {"overfitting", "quantisation-bound", "too-few-snapshots"} == set(VERDICTS)
 
 
 def test_nothing_to_judge_is_an_error():

@@ -127,7 +127,8 @@ def residual_kmeans(
     rows = rows[:: -(-rows.size // _FITTED_ITEMS)]
     floor = 1e-12 * float(np.square(vectors[rows]).mean())  # rounding of a constant is not split
     codes = np.zeros((len(vectors), len(sizes)), np.int32)
-    with threadpool_limits(1):  # equal on all machines, and a training has the cores
+    # Equal on all machines, and a training has the cores. Limits of OpenMP are those of this thread alone.
+    with threadpool_limits(1, user_api="openmp"):
         for level, size in enumerate(sizes):
             if float(np.square(residual[rows]).mean()) <= floor:
                 break

@@ -1,0 +1,64 @@
+"""Several representations of one encode: joined, scored, and read back from a run."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from lis_lightning.errors import ConfigError, ShapeError
+from lis_lightning.monitor.representations import SideBySide
+from lis_lightning.results.record import Record
+from tests._helpers.small_run import Tower, fit, make_split, monitor_of
+
+
+class TwoLayers(Tower):
+    def encode_items(self, batch):
+        return {"last": self.net(batch["x"]), "first": self.net[0](batch["x"])}
+
+
+def test_a_run_scores_its_codes_and_another_layer_in_one_encode(tmp_path):
+    split = make_split()
+    monitor = monitor_of(split, reads=["codes", "cosine"], ceilings=(), placebo=False, save="all", dirpath=tmp_path)
+    fit(tmp_path, monitor, steps=4, module=TwoLayers())
+    plain = monitor_of(split, ceilings=(), placebo=False, dirpath=tmp_path / "plain")
+    fit(tmp_path, plain, steps=4)
+    assert [result.ais for result in monitor.results] == [result.ais for result in plain.results]
+    first, *later = monitor.results
+    assert list(first.reads) == ["codes", "cosine", "first"]
+    assert first.reads["first"].ais != first.ais
+    assert "churn" not in first.reads["codes"].facts
+    assert all(0 <= result.reads["codes"].facts["churn"] <= 1 for result in later)
+    recorded = Record.read(monitor.record_path)[1]
+    assert [result.scalars().keys() for result in recorded] == [result.scalars().keys() for result in monitor.results]
+    kept = next(iter(tmp_path.rglob("*.safetensors")))
+    assert load_file(kept)["embeddings"].shape == (split.num_items, 4)  # what AIS is of
+
+
+def test_trained_weights_do_not_depend_on_what_is_read(tmp_path):
+    _, with_reads = fit(tmp_path, monitor_of(make_split(), reads=["codes"], ceilings=(), background_steps=1), steps=4)
+    _, alone = fit(tmp_path, steps=4)
+    for left, right in zip(with_reads.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_reading_that_does_not_fit_the_representation_ends_the_run_before_its_first_step(tmp_path):
+    with pytest.raises(ConfigError, match=r"has 4 dimensions, none of \[64, 128, 256\] is fewer"):
+        fit(tmp_path, monitor_of(make_split(), reads=["prefix"], ceilings=(), placebo=False), steps=2)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([{"a": torch.ones(2, 3), "b": np.ones((2, 3))}], r"got ndarray for 'b'"),
+        ([{"a": torch.ones(2)}], r"got \[2\] for 'a'"),
+        ([{}], r"same names and widths"),
+        ([{"a": torch.ones(2, 3)}, {"a": torch.ones(2, 4)}], r"got \{'a': 4\} after \{'a': 3\}"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(outputs, message):
+    encode = SideBySide().joining(lambda module, batch: batch)
+    *accepted, last = outputs
+    for output in accepted:
+        encode(None, output)
+    with pytest.raises(ShapeError, match=message):
+        encode(None, last)
