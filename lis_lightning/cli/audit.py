@@ -78,7 +78,7 @@ def audit_data(
     preferences: Sequence[str] | Mapping[str, Any] | None = None,
     embeddings: Mapping[str, str | Path] | None = None,
     codes: Mapping[str, str | Path] | None = None,
-    reads: Any = (),
+    reads: Any = None,
     row_ids: str | Path | None = None,
     id_column: str = "item_id",
     aligned_to: str | None = None,
@@ -130,7 +130,7 @@ def audit_data(
     file_vectors = _vectors_of_files(files, split, ids, id_column, "mean" if missing == "mean" else "raise")
     code_tables = {name: CodeTable(path, item=id_column) for name, path in tables.items()}
     vectors = _true_vectors(data, split) | file_vectors | code_tables
-    readers = code_tables | reads_by_name(reads)
+    readers = code_tables | reads_by_name(reads or ())
     chosen = ("pairs", "ids") if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)

@@ -1,4 +1,4 @@
-"""One score against the matrix products it cannot do without, and the memory it takes."""
+"""One score against the matrix products it cannot do without, its memory, and what further readings cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,20 @@ def rows() -> Iterator[Row]:
         yield Row(what=what, ours=seconds, other=floor, against="range finder over R + bilinear form", bar=3)
         limit = num_items * DIM * 4 / 2**30 + 1
         yield Row(what=f"{what}: memory beyond R", ours=extra, kind="limit", bar=limit, unit="GiB")
+    yield from readings()
+
+
+def readings() -> Iterator[Row]:
+    """Yield the time of a score with readings against that of the score alone: codes and prefixes may double it."""
+    split, vectors = made(*SIZES[0])
+    for reads in (["cosine"], ["codes"], ["prefix"], ["codes", "prefix"]):
+        ours, alone = best_times(
+            partial(score, split, vectors, ceilings=(), placebo=False, reads=reads),
+            partial(score, split, vectors, ceilings=(), placebo=False),
+            repeats=3,
+        )
+        what = f"score with reads={reads}, 50 K events"
+        yield Row(what=what, ours=ours, other=alone, against="score", bar=2)
 
 
 def measured(num_events: int, num_items: int, threads: int) -> tuple[float, float, float]:

@@ -74,19 +74,20 @@ class Monitoring:
     background_steps: int | None = None
     save: str | None = None
     encode_batch_size: int = 128
-    reads: Reads = ()
+    reads: Reads | None = None
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
         check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
         if self.save is not None:
             Retention(self.save, "float32")
-        reads_by_name(self.reads)
+        reads_by_name(self.reads or ())
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "save", "reads")
-        return {name: getattr(self, name) for name in names} | {"batch_size": self.encode_batch_size}
+        names = ("every_n_steps", "schedule", "background_steps", "save")
+        renamed = {"batch_size": self.encode_batch_size, "reads": self.reads or ()}
+        return {name: getattr(self, name) for name in names} | renamed
 
 
 @dataclass(frozen=True)
