@@ -19,17 +19,18 @@ from lis_lightning.scoring.reads.read import Read, ScoredItems
 
 _LARGEST = 256
 _ITEMS_PER_CODE = 8
-_FITTED_ITEMS = 256 * _LARGEST  # more do not change centroids noticeably
-_ROUNDS = 25  # of k-means
+_FITTED_ITEMS = 40 * _LARGEST  # at least what FAISS asks for
+_ROUNDS = 10  # of k-means
 
 
 @dataclass(frozen=True)
 class SemanticIds(Read):
     """Semantic IDs: codes of residual k-means, as in QARM (Luo et al. 2024) and OneRec (Deng et al. 2025).
 
-    At each level k-means splits what the levels before have left of the vectors. Codebooks are fitted on the items of
-    w0 that alignment may see; all others get the codes of the nearest centroids. The ranker reads what codes share:
-    the vectors rebuilt from their prefixes, and the rates of the prefixes as of each event.
+    At each level k-means splits what the levels before have left of the vectors: of their coordinates on the leading
+    principal axes, at most 64, since what is beyond is mostly noise, which uses codes up. Codebooks are fitted on the
+    items of w0 that alignment may see; all others get the codes of the nearest centroids. The ranker reads what codes
+    share: the vectors rebuilt from codes and prefixes, and the rates of the prefixes as of each event.
 
     Args:
         levels: Number of codes of an item.
@@ -60,7 +61,6 @@ class SemanticIds(Read):
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
-        vectors = scored.vectors.float().cpu().numpy()
         fitted = aligned_items(scored.cache)
         size = self.size or min(_LARGEST, max(2, int(fitted.sum()) // _ITEMS_PER_CODE))
         if fitted.sum() < size:
@@ -68,7 +68,8 @@ class SemanticIds(Read):
                 f"Semantic IDs of {size} codes a level need as many items to be fitted on; {int(fitted.sum())} of the "
                 f"{len(fitted)} items have events that alignment may see. Take a smaller `size`."
             )
-        codes = residual_kmeans(vectors, fitted, [size] * self.levels, self.seed)
+        coordinates = scored.items.profile.double().cpu().numpy()
+        codes = residual_kmeans(coordinates, fitted, [size] * self.levels, self.seed)
         return {name: score_codes(scored, codes, np.full(self.levels, size))}
 
 
@@ -80,11 +81,12 @@ def score_codes(scored: ScoredItems, codes: NDArray[np.int32], sizes: NDArray[np
         codes: Codes of each item, [num_items, L].
         sizes: Number of codes of each level, [L].
     """
-    prefixes, vectors = prefix_numbers(codes), scored.vectors
-    known = torch.from_numpy(aligned_items(scored.cache)).to(vectors.device)
-    rows, parts = (torch.from_numpy(array.astype(np.int64)).to(vectors.device) for array in (codes, prefixes))
-    rebuilt = rebuilt_vectors(vectors, rows, parts, known)
-    rates = prefix_rates(scored.cache, prefixes).to(vectors.device)
+    prefixes, coordinates = prefix_numbers(codes), scored.items.profile
+    device = coordinates.device
+    known = torch.from_numpy(aligned_items(scored.cache)).to(device)
+    rows, parts = (torch.from_numpy(array.astype(np.int64)).to(device) for array in (codes, prefixes))
+    rebuilt = rebuilt_vectors(coordinates, rows, parts, known)
+    rates = prefix_rates(scored.cache, prefixes).to(device)
     facts = code_statistics(codes, sizes) | {"size": float(sizes.mean())}
     return scored.reading(scored.arm_of(rebuilt, rates), facts, codes)
 
@@ -105,7 +107,7 @@ def aligned_items(cache: SplitCache) -> NDArray[np.bool_]:
 
 
 def residual_kmeans(
-    vectors: NDArray[np.float32], fitted: NDArray[np.bool_], sizes: list[int], seed: int
+    vectors: NDArray[np.float64], fitted: NDArray[np.bool_], sizes: list[int], seed: int
 ) -> NDArray[np.int32]:
     """Return the codes of residual k-means.
 
@@ -121,8 +123,7 @@ def residual_kmeans(
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    # In float64 k-means++ takes half as long, since scikit-learn would convert each block.
-    residual = vectors.astype(np.float64) - vectors[fitted].mean(0, dtype=np.float64)
+    residual = vectors - vectors[fitted].mean(0)
     rows = np.flatnonzero(fitted)
     rows = rows[:: -(-rows.size // _FITTED_ITEMS)]
     floor = 1e-12 * float(np.square(vectors[rows]).mean())  # rounding of a constant is not split
