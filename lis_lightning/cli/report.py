@@ -126,7 +126,7 @@ def _runs_so_far(paths: Sequence[str]) -> list[RecordedRun]:
 def _workspace_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-report workspace",
-        description="Creates a W&B workspace with the sections Verdict, Curve, Slices, Companions, Cost and Sweep.",
+        description="Creates a W&B workspace with the sections Curve, Verdict, Slices, Sweep and More.",
     )
     parser.add_argument("--entity", required=True, help="user or team that the project belongs to")
     parser.add_argument("--project", required=True)

@@ -90,6 +90,8 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         artifact: Whether to log the best snapshot to W&B at the end of training; requires `save`.
         alerts: Whether to send a W&B alert when the verdict calls for action or :class:`LISEarlyStopping` stops the
             run.
+        log_more: Whether the loggers get all numbers, under ``lis/more/...``, beside the six of the default. The record
+            and ``trainer.callback_metrics`` always hold all.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             or else ``trainer.default_root_dir``.
         placebo: Whether to score placebo representations, which carry no information, at the first snapshot.
@@ -253,7 +255,7 @@ class LISMonitor(SnapshotEngine, pl.Callback):
     @override
     def _scored(self, training: Training, result: Snapshot) -> None:
         self._missing_scores.scored(
-            cast(LightningTraining, training).trainer, set(tracking.metrics(result, self._prefix))
+            cast(LightningTraining, training).trainer, set(tracking.metrics(result, self._prefix, more=True))
         )
 
     @override

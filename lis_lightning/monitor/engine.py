@@ -40,7 +40,7 @@ from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue
-from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.results.snapshot import Snapshot, ranked
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.scoring.options import ScoreOptions
@@ -75,6 +75,7 @@ class SnapshotEngine:
         save_dtype: str = "float32",
         artifact: bool = False,
         alerts: bool = True,
+        log_more: bool = False,
         dirpath: str | Path | None = None,
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
@@ -106,6 +107,7 @@ class SnapshotEngine:
         self.save_dtype = save_dtype
         self.artifact = artifact
         self.alerts = alerts
+        self.log_more = log_more
         self._retention = None if save is None else Retention(save, save_dtype)
         self.dirpath = dirpath
         self.placebo = placebo
@@ -137,7 +139,9 @@ class SnapshotEngine:
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.record_failure)
-        self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
+        self._announcer = Announcer(
+            self._prefix, self._failures, alerts=self.alerts, log_more=self.log_more, progress=self.progress
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a pickle, which a spawned process gets; a fit makes the rest anew."""
@@ -393,6 +397,7 @@ class SnapshotEngine:
             self._failed(training)
             return None
         self._scored(training, result)
+        result = ranked(self._results, result)
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
             judgement, result = judge_result(self._results, result, self.rule, self._max_steps)

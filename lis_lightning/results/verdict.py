@@ -54,7 +54,7 @@ VERDICTS = (
     "undecided",
     "too-few-snapshots",
 )
-"""All verdicts; the position is the code in the curve ``lis/verdict``."""
+"""All verdicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
