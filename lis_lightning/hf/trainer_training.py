@@ -54,6 +54,10 @@ class TrainerTraining(Training):
         return torch.autocast(self.device.type, precision)
 
     @override
+    def run_name(self) -> str:
+        return self.arguments.run_name or ""
+
+    @override
     def shards(self, module: nn.Module) -> bool:
         sharded = bool(self.arguments.deepspeed) or any(
             isinstance(child, FullyShardedDataParallel) for child in module.modules()

@@ -263,7 +263,7 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         self._missing_scores.failed(cast(LightningTraining, training).trainer)
 
     @override
-    def _write_record(self) -> None:
-        super()._write_record()
+    def _write_record(self, training: Training) -> None:
+        super()._write_record(training)
         if self._history.record is not None:
             self._handover.put(self._history.record.path)

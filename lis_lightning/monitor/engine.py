@@ -260,7 +260,7 @@ class SnapshotEngine:
         # The other processes may not see the folder.
         self._results[:] = training.broadcast(self._results)
         with on_first(training, strict=self._failures.strict):
-            self._write_record()
+            self._write_record(training)
             self._announcer.log_config(training, self._snapshot_scorer.scorer.describe())
         self._scheduler.start(folder, step=training.step, epoch=training.epoch, shared=training.world_size > 1)
 
@@ -406,7 +406,7 @@ class SnapshotEngine:
             self._announcer.publish(training, result)
         if not self._dry_run:
             with on_first(training, strict=self._failures.strict):
-                self._write_record()
+                self._write_record(training)
                 self._announcer.log_result(training, self._results, self._history.best or result)
         return judgement
 
@@ -416,10 +416,13 @@ class SnapshotEngine:
     def _failed(self, training: Training) -> None:
         """Hear of a snapshot that failed."""
 
-    def _write_record(self) -> None:
+    def _write_record(self, training: Training) -> None:
         """Write the results so far to the record, on the process that has one."""
         if self._folder is not None:
             config = {"schedule": self._scheduler.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            config["max_steps"] = self._max_steps
+            config |= {"max_steps": self._max_steps}
+            if self._history.record is None:
+                with self._failures.tolerate("logger"):
+                    config["run_name"] = training.run_name()
             with self._failures.tolerate("record"):
                 self._history.write(self._folder, self._snapshot_scorer.scorer, config)

@@ -29,6 +29,7 @@ from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import wandb_run
+from lis_lightning.tracking.trackio_logger import TrackioLogger
 from lis_lightning.tracking.wandb_tables import movers_table
 
 FINISH_SECONDS = 30.0  # maximum wait for W&B's server at the end of a training
@@ -238,6 +239,33 @@ def run_folder(trainer: pl.Trainer) -> Path:
     logger = trainer.loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+
+def run_name(loggers: Loggers) -> str:
+    """Return the name of a run as its first named logger shows it: of W&B, Trackio, or a numbered version.
+
+    Args:
+        loggers: The Trainer's loggers.
+
+    Returns:
+        The name; empty if no logger has one.
+
+    Example:
+        >>> from pytorch_lightning.loggers import CSVLogger
+        >>> run_name([CSVLogger("runs", name="news", version=3)])
+        'news/version_3'
+    """
+    for logger in loggers:
+        name = None
+        if wandb_run.is_wandb(logger):
+            name = logger.experiment.name
+        elif isinstance(logger, TrackioLogger):
+            name = logger.version
+        elif isinstance(getattr(logger, "version", None), int):
+            name = f"{logger.name}/version_{logger.version}" if logger.name else None
+        if isinstance(name, str) and name:
+            return name
+    return ""
 
 
 def _each(loggers: Loggers, action: Callable[[Any], None]) -> list[str]:

@@ -94,6 +94,20 @@ def test_run_folder_is_where_checkpoints_go(tmp_path):
     assert tracking.run_folder(SimpleNamespace(default_root_dir=str(tmp_path), loggers=[])) == tmp_path
 
 
+def test_a_run_has_the_name_of_its_first_named_logger(tmp_path):
+    class WandbLogger:
+        experiment = SimpleNamespace(name="bold-fog-1")
+
+    class Unnamed(WandbLogger):
+        experiment = SimpleNamespace(name=None)
+
+    folder = CSVLogger(tmp_path, name="news", version="k3x9")
+    trackio = tracking.TrackioLogger("news", run_name="calm-sea-2")
+    assert tracking.run_name([folder, Unnamed(), WandbLogger(), trackio]) == "bold-fog-1"
+    assert tracking.run_name([trackio]) == "calm-sea-2"
+    assert tracking.run_name([folder]) == ""
+
+
 def test_published_metrics_are_float32_tensors():
     trainer = SimpleNamespace(callback_metrics={})
     tracking.publish(trainer, RESULTS[1])

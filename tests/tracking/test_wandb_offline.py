@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import wandb
@@ -52,9 +53,15 @@ def test_a_file_that_is_none_of_wandbs_is_refused(tmp_path):
         read_offline(tmp_path / "run-x.wandb")
 
 
-def test_the_record_is_preferred_to_wandbs_file(offline_run, write_run, tmp_path):
-    import shutil
+def test_the_record_beside_wandbs_own_folder_is_preferred(offline_run, write_run, tmp_path):
+    (file,) = offline_run.rglob("run-*.wandb")
+    shutil.copytree(offline_run, tmp_path / "run")
+    write_run(tmp_path / "run" / "p" / file.stem.removeprefix("run-"), num=2)
+    (run,) = find_runs([tmp_path / "run"], OFFLINE_READERS)
+    assert run.paired
 
+
+def test_the_record_is_preferred_to_wandbs_file(offline_run, write_run, tmp_path):
     write_run(tmp_path / "run", num=2)
     shutil.copytree(offline_run, tmp_path / "run" / "logs")
     (run,) = find_runs([tmp_path], OFFLINE_READERS)
