@@ -221,7 +221,7 @@ class LISResult:
             other: A result on the same split.
 
         Returns:
-            The difference, its user-clustered standard error, 95 % interval and z.
+            The difference, its user-clustered standard error, 95 % interval, z and two-sided p.
 
         Raises:
             ShapeError: If the two results come from different splits.
