@@ -79,11 +79,14 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         encode: Function of the module and an item batch that returns [B, D]; or a submodule with pooling,
             ``Encode("model.text_model", pooling="last")``; or the name of a submodule, which is mean-pooled. Default:
             the module's ``encode_items``.
-        item_key: Key of the item id in a batch.
+        item_key: Key of the item id in a batch. None stands for ``item_id``, or for the column of the items in the log
+            if the items have no ``item_id``.
         catalogue: Table with the columns `item_key`, ``title`` and ``image`` (a path), to show the items whose gain
             changed most. None shows their ids.
         batch_size: Items per batch, halved if they do not fit into memory; a DataLoader keeps its own.
-        collate_fn: Function that makes a batch of a list of items; a DataLoader keeps its own.
+        collate_fn: Function that makes a batch of a list of items; a DataLoader keeps its own. None takes torch's
+            default_collate or, where that fails, the one of the training loader if it makes of items the same batch
+            each time, with their ids.
         save: Which snapshots to keep on disk beside the record: ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.monitor.storage`. None keeps none.
         save_dtype: Precision of the kept snapshots: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
