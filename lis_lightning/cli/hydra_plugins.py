@@ -85,7 +85,7 @@ def describe_recipes() -> str:
     return "\n".join(lines)
 
 
-def _describe_groups(*groups: str) -> str:
+def describe_groups(*groups: str) -> str:
     """Return a line for each config group, for the help text: its name and its options."""
     return "\n".join(f"  {group}: {', '.join(group_options(group))}" for group in groups)
 
@@ -97,5 +97,5 @@ def _job_folder(recipe: str, seed: int, overrides: str) -> str:
 
 # At import and not in `register`: the worker processes of a launcher import the task and resolve its folder first.
 OmegaConf.register_new_resolver("lis_recipes", describe_recipes, replace=True)
-OmegaConf.register_new_resolver("lis_groups", _describe_groups, replace=True)
+OmegaConf.register_new_resolver("lis_groups", describe_groups, replace=True)
 OmegaConf.register_new_resolver("lis_job", _job_folder, replace=True)

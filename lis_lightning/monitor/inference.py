@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, defau
 from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.monitor.batches import Items, fetch
 from lis_lightning.monitor.chunks import Collate, item_ids_of
+from lis_lightning.monitor.generators import generators_restored
 from lis_lightning.monitor.isolation import random_state, restore_random_state
 
 ITEM_KEY = "item_id"
+_TRY = "Trainer(fast_dev_run=True) tries them in seconds."
 NUM_TRIED = 8  # items that a collate function is tried on
 
 
@@ -60,7 +62,7 @@ def infer_collate(items: Items, loaders: Sequence[Any], item_key: str) -> Collat
     if len(functions) != 1 or not uncollatable(items):
         return None
     (collate,), tried = functions, _first(items, NUM_TRIED)
-    with contextlib.suppress(Exception), _same_random_state():
+    with contextlib.suppress(Exception), _same_random_state(items, *loaders):
         once, again = collate(tried), collate(tried)
         if item_ids_of(once, item_key) == [item[item_key] for item in tried] and _equal(once, again):
             found: Collate = collate
@@ -105,11 +107,12 @@ def joined(problems: Sequence[LisError]) -> LisError:
         2 arguments of the monitor are missing or do not fit:
         - One.
         - Two.
+        Trainer(fast_dev_run=True) tries them in seconds.
     """
     if len(problems) == 1:
         return problems[0]
     listed = "".join(f"\n- {problem}" for problem in problems)
-    return ConfigError(f"{len(problems)} arguments of the monitor are missing or do not fit:{listed}")
+    return ConfigError(f"{len(problems)} arguments of the monitor are missing or do not fit:{listed}\n{_TRY}")
 
 
 def _first(items: Items, number: int) -> list[Any]:
@@ -117,17 +120,18 @@ def _first(items: Items, number: int) -> list[Any]:
     dataset = items.dataset if isinstance(items, DataLoader) else items
     if isinstance(dataset, IterableDataset):
         return []
-    with contextlib.suppress(Exception), _same_random_state():
+    with contextlib.suppress(Exception), _same_random_state(items):
         return fetch(dataset, list(range(min(number, len(dataset)))))  # type: ignore[arg-type]  # most have a length
     return []
 
 
 @contextlib.contextmanager
-def _same_random_state() -> Iterator[None]:
+def _same_random_state(*holders: Any) -> Iterator[None]:
     """Restore all random states after a block: the training must not notice that items were read."""
     state = random_state()
     try:
-        yield
+        with generators_restored(*holders):
+            yield
     finally:
         restore_random_state(state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -58,13 +59,22 @@ def test_the_only_collate_function_that_fits_is_taken(items, functions, expected
 
 
 class Random:
-    """Items whose reading draws at random."""
+    """Items whose reading draws at random, from a generator of their own too."""
+
+    def __init__(self):
+        self.own = np.random.default_rng(0)
 
     def __len__(self):
         return 3
 
     def __getitem__(self, row):
-        return {"movie": row, "x": torch.rand(1)}
+        return {"movie": row, "x": torch.rand(1) + self.own.random()}
+
+
+def test_reading_an_item_leaves_its_generator_as_it_was():
+    items = Random()
+    assert infer_item_key(items, "movie") == "movie"
+    assert items.own.random() == np.random.default_rng(0).random()
 
 
 @pytest.mark.parametrize(
