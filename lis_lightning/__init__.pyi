@@ -7,3 +7,4 @@ from .scoring.metric import LeakageImpactScore as LeakageImpactScore
 from .scoring.preferences.completed import Completed as Completed
 from .scoring.preferences.id_embeddings import IdEmbeddings as IdEmbeddings
 from .scoring.preferences.pair_table import PairTable as PairTable
+from .tracking.run_frame import read_run as read_run

@@ -27,6 +27,7 @@ def test_the_top_level_is_frozen():
         "LeakageImpactScore",
         "PairTable",
         "PreferenceSplit",
+        "read_run",
     ]
 
 

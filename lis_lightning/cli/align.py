@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,10 +20,12 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lis_lightning.cli.command import run_command
 from lis_lightning.cli.config_check import check_config
 from lis_lightning.cli.config_values import drop_null, lists_as_tuples
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.hydra_plugins import import_from_user_folder
+from lis_lightning.cli.packaged_recipes import recipes_command
 from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.scoring.cache import cache_folder
@@ -38,6 +41,9 @@ _NOT_OF_A_JOB = {"prune", "retry", "stop_at", "sweep", "sweep_name"}
 
 def main() -> None:
     """Run ``lis-align``."""
+    if sys.argv[1:2] == ["--recipes"]:
+        run_command("lis-align", lambda: print(recipes_command(sys.argv[2:], Path())))  # noqa: T201
+        return
     run_hydra_command("lis-align", _align)
 
 

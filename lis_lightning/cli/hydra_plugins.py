@@ -1,4 +1,4 @@
-"""What this package adds to Hydra: the user's folder of recipes, a sweeper, and two resolvers."""
+"""What this package adds to Hydra: the user's folder of recipes, a sweeper, and resolvers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _config_folders() -> list[Path]:
     return [resource_dir("conf")] if folder is None else [resource_dir("conf"), folder]
 
 
-def _describe_recipes() -> str:
+def describe_recipes() -> str:
     """Return a line for each recipe, for the help text: its name, and what its first comment says."""
     paths = [path for folder in _config_folders() for path in (folder / "recipe").glob("*.yaml")]
     lines = []
@@ -85,11 +85,17 @@ def _describe_recipes() -> str:
     return "\n".join(lines)
 
 
+def describe_groups(*groups: str) -> str:
+    """Return a line for each config group, for the help text: its name and its options."""
+    return "\n".join(f"  {group}: {', '.join(group_options(group))}" for group in groups)
+
+
 def _job_folder(recipe: str, seed: int, overrides: str) -> str:
     """Return the name of a job's folder in a sweep: short, and the same for the same command."""
     return f"{recipe}-seed{seed}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
 # At import and not in `register`: the worker processes of a launcher import the task and resolve its folder first.
-OmegaConf.register_new_resolver("lis_recipes", _describe_recipes, replace=True)
+OmegaConf.register_new_resolver("lis_recipes", describe_recipes, replace=True)
+OmegaConf.register_new_resolver("lis_groups", describe_groups, replace=True)
 OmegaConf.register_new_resolver("lis_job", _job_folder, replace=True)

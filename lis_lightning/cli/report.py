@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -11,11 +12,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+from polars import selectors as cs
+
 from lis_lightning.cli.command import run_command
 from lis_lightning.errors import ConfigError
+from lis_lightning.report.comparison import choose_snapshot, comparison_text
 from lis_lightning.report.page import write_report
 from lis_lightning.report.runs import RecordedRun, find_runs
 from lis_lightning.report.terminal import render_text
+from lis_lightning.tracking.run_frame import runs_frame
 from lis_lightning.tracking.wandb_offline import OFFLINE_READERS
 
 _DESCRIPTION = """\
@@ -29,6 +35,8 @@ files. Needs no network.
   lis-report runs/a runs/b --out compare.html        any runs on one split
   lis-report outputs/infonce/... --watch             during training: update page and terminal
   lis-report DIR --text                              no page, for use over ssh
+  lis-report DIR --csv                               all numbers, one row a snapshot; --json; --out FILE
+  lis-report compare runs/a runs/b@200               paired difference of two snapshots, with z and p
   lis-report workspace --entity me --project mine    a W&B workspace with the same panels
 """
 
@@ -40,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line without the program; None takes ``sys.argv``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = partial(_workspace, words[1:]) if words[:1] == ["workspace"] else partial(_report, words)
+    commands = {"workspace": _workspace, "compare": _compare}
+    other = commands.get(words[0]) if words else None
+    command = partial(_report, words) if other is None else partial(other, words[1:])
     try:
         run_command("lis-report", command)
     except KeyboardInterrupt:
@@ -52,9 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="lis-report", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="DIR", help="folder of a run or a sweep, a record, a run-*.wandb")
-    parser.add_argument("--out", type=Path, help="file of the page; default: report.html in the first folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file of the page, default report.html in the first folder; with --csv or --json theirs",
+    )
     parser.add_argument("--title", help="heading of the page; default: name of the run, or number of runs")
-    parser.add_argument("--text", action="store_true", help="print the summary and write no page")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--text", action="store_true", help="print the summary and write no page")
+    instead.add_argument("--csv", action="store_true", help="print run, step, verdict and all numbers as CSV instead")
+    instead.add_argument("--json", action="store_true", help="the same as a JSON list of one object a snapshot")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
         "--watch", nargs="?", type=float, const=10.0, metavar="SECONDS",
@@ -69,6 +86,9 @@ def _report(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--watch takes seconds above 0, got {options.watch:g}.")
     if options.out is not None and options.out.is_dir():
         raise ConfigError(f"--out names the page, but {options.out} is a folder; give {options.out / 'report.html'}.")
+    if options.csv or options.json:
+        _write_numbers(options.paths, "csv" if options.csv else "json", options.out)
+        return
     page = None if options.text else options.out or _default_page(Path(options.paths[0]))
     if options.watch is not None:
         _watch(options.paths, page, options.title, options.watch, open_it=options.open)
@@ -80,6 +100,37 @@ def _report(arguments: Sequence[str]) -> None:
         _print(f"\npage: {page}")
         if options.open:
             webbrowser.open(page.absolute().as_uri())
+
+
+def _write_numbers(paths: Sequence[str], form: str, out: Path | None) -> None:
+    """Print the numbers of all snapshots, or write them to a file."""
+    frame = runs_frame(find_runs(paths, OFFLINE_READERS))
+    if form == "csv":
+        text = frame.write_csv()
+    else:
+        finite = pl.when(cs.float().is_finite()).then(cs.float())  # JSON has no infinity
+        text = json.dumps(frame.with_columns(finite).to_dicts(), indent=1, allow_nan=False) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    _print(f"numbers: {out}")
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lis-report compare",
+        description="Compares AIS of two recorded snapshots on one split, paired by user: A minus B, with z and p.",
+    )
+    for name in ("A", "B"):
+        parser.add_argument(
+            name,
+            help="folder of a run or its record, for its best snapshot; with @200, @first or @last for another; or a "
+            "file snapshots/step-*.safetensors beside its record",
+        )
+    options = parser.parse_args(arguments)
+    _print(comparison_text(choose_snapshot(options.A), choose_snapshot(options.B)))
 
 
 def _default_page(first: Path) -> Path:
@@ -126,7 +177,7 @@ def _runs_so_far(paths: Sequence[str]) -> list[RecordedRun]:
 def _workspace_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-report workspace",
-        description="Creates a W&B workspace with the sections Verdict, Curve, Slices, Companions, Cost and Sweep.",
+        description="Creates a W&B workspace with the sections Curve, Verdict, Slices, Sweep and More.",
     )
     parser.add_argument("--entity", required=True, help="user or team that the project belongs to")
     parser.add_argument("--project", required=True)

@@ -14,7 +14,6 @@ from .intervals import (
     critical_value as critical_value,
     effective_users as effective_users,
     fieller_ratio as fieller_ratio,
-    p_value as p_value,
     paired_difference as paired_difference,
     user_sums as user_sums,
 )

@@ -32,16 +32,19 @@ class Estimate:
         se: Its standard error.
         low: Lower end of the interval.
         high: Upper end of the interval.
+        degrees: Degrees of freedom of the t distribution behind the interval; NaN if there is none.
 
     Example:
-        >>> Estimate(value=0.02, se=0.005, low=0.01, high=0.03).z
-        4.0
+        >>> estimate = Estimate(value=0.02, se=0.01, low=-0.005, high=0.045, degrees=5.0)
+        >>> estimate.z, round(estimate.p, 3)
+        (2.0, 0.102)
     """
 
     value: float
     se: float
     low: float
     high: float
+    degrees: float = math.nan
 
     @property
     def z(self) -> float:
@@ -49,6 +52,14 @@ class Estimate:
         if self.value == 0.0:
             return 0.0
         return math.copysign(math.inf, self.value) if self.se == 0.0 else self.value / self.se
+
+    @property
+    def p(self) -> float:
+        """The two-sided p value of no effect, by the distribution of the interval; NaN without its `degrees`.
+
+        It is below .05 where the interval leaves out 0.
+        """
+        return 2 * float(stdtr(self.degrees, -abs(self.z)))
 
 
 def effective_users(influence: Float[ndarray, " users"]) -> float:
@@ -92,21 +103,6 @@ def critical_value(influence: Float[ndarray, " users"], probability: float) -> f
     return float(stdtrit(effective_users(influence), probability))
 
 
-def p_value(z: float, influence: Float[ndarray, " users"]) -> float:
-    """Return the two-sided p value of an estimate in standard errors, by the same t distribution.
-
-    Args:
-        z: The estimate in standard errors.
-        influence: One sum of influence values per user.
-
-    Example:
-        >>> import numpy as np
-        >>> round(p_value(2.228, np.ones(10)), 3)
-        0.05
-    """
-    return 2 * float(stdtr(effective_users(influence), -abs(z)))
-
-
 def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estimate:
     """Return the user-clustered interval of an AUC or an AUC gain.
 
@@ -130,8 +126,9 @@ def cluster_interval(value: float, influence: Float[ndarray, " users"]) -> Estim
     if num_users < 2:
         return Estimate(value=value, se=math.inf, low=-math.inf, high=math.inf)
     se = math.sqrt(num_users / (num_users - 1) * float(influence @ influence))
-    margin = critical_value(influence, 0.975) * se
-    return Estimate(value=value, se=se, low=value - margin, high=value + margin)
+    degrees = effective_users(influence)
+    margin = float(stdtrit(degrees, 0.975)) * se
+    return Estimate(value=value, se=se, low=value - margin, high=value + margin, degrees=degrees)
 
 
 def paired_difference(

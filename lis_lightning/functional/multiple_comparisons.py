@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
-from lis_lightning.functional.intervals import Estimate, effective_users, paired_difference
+from lis_lightning.functional.intervals import Estimate, paired_difference
 
 LEVEL = 0.05  # family-wise error rate of all comparisons of one ranking
 
@@ -23,18 +23,24 @@ class Comparison:
         better: Name of the larger gain.
         worse: Name of the smaller gain.
         difference: Larger minus smaller gain with its interval, in AUC units.
-        significant: Whether the difference is significant at 5 %, corrected for all pairs compared (Holm 1979).
+        p: Its two-sided p value, corrected for all pairs compared (Holm 1979).
 
     Example:
         >>> difference = Estimate(value=0.02, se=0.005, low=0.01, high=0.03)
-        >>> Comparison(better="a", worse="b", difference=difference, significant=True).difference.z
-        4.0
+        >>> pair = Comparison(better="a", worse="b", difference=difference, p=0.001)
+        >>> pair.difference.z, pair.significant
+        (4.0, True)
     """
 
     better: str
     worse: str
     difference: Estimate
-    significant: bool
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant at 5 %; not if p is NaN."""
+        return self.p <= LEVEL
 
 
 def compare_all_pairs(gains: Mapping[str, tuple[float, NDArray[np.float64]]]) -> tuple[Comparison, ...]:
@@ -58,22 +64,28 @@ def compare_all_pairs(gains: Mapping[str, tuple[float, NDArray[np.float64]]]) ->
     order = sorted(gains, key=lambda name: -gains[name][0])
     pairs = list(itertools.combinations(order, 2))
     differences = [paired_difference(*gains[better], *gains[worse]) for better, worse in pairs]
-    p_values = []
-    for (better, worse), difference in zip(pairs, differences, strict=True):
-        freedom = effective_users(gains[better][1] - gains[worse][1])
-        p_values.append(2 * float(stdtr(freedom, -abs(difference.z))))
+    corrected = holm([difference.p for difference in differences])
     return tuple(
-        Comparison(better=better, worse=worse, difference=difference, significant=rejected)
-        for (better, worse), difference, rejected in zip(pairs, differences, _holm(p_values), strict=True)
+        Comparison(better=better, worse=worse, difference=difference, p=p)
+        for (better, worse), difference, p in zip(pairs, differences, corrected, strict=True)
     )
 
 
-def _holm(p_values: Sequence[float]) -> list[bool]:
-    """Return which hypotheses are rejected by Holm's step-down procedure (Holm 1979)."""
-    rejected = [False] * len(p_values)
-    for done, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        # Written so that a p-value of NaN is not rejected.
-        if not p_values[index] <= LEVEL / (len(p_values) - done):
-            break
-        rejected[index] = True
-    return rejected
+def holm(p_values: Sequence[float], num_tests: int | None = None) -> list[float]:
+    """Return p values corrected for multiple testing by Holm's step-down procedure (Holm 1979), in the same order.
+
+    Args:
+        p_values: The p values; those that are NaN stay so, and count as tests.
+        num_tests: Number of tests, if more were possible than have a p value here; None counts these.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.02])]
+        [0.03, 0.04, 0.04]
+    """
+    number = len(p_values) if num_tests is None else num_tests
+    corrected, highest = [math.nan] * len(p_values), 0.0
+    known = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    for rank, index in enumerate(sorted(known, key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (number - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected

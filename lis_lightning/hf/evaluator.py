@@ -21,7 +21,7 @@ from lis_lightning.monitor.engine import SnapshotEngine
 from lis_lightning.monitor.missing_scores import WORST
 from lis_lightning.monitor.schedule import EveryValidation
 from lis_lightning.monitor.training import Training
-from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.results.snapshot import Snapshot, ranked
 from lis_lightning.results.verdict import Judgement
 
 
@@ -54,8 +54,8 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         prompt: The prompt itself.
         truncate_dim: Number of leading dimensions to score, for models with Matryoshka embeddings. None scores all.
         **options: Further arguments of :class:`lis_lightning.LISMonitor`: `name`, `catalogue`, `batch_size`, `save`,
-            `save_dtype`, `dirpath`, `placebo`, `ceilings`, `aligned_to`, `k`, `reads`, `cache_dir`, `rule`, `strict`
-            and `progress`.
+            `save_dtype`, `dirpath`, `placebo`, `ceilings`, `aligned_to`, `k`, `reads`, `cache_dir`, `rule`,
+            `strict`, `log_more` and `progress`.
 
     Attributes:
         primary_metric: ``lis_ais``, or with a `name` ``lis_<name>_ais``.
@@ -134,7 +134,7 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         folder = self.dirpath or output_path
         training = _Evaluation(steps, int(epoch), device=model.device, folder=folder)
         if steps < 0 or steps == self._last_step:  # maybe other weights, such as the best ones
-            values = evaluator_metrics(self._score(training, model), self._prefix)
+            values = self._values(ranked(self._results, self._score(training, model)))
         else:
             values = self._evaluate(training, model)
         # Only the main value: those of sentence-transformers' own evaluators fill the model card.
@@ -180,7 +180,11 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         self._look(training, model, validation=True, required=True)
         if not self._results:
             return {self._key: -WORST}
-        return evaluator_metrics(self._results[-1], self._prefix)
+        return self._values(self._results[-1])
+
+    def _values(self, result: Snapshot) -> dict[str, float]:
+        """Return the logged values of a snapshot by key."""
+        return evaluator_metrics(result, self._prefix, more=self.log_more)
 
     def _score(self, training: _Evaluation, model: BaseModel) -> Snapshot:
         """Return the score of a model, apart from the curve."""

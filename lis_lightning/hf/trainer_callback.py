@@ -146,9 +146,9 @@ class LISTrainerCallback(SnapshotEngine, TrainerCallback, ExportableState):
         self._look(self._training(args, state, context), context["model"], validation=True, required=ranks)
         results, values = self._results, context["metrics"]
         if results and results[-1].step == state.global_step:
-            values.update(evaluation_metrics(results[-1], self._prefix))
+            values.update(evaluation_metrics(results[-1], self._prefix, more=True))  # not logged
         elif ranks:  # the snapshot failed, and a Trainer raises where its metric is missing
-            stale = evaluation_metrics(results[-1], self._prefix) if results else {}
+            stale = evaluation_metrics(results[-1], self._prefix, more=True) if results else {}
             values[monitored] = stale.get(monitored, -WORST)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **context: Any) -> None:
@@ -176,7 +176,7 @@ class LISTrainerCallback(SnapshotEngine, TrainerCallback, ExportableState):
             Trainer.log(self._trainer, values)
             self._trainer.control.should_log = logs_loss  # cleared by each log; the loss of this step is not logged yet
 
-        return TrainerTraining(args, state, context.get("train_dataloader"), log)
+        return TrainerTraining(args, state, context.get("train_dataloader"), log, log_more=self.log_more)
 
     @override
     def _heed(self, training: Training, judgement: Judgement) -> bool:

@@ -25,17 +25,20 @@ class TrainerTraining(Training):
         state: Its state.
         loader: The loader that it trains on.
         log: Logs values by key.
+        log_more: Whether to log the keys ``more_...`` too.
     """
 
     def __init__(
-        self, arguments: TrainingArguments, state: TrainerState, loader: Any, log: Callable[[dict[str, float]], None]
-    ) -> None:
+        self, arguments: TrainingArguments, state: TrainerState, loader: Any, log: Callable[[dict[str, float]], None],
+        *, log_more: bool = False,
+    ) -> None:  # fmt: skip
         epoch = int(float(state.epoch or 0) + 1e-6)  # a fraction, computed by division
         super().__init__(state.global_step, epoch, device=arguments.device, folder=arguments.output_dir or ".")
         self.arguments = arguments
         self.state = state
         self._loader = loader
         self._log = log
+        self._log_more = log_more
 
     @property
     @override
@@ -51,6 +54,10 @@ class TrainerTraining(Training):
         return torch.autocast(self.device.type, precision)
 
     @override
+    def run_name(self) -> str:
+        return self.arguments.run_name or ""
+
+    @override
     def shards(self, module: nn.Module) -> bool:
         sharded = bool(self.arguments.deepspeed) or any(
             isinstance(child, FullyShardedDataParallel) for child in module.modules()
@@ -59,7 +66,7 @@ class TrainerTraining(Training):
 
     @override
     def publish(self, result: Snapshot, prefix: str) -> None:
-        values = evaluation_metrics(result, prefix)
+        values = evaluation_metrics(result, prefix, more=self._log_more)
         step = f"eval_{prefix.replace('/', '_')}_step"
         # A resumed run has its log from the checkpoint.
         if all(entry.get(step) != result.step for entry in self.state.log_history):

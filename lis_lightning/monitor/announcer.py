@@ -15,6 +15,7 @@ from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.run_history import RunHistory
 from lis_lightning.monitor.training import Training
 from lis_lightning.report import snapshot_text as terminal
+from lis_lightning.results.keys import FAMILIES
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import loggers as tracking
@@ -28,6 +29,11 @@ def check_logging(name: str | None, artifact: bool, save: str | None) -> None:
     """
     if name is not None and not re.fullmatch(r"[\w-]+", name):
         raise ConfigError(f"`name` is part of keys and file names: letters, digits, - and _, got {name!r}.")
+    if name in FAMILIES:
+        raise ConfigError(
+            f"`name` is part of keys, and {', '.join(f'lis/{family}' for family in FAMILIES)} are those of every "
+            f"monitor: choose another name, got {name!r}."
+        )
     if artifact and save not in {"best", "all"}:
         raise ConfigError(
             f"`artifact=True` logs the best snapshot, which `save` has to keep: expected `save` to be 'best' or 'all', "
@@ -42,17 +48,19 @@ class Announcer:
         prefix: Start of every logged key.
         failures: Where failing loggers are recorded.
         alerts: Whether to send alerts through the loggers that can.
+        log_more: Whether the loggers get the keys ``more/...`` too.
         progress: Whether to print to the terminal.
 
     Attributes:
         verdict: The last verdict on the run; empty before the first.
     """
 
-    def __init__(self, prefix: str, failures: Failures, *, alerts: bool, progress: bool) -> None:
+    def __init__(self, prefix: str, failures: Failures, *, alerts: bool, log_more: bool, progress: bool) -> None:
         self.prefix = prefix
         self.verdict = ""
         self._failures = failures
         self._alerts = alerts
+        self._log_more = log_more
         self._progress = progress
 
     def log_config(self, training: Training, config: Mapping[str, Any]) -> None:
@@ -82,7 +90,7 @@ class Announcer:
     def log_result(self, training: Training, results: Sequence[Snapshot], best: Snapshot) -> None:
         """Log the newest result."""
         if training.is_first:
-            failures = tracking.log_result(training.loggers, results, best, prefix=self.prefix)
+            failures = tracking.log_result(training.loggers, results, best, prefix=self.prefix, more=self._log_more)
             self._failures.add_logger_failures(failures)
 
     def alert(self, training: Training, judgement: Judgement | None, *, stopped: bool = False) -> None:

@@ -20,14 +20,12 @@ from torch.utils.data import (
     IterableDataset,
     Subset,
     default_collate,
-    default_convert,
 )
 from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, SnapshotError
 from lis_lightning.monitor.chunks import Chunk, Collate, CollatedChunk, UncollatedChunk, item_ids_of, types_differ
 from lis_lightning.monitor.isolation import SEED
-from lis_lightning.monitor.training import Training
 
 Items = Dataset[Any] | DataLoader[Any] | Sequence[Any]
 
@@ -132,7 +130,7 @@ class LoaderBatches(Batches):
         loader = self._batches
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or not loader.batch_size:
             return None
-        return loader.collate_fn(_fetch(loader.dataset, [0]))
+        return loader.collate_fn(fetch(loader.dataset, [0]))
 
     @override
     def spare(self) -> Chunk:
@@ -158,7 +156,7 @@ class DatasetBatches(Batches):
         rows = iter(self._rows)
         # The limit may fall while the caller iterates.
         while next_rows := list(islice(rows, min(self._batch_size, self.limit or self._batch_size))):
-            items = _fetch(self._items, next_rows) if ahead is None else list(islice(ahead, len(next_rows)))
+            items = fetch(self._items, next_rows) if ahead is None else list(islice(ahead, len(next_rows)))
             yield UncollatedChunk(items, self._collate)
 
     @override
@@ -167,18 +165,7 @@ class DatasetBatches(Batches):
 
     @override
     def spare(self) -> Chunk:
-        return UncollatedChunk(_fetch(self._items, self._spare), self._collate)
-
-
-def collate_hint(training: Training, items: Items, collate_fn: Collate | None) -> str:
-    """Return that a collate function is missing, in a sentence, if the training has one; empty if it is not missing."""
-    if collate_fn is not None or isinstance(items, DataLoader):
-        return ""
-    functions = [getattr(loader, "collate_fn", None) for loader in training.loaders]
-    own = [function for function in functions if function not in (None, default_collate, default_convert)]
-    if not own:
-        return ""
-    return "Your training loader uses a collate_fn, the items have none; give LISMonitor(collate_fn=...)."
+        return UncollatedChunk(fetch(self._items, self._spare), self._collate)
 
 
 def _num_workers(items: Any) -> int:
@@ -199,7 +186,7 @@ def _uncollated(item: Any) -> Any:
     return item
 
 
-def _fetch(items: Any, rows: list[int]) -> list[Any]:
+def fetch(items: Any, rows: list[int]) -> list[Any]:
     """Read rows, in one call if the dataset has ``__getitems__``."""
     read_rows = getattr(items, "__getitems__", None)
     if callable(read_rows):

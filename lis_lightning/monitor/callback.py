@@ -79,17 +79,22 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         encode: Function of the module and an item batch that returns [B, D]; or a submodule with pooling,
             ``Encode("model.text_model", pooling="last")``; or the name of a submodule, which is mean-pooled. Default:
             the module's ``encode_items``.
-        item_key: Key of the item id in a batch.
+        item_key: Key of the item id in a batch. None stands for ``item_id``, or for the column of the items in the log
+            if the items have no ``item_id``.
         catalogue: Table with the columns `item_key`, ``title`` and ``image`` (a path), to show the items whose gain
             changed most. None shows their ids.
         batch_size: Items per batch, halved if they do not fit into memory; a DataLoader keeps its own.
-        collate_fn: Function that makes a batch of a list of items; a DataLoader keeps its own.
+        collate_fn: Function that makes a batch of a list of items; a DataLoader keeps its own. None takes torch's
+            default_collate or, where that fails, the one of the training loader if it makes of items the same batch
+            each time, with their ids.
         save: Which snapshots to keep on disk beside the record: ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.monitor.storage`. None keeps none.
         save_dtype: Precision of the kept snapshots: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         artifact: Whether to log the best snapshot to W&B at the end of training; requires `save`.
         alerts: Whether to send a W&B alert when the verdict calls for action or :class:`LISEarlyStopping` stops the
             run.
+        log_more: Whether the loggers get all numbers, under ``lis/more/...``, beside the six of the default. The record
+            and ``trainer.callback_metrics`` always hold all.
         dirpath: Folder of the record. Default: the run folder of the first logger, where ModelCheckpoint writes too,
             or else ``trainer.default_root_dir``.
         placebo: Whether to score placebo representations, which carry no information, at the first snapshot.
@@ -255,7 +260,7 @@ class LISMonitor(SnapshotEngine, pl.Callback):
     @override
     def _scored(self, training: Training, result: Snapshot) -> None:
         self._missing_scores.scored(
-            cast(LightningTraining, training).trainer, set(tracking.metrics(result, self._prefix))
+            cast(LightningTraining, training).trainer, set(tracking.metrics(result, self._prefix, more=True))
         )
 
     @override
@@ -263,7 +268,7 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         self._missing_scores.failed(cast(LightningTraining, training).trainer)
 
     @override
-    def _write_record(self) -> None:
-        super()._write_record()
+    def _write_record(self, training: Training) -> None:
+        super()._write_record(training)
         if self._history.record is not None:
             self._handover.put(self._history.record.path)

@@ -12,17 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
 from lis_lightning.errors import ConfigError, LisError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
-from lis_lightning.monitor.batches import Items, collate_hint, make_batches
+from lis_lightning.monitor.batches import Items, make_batches
 from lis_lightning.monitor.digest import unchanged
 from lis_lightning.monitor.encoder import Encoder, check_encode, resolve_encoder
 from lis_lightning.monitor.encoding import check_encoder
 from lis_lightning.monitor.failures import Failures, permanent_error
+from lis_lightning.monitor.inference import (
+    infer_collate,
+    infer_item_key,
+    joined,
+    missing_key,
+    own_collates,
+    uncollatable,
+)
 from lis_lightning.monitor.isolation import check_initialized, undisturbed
 from lis_lightning.monitor.processes import on_first, together
 from lis_lightning.monitor.progress import MeanLoss
@@ -40,7 +49,7 @@ from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue
-from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.results.snapshot import Snapshot, ranked
 from lis_lightning.results.stopping import StopRule
 from lis_lightning.results.verdict import Judgement
 from lis_lightning.scoring.options import ScoreOptions
@@ -68,7 +77,7 @@ class SnapshotEngine:
         background_steps: int | None = None,
         name: str | None = None,
         encode: Encoder | Encode | str | None = None,
-        item_key: str = "item_id",
+        item_key: str | None = None,
         catalogue: str | Path | Table | None = None,
         batch_size: int = 64,
         collate_fn: Callable[[list[Any]], Any] | None = None,
@@ -76,6 +85,7 @@ class SnapshotEngine:
         save_dtype: str = "float32",
         artifact: bool = False,
         alerts: bool = True,
+        log_more: bool = False,
         dirpath: str | Path | None = None,
         placebo: bool = True,
         ceilings: Sequence[str] | Mapping[str, Preference] = ("pairs", "ids"),
@@ -98,9 +108,9 @@ class SnapshotEngine:
         self.schedule = schedule
         self.background_steps = background_steps
         self.encode = encode
-        self.item_key = item_key
+        self.item_key = item_key or infer_item_key(items, str(split.settings["item"]))
         self.catalogue = catalogue
-        self._catalogue = Catalogue.of(split.item_ids, catalogue, item=item_key)
+        self._catalogue = Catalogue.of(split.item_ids, catalogue, item=self.item_key)
         _ = self._catalogue.parquet  # now, as a forked process could not
         self.batch_size = batch_size
         self.collate_fn = collate_fn
@@ -108,6 +118,7 @@ class SnapshotEngine:
         self.save_dtype = save_dtype
         self.artifact = artifact
         self.alerts = alerts
+        self.log_more = log_more
         self._retention = None if save is None else Retention(save, save_dtype)
         self.dirpath = dirpath
         self.placebo = placebo
@@ -121,7 +132,7 @@ class SnapshotEngine:
         self.progress = progress
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k, reads=reads)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir, progress=progress)
-        self._dry_run = False
+        self._dry_run = self._collate_inferred = False
         self._connect()
         self._reset()
 
@@ -140,7 +151,9 @@ class SnapshotEngine:
         self._folder: Path | None = None  # of the record, on the process that writes it
         self._concluded = False
         self._failures = Failures(self._history.record_failure)
-        self._announcer = Announcer(self._prefix, self._failures, alerts=self.alerts, progress=self.progress)
+        self._announcer = Announcer(
+            self._prefix, self._failures, alerts=self.alerts, log_more=self.log_more, progress=self.progress
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a pickle, which a spawned process gets; a fit makes the rest anew."""
@@ -218,16 +231,34 @@ class SnapshotEngine:
         """
         self._dry_run = dry_run
         self._failures.strict = self.strict or dry_run
+        self._make_batches(training, self.collate_fn)
+
+    def _make_batches(self, training: Training, collate_fn: Callable[[list[Any]], Any] | None) -> None:
         self._batches = make_batches(
-            self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=self.collate_fn,
+            self.items, self.split.item_ids, batch_size=self.batch_size, collate_fn=collate_fn,
             item_key=self.item_key, **training.share,
         )  # fmt: skip
 
     def _bind(self, module: nn.Module) -> None:
-        """Find the encoder of the module and check that it gets what it needs."""
+        """Find the encoder of the module and check that it gets what it needs; raise all that is wrong at once."""
         check_initialized(module)
-        self._encoder = resolve_encoder(self.encode, module, self.item_key)
+        try:
+            self._encoder = resolve_encoder(self.encode, module, self.item_key)
+        except ConfigError as error:
+            others = [missing_key(self.items, self.item_key)]
+            others += [uncollatable(self.items)] if self.collate_fn is None else []
+            raise joined([error, *(ConfigError(other) for other in others if other)]) from None
         check_encoder(self._encoder, module, self._batches, self.split.item_ids, self.item_key)
+
+    def _complete(self, training: Training, module: nn.Module) -> None:
+        """Take the collate function of the training, whose loaders are known by now, if the items need it."""
+        if self.collate_fn is not None:
+            return
+        collate = infer_collate(self.items, training.loaders, self.item_key)
+        self._collate_inferred = collate is not None
+        if collate is not None:
+            self._make_batches(training, collate)
+            check_encoder(self._encoder, module, self._batches, self.split.item_ids, self.item_key)
 
     def _begin(self, training: Training, module: nn.Module, max_steps: int | None) -> None:
         """Open the record and take the raw snapshot, or go on with a resumed run.
@@ -239,6 +270,7 @@ class SnapshotEngine:
         """
         self._concluded = False
         self._max_steps = max_steps
+        self._complete(training, module)
         if not self._dry_run:
             self._open_run(training)
         if self._results:
@@ -259,7 +291,7 @@ class SnapshotEngine:
         # The other processes may not see the folder.
         self._results[:] = training.broadcast(self._results)
         with on_first(training, strict=self._failures.strict):
-            self._write_record()
+            self._write_record(training)
             self._announcer.log_config(training, self._snapshot_scorer.scorer.describe())
         self._scheduler.start(folder, step=training.step, epoch=training.epoch, shared=training.world_size > 1)
 
@@ -345,8 +377,8 @@ class SnapshotEngine:
         """
 
         def refusal(error: Exception) -> LisError | None:
-            hint = collate_hint(training, self.items, self.collate_fn)
-            return permanent_error(error, hint) if raw else None
+            problems = [missing_key(self.items, self.item_key), self._collate_hint(training)]
+            return permanent_error(error, " ".join(filter(None, problems))) if raw else None
 
         self._last_step = self._failures.step = training.step
         first = not self._results
@@ -365,6 +397,16 @@ class SnapshotEngine:
                 self._background.submit(training.step, score)
                 return None
             return self._add_result(training, self._shared_result(training, score, raw=raw))
+
+    def _collate_hint(self, training: Training) -> str:
+        """Return that a collate function is missing, in a sentence; empty if the training has none to offer."""
+        given = self.collate_fn is not None or self._collate_inferred or isinstance(self.items, DataLoader)
+        if given or not own_collates(training.loaders):
+            return ""
+        return (
+            "Your training loader uses a collate_fn, which is not taken over: it does not make the same batch of the "
+            "items, with their ids, each time. Give LISMonitor(collate_fn=...)."
+        )
 
     def _undisturbed(self, training: Training, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Return a context that restores what the training depends on."""
@@ -405,6 +447,7 @@ class SnapshotEngine:
             self._failed(training)
             return None
         self._scored(training, result)
+        result = ranked(self._results, result)
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
             judgement, result = judge_result(self._results, result, self.rule, self._max_steps)
@@ -413,7 +456,7 @@ class SnapshotEngine:
             self._announcer.publish(training, result)
         if not self._dry_run:
             with on_first(training, strict=self._failures.strict):
-                self._write_record()
+                self._write_record(training)
                 self._announcer.log_result(training, self._results, self._history.best or result)
         return judgement
 
@@ -423,10 +466,13 @@ class SnapshotEngine:
     def _failed(self, training: Training) -> None:
         """Hear of a snapshot that failed."""
 
-    def _write_record(self) -> None:
+    def _write_record(self, training: Training) -> None:
         """Write the results so far to the record, on the process that has one."""
         if self._folder is not None:
             config = {"schedule": self._scheduler.describe(), "placebo": self.placebo, "rule": vars(self.rule)}
-            config["max_steps"] = self._max_steps
+            config |= {"max_steps": self._max_steps}
+            if self._history.record is None:
+                with self._failures.tolerate("logger"):
+                    config["run_name"] = training.run_name()
             with self._failures.tolerate("record"):
                 self._history.write(self._folder, self._snapshot_scorer.scorer, config)

@@ -346,6 +346,6 @@ def _if_same(recorded: Snapshot | None, result: Snapshot) -> Snapshot:
 
 
 def _same(left: Snapshot, right: Snapshot | None) -> bool:
-    """Return whether two results are of the same snapshot: all logged numbers are equal, timings included."""
+    """Return whether two results are of the same snapshot: all numbers are equal, timings included."""
     # By `repr`, since NaN does not equal itself.
-    return right is not None and repr(sorted(left.scalars().items())) == repr(sorted(right.scalars().items()))
+    return right is not None and repr(sorted(left.numbers().items())) == repr(sorted(right.numbers().items()))

@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor.schedule import EveryEpochs, EverySteps, EveryValidation, Schedule
+from lis_lightning.results.keys import FAMILIES
 
 AVERAGING = {"WeightAveraging", "StochasticWeightAveraging"}  # of pytorch_lightning or lightning.pytorch
-FAMILIES = {"slice", "companion", "task", "period"}  # keys with a slash of their own
 
 
 def warn_of_stale_scores(checkpoints: Iterable[Any], prefix: str, schedules: Sequence[Schedule]) -> None:

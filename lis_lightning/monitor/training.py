@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lis_lightning.monitor import sharding
 from lis_lightning.results.snapshot import Snapshot
+from lis_lightning.tracking import loggers as tracking
 
 Value = TypeVar("Value")
 
@@ -77,6 +78,10 @@ class Training:
     def run_folder(self) -> Path:
         """Return the folder of the run."""
         return self._folder
+
+    def run_name(self) -> str:
+        """Return the name of the run in its trackers, on the first process; empty if it has none."""
+        return tracking.run_name(self.loggers)
 
     def any(self, flag: bool) -> bool:
         """Return whether a flag is set on any process."""

@@ -153,11 +153,12 @@ def _preferences(part: Part, where: str) -> Table:
 
 
 def _differences(part: Part, where: str) -> Table:
-    best = part.ranking[0].better
-    pairs = [pair for pair in part.ranking if pair.better == best]
-    rows = [(pair.worse, _interval(pair.difference), "yes" if pair.significant else "no") for pair in pairs]
-    headings = ("compared with", "difference", "significant")
-    return Table(f"Gain of {best} over the other representations ({where})", headings, rows)
+    rows = [
+        (pair.better, pair.worse, _interval(pair.difference), f"{pair.p:.2g}", "yes" if pair.significant else "no")
+        for pair in part.ranking
+    ]
+    headings = ("representation", "compared with", "difference in AIS", "p, corrected", "significant")
+    return Table(f"All pairs of representations, paired by user; p by Holm's correction ({where})", headings, rows)
 
 
 def _representations(part: Part, aligned_to: str, where: str) -> Table:
@@ -229,7 +230,7 @@ def ranking_in_words(comparisons: Sequence[Comparison]) -> str:
 
     Example:
         >>> zero = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
-        >>> ranking_in_words([Comparison(better="a", worse="b", difference=zero, significant=False)])
+        >>> ranking_in_words([Comparison(better="a", worse="b", difference=zero, p=1.0)])
         'a ~ b: these cannot be told apart'
     """
     if not comparisons:

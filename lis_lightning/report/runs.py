@@ -30,7 +30,8 @@ class RecordedRun:
     """One run up to its newest snapshot.
 
     Attributes:
-        name: Display name, unique among the runs of a report.
+        name: Display name, unique among the runs of a report: recipe and seed in a run of lis-align, or the name in its
+            tracker (W&B, Trackio, Lightning), or the folder.
         path: The file it was read from.
         results: Its snapshots by step; at least one.
         split: Facts of the split it was scored on.
@@ -183,8 +184,13 @@ def _files_in(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the records below a folder, and the files of other formats of runs that have no record."""
     records = sorted(folder.rglob("record*.jsonl"))
     recorded_folders = [record.parent for record in records]
+    recorded_ids = {recorded.name for recorded in recorded_folders}  # WandbLogger names the folder by the run's id
     candidates = [file for pattern in patterns for file in sorted(folder.rglob(pattern))]
-    foreign = [file for file in candidates if not any(map(file.is_relative_to, recorded_folders))]
+    foreign = [
+        file
+        for file in candidates
+        if not any(map(file.is_relative_to, recorded_folders)) and file.stem.partition("-")[2] not in recorded_ids
+    ]
     return [*records, *foreign]
 
 
@@ -200,21 +206,22 @@ def _read_record(file: Path) -> RecordedRun | None:
     contents = Record.contents(file)  # read once: a run in training appends to it
     if not contents.results:
         return None
-    statuses = contents.statuses
+    statuses, settings = contents.statuses, dict(contents.header["config"])
     failures = [_failure(status) for status in statuses if status["kind"] == "failure"]
     job_file = file.parent / JOB_FILE
+    job = Job.read(file.parent) if job_file.is_file() else None
     return RecordedRun(
-        name=file.parent.name,
+        name=_own_name(file, settings.pop("run_name", ""), job),
         path=file,
         results=contents.results,
         split=contents.header["split"],
-        settings=contents.header["config"],
+        settings=settings,
         overrides=_overrides(file.parent),
         failures=failures,
         ended=bool(statuses) and statuses[-1]["kind"] == "end",
         times=contents.times,
         versions=contents.header["versions"],
-        job=Job.read(file.parent) if job_file.is_file() else None,
+        job=job,
         catalogue=_catalogue(file),
     )
 
@@ -272,13 +279,20 @@ def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
 
 
 def _name(run: RecordedRun, depth: int) -> str:
-    if depth == 0 and not run.paired:  # a file of another format has its own name
+    if depth == 0:
         return run.name
-    if depth == 0 and run.job is not None:
-        return f"{run.recipe} seed {run.job.seed}"
-    folders = "/".join(run.path.parent.resolve().parts[-1 - depth :])
-    stem = run.path.stem.removeprefix("record").strip("-")
-    return f"{folders} {stem}" if stem and run.paired else folders
+    folder = run.path.parent.resolve()
+    folders = "/".join(folder.parts[-depth:])
+    if run.name.startswith(folder.name):  # named after its folder
+        return "/".join(folder.parts[-1 - depth : -1]) + f"/{run.name}"
+    return f"{run.name} ({folders})"
+
+
+def _own_name(record: Path, tracked: str, job: Job | None) -> str:
+    """Return the name of a run: its recipe and seed, or its name in a tracker, or its folder; and its monitor's."""
+    name = f"{job.recipe} seed {job.seed}" if job is not None else tracked or record.parent.resolve().name
+    monitor = record.stem.removeprefix(Path(FILENAME).stem).strip("-")
+    return f"{name} {monitor}".rstrip()
 
 
 def same_split(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,53 +106,66 @@ class Audit:
         """Return all numbers as rows of a tidy table.
 
         Returns:
-            One row per number, with the keys task, period, begins, measure, name, against, value, low and high.
+            One row per number, with the keys task, period, begins, measure, name, against, value, low, high and p, the
+            p value of a difference, corrected for all pairs compared.
         """
-        rows = [_row(part, *numbers) for part in self.parts for numbers in _numbers(part, self.aligned_to)]
+        rows = [_row(part, numbers) for part in self.parts for numbers in _numbers(part, self.aligned_to)]
         last = self.periods[-1]
         for (measure, name), change in self.aging.items():
-            rows.append(_row(last, f"{measure}_aging", name, "", change.value, change.low, change.high))
+            numbers = _Number(f"{measure}_aging", name, "", change.value, change.low, change.high)
+            rows.append(_row(last, numbers))
         return rows
 
 
-def _row(
-    part: Part, measure: str, name: str, against: str, value: float, low: float, high: float
-) -> dict[str, str | int | float]:
+class _Number(NamedTuple):
+    """A number of an audit, as it stands in a row."""
+
+    measure: str
+    name: str
+    against: str
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
+
+
+def _row(part: Part, number: _Number) -> dict[str, str | int | float]:
     """Return one number with its task and period."""
-    return {
-        "task": part.task, "period": part.period, "begins": part.begins, "measure": measure, "name": name,
-        "against": against, "value": float(value), "low": float(low), "high": float(high),
-    }  # fmt: skip
+    floats = {name: float(getattr(number, name)) for name in ("value", "low", "high", "p")}
+    return {"task": part.task, "period": part.period, "begins": part.begins, **number._asdict(), **floats}
 
 
-def _numbers(part: Part, aligned_to: str) -> Iterator[tuple[str, str, str, float, float, float]]:
-    """Yield measure, name, against, value, low and high of each number of a part."""
-    nan = float("nan")
-    yield "base_auc", "", "", part.facts["base_auc"], nan, nan
-    yield "smallest_detectable_gain", "", "", part.facts["smallest_detectable_gain"], nan, nan
-    yield "ais", "random vectors", "", part.placebo.value, part.placebo.low, part.placebo.high
+def _numbers(part: Part, aligned_to: str) -> Iterator[_Number]:
+    """Yield each number of a part."""
+    nan = math.nan
+    yield _Number("base_auc", "", "", part.facts["base_auc"], nan, nan)
+    yield _Number("smallest_detectable_gain", "", "", part.facts["smallest_detectable_gain"], nan, nan)
+    yield _Number("ais", "random vectors", "", part.placebo.value, part.placebo.low, part.placebo.high)
     for name, ceiling in part.ceilings.items():
-        yield "ceiling", name, "", ceiling.value, ceiling.low, ceiling.high
-        yield "ceiling_past", name, "", ceiling.past, nan, nan
-        yield "future_adds", name, "", ceiling.future.value, ceiling.future.low, ceiling.future.high
-        yield "missing_positive", name, "", ceiling.missing_positive, nan, nan
-        yield "missing_negative", name, "", ceiling.missing_negative, nan, nan
+        yield _Number("ceiling", name, "", ceiling.value, ceiling.low, ceiling.high)
+        yield _Number("ceiling_past", name, "", ceiling.past, nan, nan)
+        yield _Number("future_adds", name, "", ceiling.future.value, ceiling.future.low, ceiling.future.high)
+        yield _Number("missing_positive", name, "", ceiling.missing_positive, nan, nan)
+        yield _Number("missing_negative", name, "", ceiling.missing_negative, nan, nan)
     for name, result in part.results.items():
-        yield "ais", name, "", result.ais, result.ais_low, result.ais_high
-        yield "ais_geometry", name, "", result.ais_geometry, nan, nan
-        yield "gauc_gain", name, "", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high
-        yield "realised", name, aligned_to, result.realised, result.realised_low, result.realised_high
-        yield "headroom", name, aligned_to, result.headroom, result.headroom_low, result.headroom_high
+        yield _Number("ais", name, "", result.ais, result.ais_low, result.ais_high)
+        yield _Number("ais_geometry", name, "", result.ais_geometry, nan, nan)
+        yield _Number("gauc_gain", name, "", result.gauc_gain, result.gauc_gain_low, result.gauc_gain_high)
+        yield _Number("realised", name, aligned_to, result.realised, result.realised_low, result.realised_high)
+        yield _Number("headroom", name, aligned_to, result.headroom, result.headroom_low, result.headroom_high)
         if not np.isnan(result.ais_weighted):
-            yield "ais_weighted", name, "", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high
+            yield _Number(
+                "ais_weighted", name, "", result.ais_weighted, result.ais_weighted_low, result.ais_weighted_high
+            )
         for slice_name, estimate in result.slices.items():
-            yield f"ais, {slice_name}", name, "", estimate.value, estimate.low, estimate.high
+            yield _Number(f"ais, {slice_name}", name, "", estimate.value, estimate.low, estimate.high)
         for read, reading in result.reads.items():
-            yield f"ais of {read}", name, "", reading.ais, reading.ais_low, reading.ais_high
-            yield f"retained by {read}", name, "", reading.retained, reading.retained_low, reading.retained_high
+            yield _Number(f"ais of {read}", name, "", reading.ais, reading.ais_low, reading.ais_high)
+            kept = (reading.retained, reading.retained_low, reading.retained_high)
+            yield _Number(f"retained by {read}", name, "", *kept)
             for fact, value in reading.facts.items():
-                yield f"{fact} of {read}", name, "", value, nan, nan
+                yield _Number(f"{fact} of {read}", name, "", value, nan, nan)
     for measure, pairs in (("ceiling_difference", part.ceiling_ranking), ("ais_difference", part.ranking)):
         for pair in pairs:
             difference = pair.difference
-            yield measure, pair.better, pair.worse, difference.value, difference.low, difference.high
+            yield _Number(measure, pair.better, pair.worse, difference.value, difference.low, difference.high, pair.p)

@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Estimate, cluster_interval, effective_users
+from lis_lightning.functional.multiple_comparisons import holm
 from lis_lightning.functional.simultaneous import cross_fitted_maximum
 from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
@@ -102,18 +102,6 @@ class Standing:
 _NO_ESTIMATE = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
 
 
-class _Mean(NamedTuple):
-    """A mean over seeds, with the degrees of freedom of its standard error."""
-
-    estimate: Estimate
-    degrees: float
-
-    @property
-    def p(self) -> float:
-        """Two-sided p-value of 0."""
-        return 2 * float(stdtr(self.degrees, -abs(self.estimate.z)))
-
-
 def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
     """Rank recipes by their mean best AIS, with the significance of each difference to the leader.
 
@@ -145,10 +133,11 @@ def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
     ranked = sorted(runs, key=lambda name: mean_gains.get(name, -math.inf), reverse=True)
     finished = [name for name in ranked if name in mean_gains]
     gaps = {name: _difference(runs[finished[0]], runs[name]) for name in finished[1:]}
-    p_values = _holm({name: gap.p for name, gap in gaps.items()}, len(finished))
-    behind = {name: gap.estimate for name, gap in gaps.items()}
+    # For all pairs of recipes, because the leader was selected among them.
+    corrected = holm([gap.p for gap in gaps.values()], math.comb(len(finished), 2))
+    p_values = dict(zip(gaps, corrected, strict=True))
     standings = [
-        _standing(name, runs[name], behind.get(name, _NO_ESTIMATE), p_values.get(name, math.nan)) for name in ranked
+        _standing(name, runs[name], gaps.get(name, _NO_ESTIMATE), p_values.get(name, math.nan)) for name in ranked
     ]
     if len(finished) > 1:
         bias = _leader_bias([runs[name] for name in finished])
@@ -164,14 +153,14 @@ def _leader_bias(finished: Sequence[Runs]) -> float:
 
 
 def _shifted(estimate: Estimate, by: float) -> Estimate:
-    return Estimate(value=estimate.value + by, se=estimate.se, low=estimate.low + by, high=estimate.high + by)
+    return replace(estimate, value=estimate.value + by, low=estimate.low + by, high=estimate.high + by)
 
 
 def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
     ais, corrected, step, verdict = _NO_ESTIMATE, _NO_ESTIMATE, None, "failed"
     if runs.best:
         best = max(runs.best, key=lambda result: result.ais)
-        ais, step, verdict = _combined(_gains(runs), _influence(runs)).estimate, best.step, best.verdict
+        ais, step, verdict = _combined(_gains(runs), _influence(runs)), best.step, best.verdict
     if runs.corrected:
         corrected = _shifted(ais, float(np.mean(runs.corrected)) - ais.value)
     return Standing(
@@ -205,7 +194,7 @@ def _influence(runs: Runs) -> np.ndarray:
     return np.asarray(np.mean([result.influence for result in runs.best], axis=0))
 
 
-def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> _Mean:
+def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray) -> Estimate:
     """Return the mean over seeds, with the variance between users plus the variance between seeds.
 
     The degrees of freedom are those of Satterthwaite: each variance counts with the number of users or seeds behind it.
@@ -224,23 +213,13 @@ def _combined(values: np.ndarray, influence: np.ndarray, *subtracted: np.ndarray
     degrees = variance**2 / spread if spread > 0 else math.inf
     se = math.sqrt(variance)
     margin = float(stdtrit(degrees, 0.975)) * se
-    return _Mean(Estimate(value=mean, se=se, low=mean - margin, high=mean + margin), degrees)
+    return Estimate(value=mean, se=se, low=mean - margin, high=mean + margin, degrees=degrees)
 
 
-def _difference(first: Runs, second: Runs) -> _Mean:
+def _difference(first: Runs, second: Runs) -> Estimate:
     """Return the paired difference of the mean gains of two recipes."""
     gains, subtracted = _gains(first), _gains(second)
     return _combined(gains - subtracted.mean(), _influence(first) - _influence(second), subtracted)
-
-
-def _holm(p_values: Mapping[str, float], num_recipes: int) -> dict[str, float]:
-    """Return p-values with Holm's correction for all pairs of recipes, because the leader was selected among them."""
-    corrected: dict[str, float] = {}
-    highest, num_pairs = 0.0, num_recipes * (num_recipes - 1) // 2
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        highest = max(highest, min(1.0, (num_pairs - rank) * p_values[name]))
-        corrected[name] = highest
-    return corrected
 
 
 def conclusion(standings: Sequence[Standing]) -> str:

@@ -31,7 +31,7 @@ class Reading:
         codes: Codes of each item, [num_items, levels]; empty if the reading has none.
 
     Example:
-        >>> Reading(ais=0.01, ais_low=0.008, ais_high=0.012, retained=0.8, facts={"entropy": 0.9}).scalars()["entropy"]
+        >>> Reading(ais=0.01, ais_low=0.008, ais_high=0.012, retained=0.8, facts={"entropy": 0.9}).numbers()["entropy"]
         0.9
     """
 
@@ -45,7 +45,7 @@ class Reading:
     influence: NDArray[np.float64] = field(repr=False, default_factory=lambda: np.zeros(0))
     codes: NDArray[np.int32] = field(repr=False, default_factory=lambda: np.zeros((0, 0), np.int32))
 
-    def scalars(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, float]:
         """Return all numbers by name."""
         names = ("ais", "ais_low", "ais_high", "retained", "retained_low", "retained_high")
         return {name: float(getattr(self, name)) for name in names} | dict(self.facts)

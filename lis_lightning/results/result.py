@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Z95, Estimate, cluster_interval, critical_value, paired_difference
-from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
+from lis_lightning.results.format import Interval, format_bounds, format_gain, format_share, render_plain
+from lis_lightning.results.keys import HEADLINES, INTERVAL, keyed, name_parts, nest
 from lis_lightning.results.reading import Reading
 
 NAN = math.nan
+_OF_A_READING = ("ais", "retained")  # logged by default, beside its facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ class Placebo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LISResult:
-    """The scores of one representation on one split. Field names are the logged keys without ``lis/``.
+    """The scores of one representation on one split; :meth:`scalars` returns them by the keys that are logged.
 
     All AUC gains are in AUC units (0.001 is a tenth of a point) on the events of w1, out of fold, and w2; on w2 alone
     where windows roll. Intervals are 95 %, clustered by user: they include the sampling of the users of both windows,
@@ -223,7 +225,7 @@ class LISResult:
             other: A result on the same split.
 
         Returns:
-            The difference, its user-clustered standard error, 95 % interval and z.
+            The difference, its user-clustered standard error, 95 % interval, z and two-sided p.
 
         Raises:
             ShapeError: If the two results come from different splits.
@@ -247,40 +249,84 @@ class LISResult:
                 "Score both representations on the same split."
             )
 
-    def scalars(self) -> dict[str, float]:
-        """Return all logged numbers by key, without the prefix ``lis/``.
+    def scalars(self, *, more: bool = True) -> dict[str, float]:
+        """Return the numbers that can change from snapshot to snapshot by logged key, without the prefix ``lis/``.
 
-        Slices with an estimate are ``slice/<name>`` (with ``_low`` and ``_high``), companions ``companion/<name>``,
-        other tasks ``task/<name>/<key>`` and later periods ``period/<number>/<key>``; this result is period 0. Readings
-        are ``<name>/<key>``, as in ``codes/retained``.
+        The keys of :data:`~lis_lightning.results.keys.HEADLINES` are logged by default, all others begin with
+        ``more/``: ``more/slice/<name>`` (with ``_low`` and ``_high``), ``more/companion/<name>`` and so on. Another
+        task has ``task/<name>/ais`` with its interval and ``task/<name>/more/...``, a later period
+        ``period/<number>/...`` in the same way; this result is period 0. A reading has ``codes/ais``,
+        ``codes/retained`` and its facts, and its intervals in ``codes/more/...``.
+
+        Args:
+            more: Whether to return the keys that are not logged by default too.
         """
-        read = {f"{name}/{key}": value for name, part in self.reads.items() for key, value in part.scalars().items()}
-        return self._own_scalars() | self._nested_scalars() | read
+        values = keyed(self._numbers() | self._own_numbers(), HEADLINES, more=more)
+        for prefix, result in self._nested().items():
+            values |= nest(prefix, keyed(result._numbers(), INTERVAL, more=more))
+        for name, reading in self.reads.items():
+            values |= nest(name, keyed(reading.numbers(), (*_OF_A_READING, *reading.facts), more=more))
+        # A slice that is too small for an estimate has no curve.
+        return {key: value for key, value in values.items() if "slice/" not in key or not math.isnan(value)}
 
-    def _own_scalars(self) -> dict[str, float]:
+    def constants(self) -> dict[str, float]:
+        """Return the numbers that are the same for all representations: AUC of the base, and ceilings by name.
+
+        Example:
+            >>> result = LISResult(ais=0.003, ais_low=0, ais_high=0, ais_geometry=0, auc_base=0.7, auc=0.703,
+            ...                    ceilings={"pairs": Ceiling(value=0.02, low=0.01, high=0.03)})
+            >>> result.constants()
+            {'auc_base': 0.7, 'ceiling_pairs': 0.02, 'ceiling_pairs_low': 0.01, 'ceiling_pairs_high': 0.03}
+        """
+        values = self._constants()
+        for prefix, result in self._nested().items():
+            values |= nest(prefix, result._constants())
+        return values
+
+    def numbers(self) -> dict[str, float]:
+        """Return all numbers by name, those of :meth:`scalars` without ``more/``, and :meth:`constants`.
+
+        Example:
+            >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0, auc_base=0.7, auc=0.703)
+            >>> list(result.numbers())[:5]
+            ['ais', 'ais_low', 'ais_high', 'headroom', 'realised']
+        """
+        values = self._numbers() | self._own_numbers()
+        for prefix, result in self._nested().items():
+            values |= nest(prefix, result._numbers())
+        return values | self.constants()
+
+    def _numbers(self) -> dict[str, float]:
+        """Return the numbers of one task in one period."""
         names = [
-            "ais", "ais_low", "ais_high", "ais_geometry", "auc_base", "auc", "gauc_gain", "gauc_gain_low",
-            "gauc_gain_high", "realised", "realised_low", "realised_high", "headroom", "headroom_low",
-            "headroom_high", "ais_seen", "ais_unseen",
+            "ais", "ais_low", "ais_high", "headroom", "realised", "headroom_low", "headroom_high", "realised_low",
+            "realised_high", "ais_geometry", "auc", "gauc_gain", "gauc_gain_low", "gauc_gain_high", "ais_seen",
+            "ais_unseen",
         ]  # fmt: skip
         if not math.isnan(self.ais_weighted):
             names += ["ais_weighted", "ais_weighted_low", "ais_weighted_high"]
-        flat = {name: float(getattr(self, name)) for name in names}
-        parts: list[tuple[str, Any]] = [(f"ceiling_{name}", ceiling) for name, ceiling in self.ceilings.items()]
-        parts += [(f"slice/{name}", part) for name, part in self.slices.items() if not math.isnan(part.value)]
-        for key, part in parts:
-            flat |= {key: part.value, f"{key}_low": part.low, f"{key}_high": part.high}
-        return flat | {f"companion/{name}": value for name, value in self.companions.items()}
+        values = {name: float(getattr(self, name)) for name in names}
+        parts = name_parts(self.slices)
+        for name, gain in self.slices.items():
+            values |= _with_ends(f"slice/{parts[name]}", gain)
+        return values
 
-    def _nested_scalars(self) -> dict[str, float]:
-        nested = {f"task/{name}": result for name, result in self.tasks.items()}
-        nested |= {f"period/{number}": result for number, result in enumerate(self.periods, start=1)}
-        return {
-            f"{prefix}/{key}": value
-            for prefix, result in nested.items()
-            for key, value in result._own_scalars().items()
-            if not key.startswith("companion/")  # of the representation, not of the label
-        }
+    def _own_numbers(self) -> dict[str, float]:
+        """Return the numbers of the representation, which all tasks and periods share."""
+        parts = name_parts(self.companions)
+        return {f"companion/{parts[name]}": value for name, value in self.companions.items()}
+
+    def _constants(self) -> dict[str, float]:
+        values = {"auc_base": float(self.auc_base)}
+        for name, ceiling in self.ceilings.items():
+            values |= _with_ends(f"ceiling_{name}", ceiling)
+        return values
+
+    def _nested(self) -> dict[str, LISResult]:
+        """Return the results within this one, by the prefix of their keys."""
+        parts = name_parts(self.tasks)
+        nested: dict[str, LISResult] = {f"task/{parts[name]}": result for name, result in self.tasks.items()}
+        return nested | {f"period/{number}": result for number, result in enumerate(self.periods, start=1)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values (the influence arrays as lists), ready for JSON."""
@@ -288,6 +334,11 @@ class LISResult:
 
     def __str__(self) -> str:
         return _table(self)
+
+
+def _with_ends(key: str, estimate: Interval) -> dict[str, float]:
+    """Return a value with the ends of its interval, by key."""
+    return {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import Estimate, cluster_interval, critical_value, p_value
+from lis_lightning.functional.intervals import Estimate, cluster_interval, critical_value, effective_users
 from lis_lightning.results.result import LISResult
 from lis_lightning.results.snapshot import Snapshot
 
@@ -179,11 +179,12 @@ def _regression(
     expected = vectors - vectors.mean(axis=0) - np.outer(centred, influence)
     se = cluster_interval(slope, influence).se * _jitter(residuals, expected)
     margin = critical_value(influence, 0.975) * se
-    estimate = Estimate(value=slope, se=se, low=slope - margin, high=slope + margin)
+    degrees = effective_users(influence)
+    estimate = Estimate(value=slope, se=se, low=slope - margin, high=slope + margin, degrees=degrees)
     return Trend(
         slope=estimate,
         slope_high=slope + critical_value(influence, rule.confidence) * se,
-        p=p_value(estimate.z, influence),
+        p=estimate.p,
         first_step=first_step,
         last_step=last_step,
         num_snapshots=len(window),

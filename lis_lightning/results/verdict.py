@@ -55,7 +55,7 @@ VERDICTS = (
     "too-few-snapshots",
     "quantisation-bound",
 )
-"""All verdicts; the position is the code in the curve ``lis/verdict``."""
+"""All verdicts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ class LeakageImpactScore(Metric):
         k: Largest number of principal axes that the probe reads; see :class:`ScoreOptions`.
         reads: What else to score, as rankers read it; see :class:`ScoreOptions`.
         cache_dir: Cache folder; see :class:`lis_lightning.scoring.Scorer`.
+        log_more: Whether to compute all scalars, under ``more/...``, beside the five of the default.
         **kwargs: Arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -61,7 +62,7 @@ class LeakageImpactScore(Metric):
         >>> metric.update([0, 1], torch.eye(4)[:2])
         >>> metric.update([2, 3], torch.eye(4)[2:])
         >>> sorted(metric.compute())[:3]
-        ['ais', 'ais_geometry', 'ais_high']
+        ['ais', 'ais_high', 'ais_low']
     """
 
     is_differentiable = False
@@ -85,6 +86,7 @@ class LeakageImpactScore(Metric):
         k: int = 64,
         reads: Reads = (),
         cache_dir: str | Path | None = None,
+        log_more: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,6 +94,7 @@ class LeakageImpactScore(Metric):
         self.split = split
         self.dim = dim
         self.cache_dir = cache_dir
+        self.log_more = log_more
         self._in_forward = False
         # The width stays 0 until the first update, because torchmetrics holds every default twice.
         self.add_state("sum", torch.zeros(split.num_items, 0, dtype=torch.float64), dist_reduce_fx="sum")
@@ -138,18 +141,19 @@ class LeakageImpactScore(Metric):
             self.double_seen.fill_(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scalars of :meth:`result` as float64 tensors, by their keys without ``lis/``, without timings.
+        """Return the scalars of :meth:`result` as float64 tensors, by their keys without ``lis/``.
+
+        They are ``ais`` with ``ais_low`` and ``ais_high``, ``headroom`` and ``realised``; see
+        :meth:`lis_lightning.LISResult.scalars`.
 
         Raises:
             SnapshotError: If an item of the split was never added; the first five are named.
         """
         if self._in_forward and not self.count.all():
             return {}
-        scalars = self._score().scalars()
         return {
             name: torch.tensor(value, dtype=torch.float64, device=self.device)
-            for name, value in scalars.items()
-            if not name.endswith("_seconds")  # a metric must depend on its state only
+            for name, value in self._score().scalars(more=self.log_more).items()
         }
 
     def result(self) -> LISResult:

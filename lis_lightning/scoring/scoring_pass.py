@@ -252,7 +252,7 @@ def _slice_gain(arm: Arm, inside: NDArray[np.bool_]) -> SliceEstimate:
     num_events, positives = int(inside.sum()), int(arm.labels[inside].sum())
     enough = num_events >= MIN_SLICE_EVENTS and MIN_SLICE_CLASS <= positives <= num_events - MIN_SLICE_CLASS
     gain = arm.gain_of(inside).estimate if enough else NOTHING
-    return SliceEstimate(value=gain.value, se=gain.se, low=gain.low, high=gain.high, num_events=num_events)
+    return SliceEstimate(**vars(gain), num_events=num_events)
 
 
 def _gauc_gain(cache: SplitCache, arm: Arm) -> Estimate:

@@ -1,19 +1,17 @@
 """Logging of results to experiment trackers: the same keys for every Lightning logger, and more for W&B.
 
-Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``lis/ais_high``, ``lis/ais_geometry``,
-``lis/auc_base``, ``lis/auc``, ``lis/gauc_gain``, ``lis/ceiling_pairs``, ``lis/ceiling_ids``, ``lis/realised`` and
-``lis/headroom`` (these five with ``_low`` and ``_high``), ``lis/gain_z``, ``lis/ais_seen``, ``lis/ais_unseen``,
-``lis/encode_seconds``, ``lis/score_seconds``, ``lis/slice/...``, ``lis/companion/...`` and ``lis/verdict`` (its index
-in VERDICTS). A split with a weight adds ``lis/ais_weighted`` (with ``_low`` and ``_high``), a split with several labels
-``lis/task/<name>/...`` for the labels after the first, and rolling windows ``lis/period/<number>/...``. A monitor with
-a name inserts the name after ``lis/`` in all keys.
+Curves, at the snapshot's own optimizer step: ``lis/ais``, ``lis/ais_low``, ``lis/ais_high``, ``lis/headroom``,
+``lis/realised`` and ``lis/best_ais``, the best AIS so far. With ``log_more=True`` also all other numbers that change,
+under ``lis/more/...``: ``ais_geometry``, ``auc``, ``gain_z``, ``slice/...``, ``companion/...`` and so on. A split with
+several labels adds ``lis/task/<name>/ais`` with its interval for the labels after the first, and rolling windows
+``lis/period/<number>/ais``. A monitor with a name inserts the name after ``lis/`` in all keys.
 
-W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
-``lis/best_ais_corrected`` (with ``_low`` and ``_high``), ``lis/best_headroom``, ``lis/best_realised``,
-``lis/final_realised`` and the ceilings, and if snapshots failed ``lis/failures`` ("0 of 3 snapshots scored") and
-``lis/last_error``; the config ``lis`` (the split); the panel ``lis/curve`` during the run; the tables
-``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that call for action; and, if
-requested, the best snapshot as an artifact.
+W&B also gets the summaries ``lis/verdict``, ``lis/message``, ``lis/best_step``, ``lis/best_headroom``,
+``lis/best_realised``, ``lis/best_ais_corrected`` (with ``_low`` and ``_high``) and the constants of the run, the AUC of
+the base and the ceilings, as ``lis/more/auc_base``, ``lis/more/ceiling_pairs`` and so on; if snapshots failed
+``lis/failures`` ("0 of 3 snapshots scored") and ``lis/last_error``; the config ``lis`` (the split); the panel
+``lis/curve`` during the run; the tables ``lis/snapshots`` (all numbers), ``lis/slices`` and ``lis/movers`` at its end;
+alerts for verdicts that call for action; and, if requested, the best snapshot as an artifact.
 """
 
 from __future__ import annotations
@@ -26,10 +24,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from lis_lightning.results.keys import nest
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.verdict import VERDICTS, Judgement
+from lis_lightning.results.verdict import Judgement
 from lis_lightning.tracking import wandb_run
+from lis_lightning.tracking.trackio_logger import TrackioLogger
 from lis_lightning.tracking.wandb_tables import movers_table
 
 FINISH_SECONDS = 30.0  # maximum wait for W&B's server at the end of a training
@@ -37,19 +37,22 @@ FINISH_SECONDS = 30.0  # maximum wait for W&B's server at the end of a training
 Loggers = Iterable[Any]
 
 
-def metrics(result: Snapshot, prefix: str = "lis") -> dict[str, float]:
-    """Return the logged values of a result by key: every scalar, and the verdict as its index in VERDICTS.
+def metrics(result: Snapshot, prefix: str = "lis", *, more: bool = False) -> dict[str, float]:
+    """Return the logged values of a result by key.
+
+    Args:
+        result: The result.
+        prefix: Prefix of the keys.
+        more: Whether to return the keys ``more/...`` too.
 
     Example:
         >>> from lis_lightning.results.snapshot import Snapshot
         >>> result = Snapshot(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703,
         ...                   step=0)
-        >>> metrics(result)["lis/ais"]
-        0.003
+        >>> list(metrics(result))
+        ['lis/ais', 'lis/ais_low', 'lis/ais_high', 'lis/headroom', 'lis/realised', 'lis/best_ais']
     """
-    values = result.scalars() | {"verdict": float(VERDICTS.index(result.verdict))}
-    values |= {f"task/{name}/verdict": float(VERDICTS.index(task.verdict)) for name, task in result.tasks.items()}
-    return {f"{prefix}/{name}": value for name, value in values.items()}
+    return nest(prefix, result.scalars(more=more))
 
 
 def start(loggers: Loggers, config: Mapping[str, Any], *, prefix: str = "lis") -> list[str]:
@@ -66,7 +69,9 @@ def start(loggers: Loggers, config: Mapping[str, Any], *, prefix: str = "lis") -
     return _each_wandb(loggers, lambda run: wandb_run.begin(run, config, prefix))
 
 
-def log_result(loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, *, prefix: str = "lis") -> list[str]:
+def log_result(
+    loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, *, prefix: str = "lis", more: bool = False
+) -> list[str]:
     """Log the newest snapshot to every logger, at its own step.
 
     Args:
@@ -74,13 +79,14 @@ def log_result(loggers: Loggers, results: Sequence[Snapshot], best: Snapshot, *,
         results: The snapshots so far, by step; the newest has one.
         best: The best of them, for W&B's summary.
         prefix: Prefix of the keys.
+        more: Whether to log the keys ``more/...`` too.
 
     Returns:
         The failures, one sentence per logger; a logger that raises does not affect the others.
     """
 
     def log(logger: Any) -> None:
-        logger.log_metrics(metrics(results[-1], prefix), step=results[-1].step)
+        logger.log_metrics(metrics(results[-1], prefix, more=more), step=results[-1].step)
         logger.save()
         if wandb_run.is_wandb(logger):
             wandb_run.snapshot(logger.experiment, results, best, prefix)
@@ -221,8 +227,8 @@ def log_leaderboard(
 
 
 def publish(trainer: pl.Trainer, result: Snapshot, prefix: str = "lis") -> None:
-    """Put a result into ``trainer.callback_metrics``, which stock EarlyStopping and ModelCheckpoint read."""
-    for name, value in metrics(result, prefix).items():
+    """Put all keys of a result into ``trainer.callback_metrics``, which stock callbacks read."""
+    for name, value in metrics(result, prefix, more=True).items():
         trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float32)
 
 
@@ -233,6 +239,33 @@ def run_folder(trainer: pl.Trainer) -> Path:
     logger = trainer.loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+
+def run_name(loggers: Loggers) -> str:
+    """Return the name of a run as its first named logger shows it: of W&B, Trackio, or a numbered version.
+
+    Args:
+        loggers: The Trainer's loggers.
+
+    Returns:
+        The name; empty if no logger has one.
+
+    Example:
+        >>> from pytorch_lightning.loggers import CSVLogger
+        >>> run_name([CSVLogger("runs", name="news", version=3)])
+        'news/version_3'
+    """
+    for logger in loggers:
+        name = None
+        if wandb_run.is_wandb(logger):
+            name = logger.experiment.name
+        elif isinstance(logger, TrackioLogger):
+            name = logger.version
+        elif isinstance(getattr(logger, "version", None), int):
+            name = f"{logger.name}/version_{logger.version}" if logger.name else None
+        if isinstance(name, str) and name:
+            return name
+    return ""
 
 
 def _each(loggers: Loggers, action: Callable[[Any], None]) -> list[str]:

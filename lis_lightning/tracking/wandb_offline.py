@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lis_lightning.errors import ConfigError, RecordError
 from lis_lightning.functional.intervals import Z95
 from lis_lightning.report.runs import RecordedRun
-from lis_lightning.results.result import Ceiling, SliceEstimate
+from lis_lightning.results.keys import number_name
+from lis_lightning.results.result import Ceiling, LISResult, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
-from lis_lightning.results.verdict import VERDICTS
 
 _PREFIX = "lis/"
 _STEP = "trainer/global_step"
@@ -44,28 +45,25 @@ def read_offline(file: Path) -> RecordedRun | None:
         ...     print(str(error).partition(":")[0])
         run-missing.wandb cannot be read by `wandb leet inspect`
     """
-    rows: dict[int, dict[str, Any]] = {}
-    split: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
-    name, ended = "", False
+    read = _Read()
     for record in _records(file):
-        kind, body = record.get("type"), record.get(str(record.get("type")), {})
+        kind, body = str(record.get("type")), record.get(str(record.get("type")), {})
         if kind == "run":
-            name = body.get("display_name") or body.get("run_id", "")
+            read.name = body.get("display_name") or body.get("run_id", "")
         elif kind == "config":
-            split |= body.get("update", {}).get("lis", {})
+            read.split |= body.get("update", {}).get("lis", {})
         elif kind == "summary":
-            summary |= body.get("update", {})
-        elif kind == "exit":
-            ended = True
-        elif kind == "history" and f"{_PREFIX}ais" in (item := body.get("item", {})):
-            rows[int(item[_STEP])] = item
-    results = [_result(step, row) for step, row in sorted(rows.items())]
-    if not results:
+            read.add_summary(body.get("update", {}))
+        elif kind == "history":
+            read.add_history(body.get("item", {}))
+        read.ended = read.ended or kind == "exit"
+    if not read.rows:
         return None
-    message = str(summary.get(f"{_PREFIX}message", ""))
-    results[-1] = replace(results[-1], message=message)
-    return RecordedRun(name=name or file.stem, path=file, results=results, split=split, paired=False, ended=ended)
+    rows = read.complete_rows(file.parent / "files")
+    results = [_snapshot(step, row) for step, row in sorted(rows.items())]
+    return RecordedRun(
+        name=read.name or file.stem, path=file, results=results, split=read.split, paired=False, ended=read.ended
+    )
 
 
 OFFLINE_READERS = {"run-*.wandb": read_offline}  # for `find_runs`
@@ -89,27 +87,101 @@ def _records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _result(step: int, row: Mapping[str, Any]) -> Snapshot:
-    """Rebuild a snapshot from its logged values."""
-    values = {
-        key.removeprefix(_PREFIX): float(value)
-        for key, value in row.items()
-        if key.startswith(_PREFIX) and isinstance(value, int | float | str)
-    }
+@dataclass
+class _Read:
+    """What the records of a file say, in their order.
+
+    Attributes:
+        name: Display name of the run.
+        split: Facts of the split.
+        rows: Numbers, verdict and message of each snapshot, by step.
+        constants: Numbers that all snapshots share.
+        table: Path of the table of all numbers, among the files of the run; empty before the end of the run.
+        ended: Whether the run has ended.
+    """
+
+    name: str = ""
+    split: dict[str, Any] = field(default_factory=dict)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+    table: str = ""
+    ended: bool = False
+
+    def add_history(self, item: Mapping[str, Any]) -> None:
+        """Take a logged row: the numbers of a snapshot, or the table."""
+        if f"{_PREFIX}ais" in item:
+            self.rows[int(item[_STEP])] = _named(item)
+        self.table = item.get(f"{_PREFIX}snapshots.path", self.table)
+
+    def add_summary(self, update: Mapping[str, Any]) -> None:
+        """Take a change of the summary, which has constants, and the verdict of the snapshot logged before it."""
+        values = _named(update)
+        said: dict[str, Any] = {name: values[name] for name in ("verdict", "message") if name in values}
+        if self.rows:
+            self.rows[max(self.rows)] |= said
+        constant = ("auc_base", "ceiling_")
+        self.constants |= {name: value for name, value in values.items() if name.split("/")[-1].startswith(constant)}
+
+    def complete_rows(self, files: Path) -> dict[int, dict[str, Any]]:
+        """Return the rows with the constants, and with all numbers if the run has written its table."""
+        rows = {step: self.constants | row for step, row in self.rows.items()}
+        with contextlib.suppress(OSError, ValueError):
+            table = json.loads((files / self.table).read_text(encoding="utf-8"))
+            for cells in table["data"]:
+                row = dict(zip(table["columns"], cells, strict=True))
+                rows[row["step"]] = row | {**rows.get(row["step"], {}), **row}  # its order, and its last verdict
+        return rows
+
+
+def _named(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of our keys by the names of their numbers."""
+    ours = {key.removeprefix(_PREFIX): value for key, value in item.items() if key.startswith(_PREFIX)}
+    return {number_name(key): value for key, value in ours.items()}
+
+
+def _snapshot(step: int, row: Mapping[str, Any]) -> Snapshot:
+    """Rebuild a snapshot from the names and values of :meth:`LISResult.numbers`, and its verdict."""
+    numbers = {name: _number(value) for name, value in row.items() if name not in {"step", "verdict", "message"}}
+    return Snapshot(
+        **_fields(Snapshot, numbers), step=step, verdict=row.get("verdict", "warming-up"),
+        message=row.get("message", ""),
+        tasks={name: _snapshot(step, part) for name, part in _parts(numbers, "task").items()},
+        periods=tuple(LISResult(**_fields(LISResult, part)) for part in _parts(numbers, "period").values()),
+    )  # fmt: skip
+
+
+def _fields(cls: type, numbers: Mapping[str, float]) -> dict[str, Any]:
+    """Return the fields of a result that its numbers tell."""
     ceilings, slices, companions = {}, {}, {}
-    for key in values:
-        low, high = values.get(f"{key}_low", math.nan), values.get(f"{key}_high", math.nan)
-        if key.endswith(("_low", "_high")):
+    for name in numbers:
+        value, low, high = (numbers.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
+        if name.endswith(("_low", "_high")):
             continue
-        if key.startswith("ceiling_"):
-            ceilings[key.removeprefix("ceiling_")] = Ceiling(value=values[key], low=low, high=high)
-        elif key.startswith("slice/"):
+        if name.startswith("ceiling_"):
+            ceilings[name.removeprefix("ceiling_")] = Ceiling(value=value, low=low, high=high)
+        elif name.startswith("slice/"):
             se = (high - low) / (2 * Z95)
-            slices[key.removeprefix("slice/")] = SliceEstimate(value=values[key], se=se, low=low, high=high)
-        elif key.startswith("companion/"):
-            companions[key.removeprefix("companion/")] = values[key]
-    plain: dict[str, Any] = {
-        name: values[name] for name in Snapshot.__dataclass_fields__ if name in values and name != "verdict"
-    }
-    verdict = VERDICTS[int(values.get("verdict", 0.0))]
-    return Snapshot(**plain, ceilings=ceilings, slices=slices, companions=companions, verdict=verdict, step=step)
+            slices[name.removeprefix("slice/")] = SliceEstimate(value=value, se=se, low=low, high=high)
+        elif name.startswith("companion/"):
+            companions[name.removeprefix("companion/")] = value
+    unknown = dict.fromkeys(("ais_geometry", "auc_base", "auc"), math.nan)
+    plain: dict[str, Any] = {spec.name: numbers[spec.name] for spec in fields(cls) if spec.name in numbers}
+    return unknown | plain | {"ceilings": ceilings, "slices": slices, "companions": companions}
+
+
+def _parts(numbers: Mapping[str, float], family: str) -> dict[str, dict[str, float]]:
+    """Return the numbers of each task or period, by its name."""
+    parts: dict[str, dict[str, float]] = {}
+    for name, value in numbers.items():
+        if name.startswith(f"{family}/"):
+            _, part, inner = name.split("/", 2)
+            parts.setdefault(part, {})[inner] = value
+    return parts
+
+
+def _number(value: Any) -> float:
+    """Return a logged value as a float; files, texts and missing values are NaN."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

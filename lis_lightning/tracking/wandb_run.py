@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lis_lightning.errors import LisWarning
+from lis_lightning.results.keys import nest
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
@@ -64,7 +65,7 @@ def begin(run: Any, config: Mapping[str, Any], prefix: str) -> None:
 
 
 def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
-    """Return the summary values of a run, which W&B shows in the table of runs.
+    """Return the summary values of a run that are no curves, which W&B shows in the table of runs.
 
     Args:
         last: The newest snapshot.
@@ -75,15 +76,10 @@ def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
         "verdict": last.verdict,
         "message": last.message,
         "best_step": best.step,
-        "best_ais": best.ais,
         "best_headroom": best.headroom,
         "best_realised": best.realised,
-        "final_realised": last.realised,
     }
-    for name, ceiling in last.ceilings.items():
-        key = f"ceiling_{name}"
-        values |= {key: ceiling.value, f"{key}_low": ceiling.low, f"{key}_high": ceiling.high}
-    return {f"{prefix}/{name}": value for name, value in values.items()}
+    return nest(prefix, values | nest("more", last.constants()))
 
 
 def corrected_summaries(results: Sequence[Snapshot], prefix: str) -> dict[str, float]:

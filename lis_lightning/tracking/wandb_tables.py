@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.report.curve import curve_figure
 from lis_lightning.report.thumbnails import thumbnail
+from lis_lightning.results.frame import snapshots_frame
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    import polars as pl
     import wandb
 
-SNAPSHOT_COLUMNS = (
-    "step", "headroom", "headroom_low", "headroom_high", "ais", "ais_low", "ais_high", "ais_geometry", "realised",
-    "realised_low", "realised_high", "gain_z", "ais_seen", "ais_unseen", "verdict", "message",
-)  # fmt: skip
 SLICE_COLUMNS = ("snapshot", "step", "slice", "events", "ais", "ais_low", "ais_high")
 MOVER_COLUMNS = (
     "item", "title", "image", "change", "change_low", "change_high", "gain", "gain_low", "gain_high",
@@ -32,9 +29,8 @@ ALWAYS = 20  # number of first snapshots that each redraw the panel
 
 
 def snapshots_table(results: Sequence[Snapshot]) -> wandb.Table:
-    """Return a row for each snapshot."""
-    row = attrgetter(*SNAPSHOT_COLUMNS)
-    return _table(SNAPSHOT_COLUMNS, [list(row(result)) for result in results])
+    """Return a row for each snapshot, with all of its numbers."""
+    return _frame_table(snapshots_frame(results))
 
 
 def slices_table(best: Snapshot, last: Snapshot) -> wandb.Table:
@@ -59,9 +55,9 @@ def movers_table(movers: Sequence[Mover]) -> wandb.Table:
     return _table(MOVER_COLUMNS, rows)
 
 
-def leaderboard_table(table: Any) -> wandb.Table:
+def leaderboard_table(table: pl.DataFrame) -> wandb.Table:
     """Return a leaderboard, a polars table with one row per recipe, as a W&B table."""
-    return _table(table.columns, [list(row) for row in table.rows()])
+    return _frame_table(table)
 
 
 def _image(path: Path | None) -> wandb.Image | None:
@@ -114,6 +110,10 @@ def redrawn(num_snapshots: int) -> bool:
 def _tenths(number: int) -> int:
     """Return how often 1 can grow by 10 % without exceeding a number."""
     return int(math.log(number) / math.log(1.1))
+
+
+def _frame_table(frame: pl.DataFrame) -> wandb.Table:
+    return _table(frame.columns, [list(row) for row in frame.rows()])
 
 
 def _table(columns: Sequence[str], rows: list[list[Any]]) -> wandb.Table:

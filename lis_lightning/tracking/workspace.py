@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.errors import ConfigError
+from lis_lightning.results.keys import name_parts
 from lis_lightning.tracking.wandb_run import STEP, wandb_mode
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def build_workspace(
     slices: Sequence[str] = SLICES,
     inputs: Sequence[str] = INPUTS,
 ) -> Workspace:
-    """Return the dashboard of a project: verdict, curve, slices, companion metrics, cost, and sweep.
+    """Return the dashboard of a project: curve, verdict, slices, sweep, and what ``log_more=True`` logs.
 
     Nothing is uploaded, and no key is needed.
 
@@ -61,8 +62,7 @@ def build_workspace(
     _check(entity, project, num_runs)
     ws, _ = _packages()
     sections = [
-        _verdict(prefix), _curve(prefix), _slices(prefix, slices), _companions(prefix), _cost(prefix),
-        _sweep(prefix, inputs),
+        _curve(prefix), _verdict(prefix), _slices(prefix), _sweep(prefix, inputs), _more(prefix, slices),
     ]  # fmt: skip
     settings = ws.WorkspaceSettings(x_axis=STEP, max_runs=num_runs)
     return ws.Workspace(entity=entity, project=project, name=name, sections=sections, settings=settings)  # type: ignore[no-any-return]
@@ -143,11 +143,11 @@ def _packages() -> tuple[Any, Any]:
     return workspaces, v2
 
 
-def _section(name: str, panels: Sequence[Any], *, columns: int = 3) -> Section:
+def _section(name: str, panels: Sequence[Any], *, columns: int = 3, is_open: bool = True) -> Section:
     ws, _ = _packages()
     layout, axis = ws.SectionLayoutSettings(columns=columns, rows=2), ws.SectionPanelSettings(x_axis=STEP)
     return ws.Section(  # type: ignore[no-any-return]
-        name=name, panels=list(panels), is_open=True, layout_settings=layout, panel_settings=axis
+        name=name, panels=list(panels), is_open=is_open, layout_settings=layout, panel_settings=axis
     )
 
 
@@ -167,57 +167,60 @@ def _number(title: str, key: str) -> Any:
     return wr.ScalarChart(title=title, metric=wr.SummaryMetric(key))
 
 
+def _curve(prefix: str) -> Section:
+    wr = _packages()[1]
+    return _section(
+        "Curve",
+        [
+            wr.MediaBrowser(title="AIS with its interval, against LIS", media_keys=[f"{prefix}/curve"], num_columns=1),
+            _band("AIS with its interval", f"{prefix}/ais"),
+            _line("headroom: what the data would still add", f"{prefix}/headroom"),
+            _line("realised: AIS / LIS (LIS is an estimate)", f"{prefix}/realised"),
+            _line("best AIS so far", f"{prefix}/best_ais"),
+        ],
+    )
+
+
 def _verdict(prefix: str) -> Section:
     wr = _packages()[1]
-    codes = "verdict, as its index in lis_lightning.results.VERDICTS"
     return _section(
         "Verdict",
         [
-            _number("headroom: what the data would still add", f"{prefix}/best_headroom"),
+            _number("headroom at the best snapshot", f"{prefix}/best_headroom"),
             _number("best AIS", f"{prefix}/best_ais"),
             _number("best AIS, corrected for having been picked", f"{prefix}/best_ais_corrected"),
             _number("step of the best snapshot", f"{prefix}/best_step"),
             _number("best AIS / LIS (LIS is an estimate)", f"{prefix}/best_realised"),
-            _number("last AIS / LIS (LIS is an estimate)", f"{prefix}/final_realised"),
-            _line(codes, f"{prefix}/verdict"),
+            _number("LIS of pairs, an estimate", f"{prefix}/more/ceiling_pairs"),
             wr.WeavePanelSummaryTable(table_name=f"{prefix}/snapshots"),
         ],
     )
 
 
-def _curve(prefix: str) -> Section:
+def _slices(prefix: str) -> Section:
     wr = _packages()[1]
-    estimates = "AIS, and LIS: an estimate of what preference data carries"
     return _section(
-        "Curve",
-        [
-            wr.MediaBrowser(title="AIS, LIS and their bands", media_keys=[f"{prefix}/curve"], num_columns=1),
-            _band("headroom: what the data would still add", f"{prefix}/headroom"),
-            _band("AIS", f"{prefix}/ais"),
-            _line(estimates, *(f"{prefix}/{key}" for key in ("ais", "ceiling_pairs", "ceiling_ids"))),
-            _line("AIS, geometry only", f"{prefix}/ais_geometry"),
-            _band("realised: AIS / LIS", f"{prefix}/realised"),
-            _line("AUC without and with the representation", f"{prefix}/auc_base", f"{prefix}/auc"),
-            _band("gain of the per-user AUC", f"{prefix}/gauc_gain"),
-            _line("paired z against the best before", f"{prefix}/gain_z"),
-        ],
+        "Slices", [wr.WeavePanelSummaryTable(table_name=f"{prefix}/{name}") for name in ("slices", "movers")], columns=2
     )
 
 
-def _slices(prefix: str, names: Sequence[str]) -> Section:
-    wr = _packages()[1]
-    panels = [_line("AIS on seen and unseen items", f"{prefix}/ais_seen", f"{prefix}/ais_unseen")]
-    panels += [_band(f"AIS, {name}", f"{prefix}/slice/{name}") for name in names]
-    tables = [wr.WeavePanelSummaryTable(table_name=f"{prefix}/{name}") for name in ("slices", "movers")]
-    return _section("Slices", [*panels, *tables])
-
-
-def _companions(prefix: str) -> Section:
-    return _section("Companions", [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()])
-
-
-def _cost(prefix: str) -> Section:
-    return _section("Cost", [_line(title, f"{prefix}/{key}") for key, title in COST.items()], columns=2)
+def _more(prefix: str, names: Sequence[str]) -> Section:
+    """Return the panels of the keys that are logged with ``log_more=True``."""
+    prefix = f"{prefix}/more"
+    panels = [
+        _line("ends of the interval of headroom", f"{prefix}/headroom_low", f"{prefix}/headroom_high"),
+        _line("ends of the interval of realised", f"{prefix}/realised_low", f"{prefix}/realised_high"),
+        _line("AIS, geometry only", f"{prefix}/ais_geometry"),
+        _line("AUC with the representation", f"{prefix}/auc"),
+        _band("gain of the per-user AUC", f"{prefix}/gauc_gain"),
+        _line("paired z against the best before", f"{prefix}/gain_z"),
+        _line("AIS on seen and unseen items", f"{prefix}/ais_seen", f"{prefix}/ais_unseen"),
+    ]
+    parts = name_parts(names)
+    panels += [_band(f"AIS, {name}", f"{prefix}/slice/{parts[name]}") for name in names]
+    panels += [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()]
+    panels += [_line(title, f"{prefix}/{key}") for key, title in COST.items()]
+    return _section("More, logged with log_more=True", panels, is_open=False)
 
 
 def _sweep(prefix: str, inputs: Sequence[str]) -> Section:

@@ -323,8 +323,8 @@ def _alone(layer):
 
 
 def _plain(result):
-    of_the_run = ("gain_z", "encode_seconds", "score_seconds")
-    return {name: value for name, value in result.scalars().items() if name not in of_the_run}
+    of_the_run = ("best_ais", "gain_z", "train_loss", "encode_seconds", "score_seconds")
+    return {name: value for name, value in result.numbers().items() if name not in of_the_run}
 
 
 def _rank():

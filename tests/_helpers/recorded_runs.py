@@ -42,11 +42,11 @@ def write_run(split, scored, tmp_path_factory):
         Image.new("RGB", (40, 60), (item % 255, 90, 160)).save(pictures / f"{item}.png")
     (pictures / f"{split.item_ids[1]}.png").write_bytes(b"no picture")
 
-    def write(folder, *, seed=0, quality=1.0, recipe=None, ended=True, items=True, num=None):
+    def write(folder, *, seed=0, quality=1.0, recipe=None, ended=True, items=True, num=None, run_name=""):
         results = scored(seed, quality)[:num]
         record = Record.create(
             folder / "record.jsonl", run_id=f"{folder}", split_hash=split.hash, split=split.describe(),
-            config={"schedule": "every 25 steps", "placebo": True},
+            config={"schedule": "every 25 steps", "placebo": True, "run_name": run_name},
         )  # fmt: skip
         for result in results:
             record.append(result)

@@ -9,16 +9,22 @@ import numpy as np
 from lis_lightning.results.result import Ceiling, SliceEstimate
 from lis_lightning.results.snapshot import Snapshot
 
-FROZEN_KEYS = {
-    "lis/ais", "lis/ais_low", "lis/ais_high", "lis/ais_geometry", "lis/auc_base", "lis/auc", "lis/gauc_gain",
-    "lis/gauc_gain_low", "lis/gauc_gain_high",
-    "lis/ceiling_pairs", "lis/ceiling_pairs_low", "lis/ceiling_pairs_high",
-    "lis/ceiling_ids", "lis/ceiling_ids_low", "lis/ceiling_ids_high",
-    "lis/realised", "lis/realised_low", "lis/realised_high",
-    "lis/headroom", "lis/headroom_low", "lis/headroom_high", "lis/gain_z", "lis/ais_seen", "lis/ais_unseen",
-    "lis/verdict", "lis/encode_seconds", "lis/score_seconds",
-    "lis/companion/pair_auc", "lis/companion/cka", "lis/companion/rankme",
-    "lis/slice/head items", "lis/slice/head items_low", "lis/slice/head items_high",
+FROZEN_KEYS = {"lis/ais", "lis/ais_low", "lis/ais_high", "lis/headroom", "lis/realised", "lis/best_ais"}
+MORE_KEYS = {
+    f"lis/more/{name}"
+    for name in (
+        "ais_geometry", "auc", "gauc_gain", "gauc_gain_low", "gauc_gain_high", "headroom_low", "headroom_high",
+        "realised_low", "realised_high", "gain_z", "ais_seen", "ais_unseen", "train_loss", "encode_seconds",
+        "score_seconds", "companion/pair_auc", "companion/cka", "companion/rankme", "slice/head_items",
+        "slice/head_items_low", "slice/head_items_high",
+    )
+}  # fmt: skip
+CONSTANTS = {
+    f"lis/more/{name}"
+    for name in (
+        "auc_base", "ceiling_pairs", "ceiling_pairs_low", "ceiling_pairs_high", "ceiling_ids", "ceiling_ids_low",
+        "ceiling_ids_high",
+    )
 }  # fmt: skip
 
 
@@ -40,7 +46,7 @@ def make_result(step, ais, verdict, **fields):
 
 
 RESULTS = [
-    make_result(0, 0.002, "warming-up", gain_z=math.nan, realised=math.nan),
-    make_result(20, 0.006, "improving"),
-    make_result(40, 0.004, "plateau"),
+    make_result(0, 0.002, "warming-up", gain_z=math.nan, realised=math.nan, best_ais=0.002),
+    make_result(20, 0.006, "improving", best_ais=0.006),
+    make_result(40, 0.004, "plateau", best_ais=0.006),
 ]

@@ -1,6 +1,7 @@
 """What Hydra refuses is reported in the words of the user's input."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from hydra.errors import InstantiationException, MissingConfigException
 from lis_lightning.cli import hydra_plugins, resource_dir
 from lis_lightning.cli.hydra_command import check_arguments, describe_hydra_error
 from lis_lightning.errors import ConfigError, LogError
+
+GROUPS = {path.name for path in resource_dir("conf").iterdir() if path.is_dir()}
 
 
 def refused(*overrides):
@@ -55,6 +58,16 @@ def test_an_unknown_option_in_a_users_recipe_is_named_too(tmp_path, monkeypatch)
     monkeypatch.setenv("LIS_RECIPES", str(tmp_path))
     assert "There is no data 'worl'; there are log, movielens, world. Did you mean 'world'?" in refused("recipe=mine")
     assert "Did you mean 'mine'?" in refused("recipe=mime")
+
+
+def test_the_help_of_a_command_lists_the_groups_it_has():
+    said = hydra_plugins.describe_groups("data", "lis")
+    assert said == "  data: log, movielens, world\n  lis: default"
+    for name, groups in (("audit", {"data", "lis"}), ("align", GROUPS - {"callbacks"})):
+        template = (resource_dir("conf") / f"{name}.yaml").read_text()
+        (listed,) = re.findall(r"\$\{lis_groups:(.+)\}", template)
+        assert set(listed.split(",")) == groups
+        assert "$APP_CONFIG_GROUPS" not in template
 
 
 def test_a_users_folder_that_does_not_exist_is_refused(tmp_path, monkeypatch):

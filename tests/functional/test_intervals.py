@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from scipy.special import stdtr
 from scipy.stats import t
 
 from lis_lightning.errors import ShapeError
@@ -246,3 +247,16 @@ def test_fieller_interval_is_unbounded_where_the_ceiling_is_unclear():
 
 def test_fieller_ratio_to_zero_is_nan():
     assert math.isnan(fieller_ratio(0.01, np.zeros(3), 0.0, np.zeros(3)).value)
+
+
+@pytest.mark.parametrize("z", [0.3, 1.9, 2.6])
+def test_p_is_below_5_percent_where_the_interval_leaves_out_0(z):
+    influence = np.random.default_rng(0).standard_t(3, 60)
+    se = cluster_interval(0.0, influence).se
+    estimate = cluster_interval(-z * se, influence)
+    assert (estimate.p < 0.05) == (estimate.high < 0)
+    assert estimate.p == cluster_interval(z * se, influence).p == pytest.approx(2 * stdtr(estimate.degrees, -z))
+
+
+def test_p_is_unknown_without_a_reference_distribution():
+    assert math.isnan(Estimate(value=1.0, se=1.0, low=-1.0, high=3.0).p)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy.stats import ttest_rel
 
-from lis_lightning.functional.multiple_comparisons import compare_all_pairs
+from lis_lightning.functional.multiple_comparisons import compare_all_pairs, holm
 
 
 def test_two_gains_are_compared_as_a_paired_t_test_does():
@@ -14,6 +14,7 @@ def test_two_gains_are_compared_as_a_paired_t_test_does():
     expected = ttest_rel(values[0], values[1])
     assert (pair.better, pair.worse) == ("a", "b")
     assert pair.difference.z == pytest.approx(expected.statistic, rel=1e-6)
+    assert pair.p == pytest.approx(expected.pvalue, rel=1e-2)  # fewer degrees of freedom
     assert pair.significant == (expected.pvalue < 0.05)
 
 
@@ -25,6 +26,12 @@ def test_more_comparisons_need_more_evidence():
     assert compare_all_pairs(alone)[0].significant
     crowd = alone | {f"c{index}": (-1e-9 * index, 0 * spread) for index in range(8)}
     assert not any(pair.significant for pair in compare_all_pairs(crowd) if pair.better == "a")
+
+
+def test_holms_correction_is_that_of_statsmodels():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, 0.9], num_tests=10) == pytest.approx([0.1, 1.0])
+    assert np.isnan(holm([float("nan"), 0.01])[0])
 
 
 def test_equal_gains_are_not_significant():

@@ -54,6 +54,6 @@ def test_a_readme_says_what_to_run(folder):
     assert told.startswith("# ")
     commands = [line.strip() for line in told.splitlines() if line.startswith(("    ", "wandb ", "lis-"))]
     for script in folder.glob("*.py"):
-        ours = [line for line in commands if line.startswith(f"python recipes/{folder.name}/")]
-        assert ours, f"{script.name} is run by no command"
+        run = (f"python recipes/{folder.name}/", f"LIS_RECIPES={folder.name} lis-align")
+        assert any(line.startswith(run) for line in commands), f"{script.name} is run by no command"
     assert commands

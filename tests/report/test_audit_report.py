@@ -80,7 +80,9 @@ def test_without_plotly_the_page_says_what_to_install(found, tmp_path, monkeypat
 def comparisons(order, significant):
     no_difference = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
     return [
-        Comparison(better=better, worse=worse, difference=no_difference, significant=better + worse in significant)
+        Comparison(
+            better=better, worse=worse, difference=no_difference, p=0.01 if better + worse in significant else 0.5
+        )
         for better, worse in itertools.combinations(order, 2)
     ]
 

@@ -36,6 +36,20 @@ def test_runs_of_one_folder_name_are_told_apart(write_run, tmp_path):
     assert [run.name for run in find_runs([tmp_path])] == ["a/run", "b/run"]
 
 
+def test_a_run_goes_by_its_name_in_a_tracker(write_run, tmp_path):
+    for folder, name in (("k3x9", "bold-fog-1"), ("q7v2", "calm-sea-2"), ("version_0", "")):
+        write_run(tmp_path / folder, num=2, items=False, run_name=name)
+    found = find_runs([tmp_path])
+    assert [run.name for run in found] == ["bold-fog-1", "calm-sea-2", "version_0"]
+    assert "run_name" not in found[0].settings
+
+
+def test_runs_of_one_tracked_name_are_told_apart_by_their_folders(write_run, tmp_path):
+    for folder in ("k3x9", "q7v2"):
+        write_run(tmp_path / folder, num=2, items=False, run_name="again")
+    assert [run.name for run in find_runs([tmp_path])] == ["again (k3x9)", "again (q7v2)"]
+
+
 def test_a_run_that_goes_on_or_was_killed_is_shown_as_far_as_it_came(write_run, tmp_path):
     record = write_run(tmp_path / "run", ended=False, num=3)
     with record.open("ab") as file:

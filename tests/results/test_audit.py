@@ -22,4 +22,7 @@ def test_rows_hold_every_number_once(result):
     )
     assert by_key["ais", "latents"]["low"] == part.results["latents"].ais_low
     assert by_key["ais_difference", "latents"]["against"] == "noise"
+    (pair,) = part.ranking
+    assert by_key["ais_difference", "latents"]["p"] == pair.p == pair.difference.p
+    assert np.isnan(by_key["ais", "latents"]["p"])
     assert by_key["ais, unseen items", "noise"]["value"] == part.results["noise"].slices["unseen items"].value

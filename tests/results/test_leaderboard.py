@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.intervals import p_value
+from lis_lightning.functional.intervals import cluster_interval
 from lis_lightning.results.leaderboard import Runs, conclusion, rank_recipes, standings_frame
 from lis_lightning.results.snapshot import Snapshot
 
@@ -37,7 +37,7 @@ def test_places_are_ranked_and_paired():
     assert standings[1].behind.value == pytest.approx(paired.value)
     assert standings[1].behind.se == pytest.approx(paired.se)
     influence = runs["a"].best[0].influence - runs["b"].best[0].influence
-    assert standings[1].p == pytest.approx(p_value(paired.z, influence))
+    assert standings[1].p == pytest.approx(cluster_interval(paired.value, influence).p)
     assert (standings[2].verdict, standings[2].failed, standings[2].tied) == ("failed", 2, False)
     assert conclusion(standings) == "a leads with AIS +0.0200, clearly before all others."
 
@@ -63,7 +63,8 @@ def test_correction_counts_every_pair():
     runs = {str(i): Runs(best=[result(0.02 - 0.0001 * i, noise=1.0, seed=i)]) for i in range(5)}
     standings = rank_recipes(runs)
     first = runs["0"].best[0].influence
-    raw = [p_value(standing.behind.z, first - runs[standing.recipe].best[0].influence) for standing in standings[1:]]
+    others = {standing.recipe: runs[standing.recipe].best[0].influence for standing in standings[1:]}
+    raw = [cluster_interval(s.behind.value, first - others[s.recipe]).p for s in standings[1:]]
     assert min(standing.p for standing in standings[1:]) == pytest.approx(min(1.0, 10 * min(raw)))
 
 

@@ -15,10 +15,9 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
-from lis_lightning.results.verdict import VERDICTS
 from lis_lightning.tracking import loggers as tracking
 from tests._helpers import wandb_files
-from tests._helpers.small_results import FROZEN_KEYS, RESULTS, make_result
+from tests._helpers.small_results import FROZEN_KEYS, MORE_KEYS, RESULTS, make_result
 
 
 def test_plain_loggers_get_the_same_keys(tmp_path):
@@ -64,9 +63,23 @@ def test_what_fails_in_time_is_named(tmp_path):
     assert tracking.finish([WandbLogger()], RESULTS, RESULTS[1]) == ["WandbLogger raised KeyError: 'key'"]
 
 
-def test_every_verdict_has_a_code():
-    codes = [tracking.metrics(make_result(0, 0.0, verdict))["lis/verdict"] for verdict in VERDICTS]
-    assert codes == list(range(len(VERDICTS)))
+def test_more_keys_are_logged_on_request():
+    assert set(tracking.metrics(RESULTS[1])) == FROZEN_KEYS
+    assert set(tracking.metrics(RESULTS[1], more=True)) == FROZEN_KEYS | MORE_KEYS
+
+
+def test_another_label_logs_its_ais_and_the_rest_on_request():
+    result = make_result(0, 0.1, "improving", tasks={"add to cart": make_result(0, 0.2, "improving")})
+    ours = {key for key in tracking.metrics(result) if "task" in key}
+    assert ours == {f"lis/task/add_to_cart/ais{end}" for end in ("", "_low", "_high")}
+    assert tracking.metrics(result, more=True)["lis/task/add_to_cart/more/auc"] == 0.95
+
+
+def test_a_plain_logger_gets_more_keys_on_request(tmp_path):
+    logger = CSVLogger(tmp_path)
+    assert tracking.log_result([logger], RESULTS[:1], RESULTS[0], more=True) == []
+    header = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0]
+    assert set(header.split(",")) == FROZEN_KEYS | MORE_KEYS | {"step"}
 
 
 def test_importing_the_package_does_not_import_wandb():
@@ -81,10 +94,24 @@ def test_run_folder_is_where_checkpoints_go(tmp_path):
     assert tracking.run_folder(SimpleNamespace(default_root_dir=str(tmp_path), loggers=[])) == tmp_path
 
 
+def test_a_run_has_the_name_of_its_first_named_logger(tmp_path):
+    class WandbLogger:
+        experiment = SimpleNamespace(name="bold-fog-1")
+
+    class Unnamed(WandbLogger):
+        experiment = SimpleNamespace(name=None)
+
+    folder = CSVLogger(tmp_path, name="news", version="k3x9")
+    trackio = tracking.TrackioLogger("news", run_name="calm-sea-2")
+    assert tracking.run_name([folder, Unnamed(), WandbLogger(), trackio]) == "bold-fog-1"
+    assert tracking.run_name([trackio]) == "calm-sea-2"
+    assert tracking.run_name([folder]) == ""
+
+
 def test_published_metrics_are_float32_tensors():
     trainer = SimpleNamespace(callback_metrics={})
     tracking.publish(trainer, RESULTS[1])
-    assert set(trainer.callback_metrics) == FROZEN_KEYS
+    assert set(trainer.callback_metrics) == FROZEN_KEYS | MORE_KEYS
     assert trainer.callback_metrics["lis/ais"].dtype == torch.float32
     assert float(trainer.callback_metrics["lis/ais"]) == pytest.approx(0.006)
 

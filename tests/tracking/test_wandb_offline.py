@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import wandb
@@ -32,11 +33,9 @@ def test_snapshots_come_back_as_they_were_logged(offline_run, scored):
     assert run.split["users"] == 150
     for found, logged in zip(run.results, scored(0), strict=False):
         assert (found.step, found.verdict) == (logged.step, logged.verdict)
-        for name, value in logged.scalars().items():
-            if "slice" not in name:  # slices of the result hold those that say nothing too
-                assert found.scalars()[name] == value or math.isnan(value), name
-        said = {name: part for name, part in logged.slices.items() if not math.isnan(part.value)}
-        assert {name: part.low for name, part in found.slices.items()} == {n: part.low for n, part in said.items()}
+        expected = logged.scalars(more=False) | logged.constants()
+        for name, value in expected.items():
+            assert found.numbers()[name] == value or math.isnan(value), name
     assert run.judgement.verdict == run.results[-1].verdict
 
 
@@ -54,9 +53,15 @@ def test_a_file_that_is_none_of_wandbs_is_refused(tmp_path):
         read_offline(tmp_path / "run-x.wandb")
 
 
-def test_the_record_is_preferred_to_wandbs_file(offline_run, write_run, tmp_path):
-    import shutil
+def test_the_record_beside_wandbs_own_folder_is_preferred(offline_run, write_run, tmp_path):
+    (file,) = offline_run.rglob("run-*.wandb")
+    shutil.copytree(offline_run, tmp_path / "run")
+    write_run(tmp_path / "run" / "p" / file.stem.removeprefix("run-"), num=2)
+    (run,) = find_runs([tmp_path / "run"], OFFLINE_READERS)
+    assert run.paired
 
+
+def test_the_record_is_preferred_to_wandbs_file(offline_run, write_run, tmp_path):
     write_run(tmp_path / "run", num=2)
     shutil.copytree(offline_run, tmp_path / "run" / "logs")
     (run,) = find_runs([tmp_path], OFFLINE_READERS)

@@ -13,16 +13,17 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.tracking import wandb_run as _wandb
 from lis_lightning.tracking.workspace import SLICES, build_workspace, save_workspace, workspace_command, workspace_json
 from tests._helpers import module_environment
-from tests._helpers.small_results import FROZEN_KEYS, RESULTS
+from tests._helpers.small_results import FROZEN_KEYS, MORE_KEYS, RESULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")  # of wandb-workspaces 0.4
 
 TABLES = {f"lis/{name}" for name in ("snapshots", "slices", "movers")}
 LOGGED = (
     FROZEN_KEYS
+    | MORE_KEYS
     | set(_wandb.summaries(RESULTS[-1], RESULTS[1], "lis"))
     | set(_wandb.corrected_summaries(RESULTS, "lis"))
-    | {f"lis/slice/{name}{end}" for name in SLICES for end in ("", "_low", "_high")}
+    | {f"lis/more/slice/{name.replace(' ', '_')}{end}" for name in SLICES for end in ("", "_low", "_high")}
     | TABLES
     | {"lis/curve"}
 )
@@ -54,7 +55,7 @@ def built():
 
 def test_the_sections_are_those_that_were_promised(built):
     assert [section.name for section in built.sections] == [
-        "Verdict", "Curve", "Slices", "Companions", "Cost", "Sweep",
+        "Curve", "Verdict", "Slices", "Sweep", "More, logged with log_more=True",
     ]  # fmt: skip
     assert all(section.panels for section in built.sections)
 
@@ -63,16 +64,24 @@ def test_every_key_of_a_panel_is_logged(built):
     assert keys_of(built) - LOGGED == set()
 
 
-def test_every_frozen_key_has_a_panel(built):
-    without = {"lis/ceiling_pairs_low", "lis/ceiling_pairs_high", "lis/ceiling_ids_low", "lis/ceiling_ids_high"}
-    assert FROZEN_KEYS - keys_of(built) == without  # the ends of the ceilings are drawn in `lis/curve`
+def test_the_first_panels_are_ais_with_its_band(built):
+    first, second, *_ = built.sections[0].panels
+    assert first.media_keys == ["lis/curve"]
+    assert second.y == ["lis/ais", "lis/ais_low", "lis/ais_high"]
+
+
+def test_every_logged_key_has_a_panel_those_of_the_default_in_an_open_section(built):
+    assert (FROZEN_KEYS | MORE_KEYS) - keys_of(built) == {"lis/more/train_loss"}  # Lightning logs its own
+    assert [section.is_open for section in built.sections] == [True] * 4 + [False]
+    opened = json.dumps([panel._to_model().model_dump(mode="json") for s in built.sections[:4] for panel in s.panels])
+    assert "lis/more/" not in opened.replace("lis/more/ceiling_pairs", "")
     assert keys_of(built) >= TABLES | {
         "lis/curve",
         "lis/best_headroom",
         "lis/best_ais",
         "lis/best_ais_corrected",
         "lis/best_step",
-        "lis/final_realised",
+        "lis/best_realised",
     }
 
 
@@ -90,7 +99,7 @@ def test_the_json_is_read_by_wandbs_own_model(built):
     from wandb_workspaces.workspaces.internal import WorkspaceViewspec
 
     spec = WorkspaceViewspec.model_validate_json(workspace_json(built))
-    assert [section.name for section in spec.section.panel_bank_config.sections][:2] == ["Verdict", "Curve"]
+    assert [section.name for section in spec.section.panel_bank_config.sections][:2] == ["Curve", "Verdict"]
     assert spec.section.settings.x_axis == "trainer/global_step"
     assert spec.section.settings.max_runs == 20
 
@@ -98,7 +107,7 @@ def test_the_json_is_read_by_wandbs_own_model(built):
 def test_options_of_the_dashboard():
     built = build_workspace("team", "lis", prefix="lis/cold", num_runs=3, slices=["surface=home"], inputs=["a.b"])
     assert all(key.startswith("lis/cold/") for key in keys_of(built))
-    assert {"lis/cold/slice/surface=home", "lis/cold/ais"} <= keys_of(built, "lis/cold")
+    assert {"lis/cold/more/slice/surface_home", "lis/cold/ais"} <= keys_of(built, "lis/cold")
     assert built.settings.max_runs == 3
     assert "config:a.value.b" in set(strings(json.loads(workspace_json(built))))
 

@@ -54,6 +54,7 @@ class Monitoring:
         schedule: Schedules of further snapshots; one or several of :mod:`lis_lightning.monitor`.
         background_steps: Score in the background, and read the score this many optimizer steps later; None scores at
             once.
+        log_more: Log all numbers, under ``lis/more/...``, beside the six of the default.
         save: Which representations to save, "best", "last-3" or "all"; None for none.
         encode_batch_size: Items encoded at a time.
         reads: What else to score, as rankers read it; see :class:`lis_lightning.scoring.ScoreOptions`.
@@ -72,6 +73,7 @@ class Monitoring:
     every_n_steps: int | None = 50
     schedule: Schedule | Sequence[Schedule] | None = None
     background_steps: int | None = None
+    log_more: bool = False
     save: str | None = None
     encode_batch_size: int = 128
     reads: Reads | None = None
@@ -85,7 +87,7 @@ class Monitoring:
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "save")
+        names = ("every_n_steps", "schedule", "background_steps", "log_more", "save")
         renamed = {"batch_size": self.encode_batch_size, "reads": self.reads or ()}
         return {name: getattr(self, name) for name in names} | renamed
 

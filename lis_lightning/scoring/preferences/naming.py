@@ -71,6 +71,6 @@ def by_name(ceilings: Sequence[str] | Mapping[str, Preference]) -> dict[str, Pre
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith(("_low", "_high")):
             raise ConfigError(
                 f"Expected names of ceilings in lower-case letters, digits and _, not ending in _low or _high, got "
-                f"{name!r}; it becomes the logged key lis/ceiling_NAME."
+                f"{name!r}; it becomes the key lis/more/ceiling_NAME."
             )
     return {name: as_preference(preference) for name, preference in chosen.items()}

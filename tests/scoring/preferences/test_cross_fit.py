@@ -375,7 +375,7 @@ def test_preference_data_by_name_in_a_score(split, latents, table):
     own = PairTable(table, user="user_id")
     result = split.score(latents, ceilings={"ids": "ids", "mine": own}, aligned_to="mine", placebo=False)
     assert list(result.ceilings) == ["ids", "mine"]
-    assert result.scalars()["ceiling_mine"] == Scorer(split).ceiling(own).value
+    assert result.constants()["ceiling_mine"] == Scorer(split).ceiling(own).value
     assert result.ceiling is result.ceilings["mine"]
     pairs = split.score(latents, ceilings=("pairs",), placebo=False)
     assert result.companions["cka"] == pytest.approx(pairs.companions["cka"], abs=1e-6)
