@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lis_lightning.cli.config_check import check_config
 from lis_lightning.cli.config_values import drop_null, lists_as_tuples
+from lis_lightning.cli.extras import require_extra
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.hydra_plugins import import_from_user_folder
 from lis_lightning.cli.resources import resource_dir
@@ -44,6 +45,7 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
 def _align(config: DictConfig) -> float:
     """Run one job; return its best AIS, which sweepers maximise."""
+    require_extra("align", "lis-align")
     from lis_lightning.cli.sweep import best_finished, run_once
     from lis_lightning.cli.trainer_check import refuse_own_processes
     from lis_lightning.results.jobs import Job, digest

@@ -238,7 +238,4 @@ def _write(result: Audit, folder: Path, title: str) -> str:
     from lis_lightning.report.audit_report import write_numbers
 
     numbers = ", ".join(str(path) for path in write_numbers(result, folder))
-    try:
-        return f"numbers: {numbers}\npicture: {write_audit(result, folder / 'audit.html', title=title)}"
-    except ConfigError as error:
-        return f"numbers: {numbers}\nno picture: {error}"
+    return f"numbers: {numbers}\npage: {write_audit(result, folder / 'audit.html', title=title)}"

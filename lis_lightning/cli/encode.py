@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lis_lightning.cli.command import run_command
+from lis_lightning.cli.extras import require_extra
 from lis_lightning.errors import ConfigError, LisWarning
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _encode(words: Sequence[str]) -> None:
     options = _parser().parse_args(words)
+    require_extra("align", "lis-encode")
     _check_output(options.output, options.force)
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size must be 1 or more, but got {options.batch_size}.")

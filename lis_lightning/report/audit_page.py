@@ -32,9 +32,6 @@ def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        ConfigError: If plotly or jinja2 is not installed.
     """
     all_chapters = chapters(audit)
     figures = {}

@@ -42,7 +42,7 @@ def write_report(
         The path.
 
     Raises:
-        ConfigError: If there is no run, or plotly or jinja2 is not installed.
+        ConfigError: If there is no run.
 
     Example:
         >>> import tempfile
