@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lis_lightning.cli.command import run_command
 from lis_lightning.cli.extras import require_extra
 from lis_lightning.errors import ConfigError, LisWarning
+from lis_lightning.results.format import format_path
 
 if TYPE_CHECKING:
     from lis_lightning.align.data.alignment_data import AlignmentData
@@ -73,14 +74,14 @@ def encode_command(section: Mapping[str, Any], data: AlignmentData, checkpoint: 
         options = {**_write_items(items, Path(table)), "on_bad_image": section.get("on_bad_image")}
         if str(section.get("_target_")).endswith(".load_movielens"):
             options["features"] = _movielens_features(section)
-    words = ["lis-encode", str(checkpoint), table]
+    words = ["lis-encode", format_path(checkpoint), format_path(Path(table))]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         if values == [_DEFAULTS.get(name)]:
             continue
         for entry in values:
             words += [] if entry is None else [f"--{name.replace('_', '-')}", str(entry)]
-    return shlex.join([*words, "-o", str(run_dir / "vectors.parquet")])
+    return shlex.join([*words, "-o", format_path(run_dir / "vectors.parquet")])
 
 
 def _write_items(items: ItemTable, path: Path) -> dict[str, Any]:

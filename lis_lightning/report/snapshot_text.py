@@ -11,6 +11,7 @@ from lis_lightning.results.format import (
     format_estimate,
     format_gain,
     format_interval,
+    format_path,
     format_share,
     render_plain,
 )
@@ -38,7 +39,7 @@ def summary(
             snapshot_table(results, best),
             f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
         ]
-    where = "" if record is None else f"Record: {record}"
+    where = "" if record is None else f"Record: {format_path(record)}"
     return "\n".join([*lines, *filter(None, [failures, where, hint])])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from lis_lightning.results.format import format_path
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.results.verdict import Judgement
@@ -168,7 +169,7 @@ def sync_hint(loggers: Iterable[Any]) -> str | None:
         if is_wandb(logger):
             settings = getattr(logger.experiment, "settings", None)
             if settings is not None and settings.mode in ("offline", "dryrun"):
-                return f"W&B is offline; upload this run with `wandb sync {settings.sync_dir}`."
+                return f"W&B is offline; upload this run with `wandb sync {format_path(Path(settings.sync_dir))}`."
     return None
 
 

@@ -75,15 +75,19 @@ def test_a_run_ends_with_a_table_and_says_where_everything_is(finished):
     said = done.stdout + done.stderr
     for expected in (
         "smallest detectable gain", "AUC of the true click probabilities", "aligning VisionLanguageEncoder",
-        "geometry", "Best snapshot: step", "Record: ", "wandb sync", "report: ", "placebo passed",
+        "geometry", "Best snapshot: step", "Record: ", "wandb sync", "placebo passed",
         "lis-encode ",
     ):  # fmt: skip
         assert expected in said
+    for unwanted in ("wandb: ", "TPU", "Epoch", "WARNING", "Warning", str(folder / "outputs")):
+        assert unwanted not in said
+    (page,) = folder.rglob("report.html")
+    assert done.stdout.endswith(f"report: {page.relative_to(folder)}\n")
+    assert len(said.splitlines()) <= 42
     (record,) = folder.rglob("record.jsonl")
     _, results = Record.read(record)
     assert [result.step for result in results] == [0, 2, 4]
     assert all(math.isfinite(result.ais) for result in results)
-    assert list(folder.rglob("report.html"))
     assert list(folder.rglob("*.wandb"))
 
 
