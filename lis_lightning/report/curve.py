@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.errors import ConfigError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7F7F7F"
 GAIN = "AUC gain over the base (higher is better)"
 STEPS = "optimizer step"
+LABEL_WIDTH = 22  # characters of a line in the label of a row
 
 
 def new_figure() -> Figure:
@@ -25,6 +27,22 @@ def new_figure() -> Figure:
 
     # Without plotly's template a figure is 7 kB smaller and takes half the time.
     return go.Figure(layout={"template": "none"})
+
+
+def wrapped(label: str) -> str:
+    """Return a label of a row in several lines, so that on a phone it leaves half of the width to the figure.
+
+    Example:
+        >>> wrapped("AIS of the image tower, last layer")
+        'AIS of the image<br>tower, last layer'
+    """
+    return "<br>".join(textwrap.wrap(label, LABEL_WIDTH)) or label
+
+
+def rows_height(labels: Collection[str]) -> int:
+    """Return the height in pixels of rows that have these labels, all as high as the highest."""
+    lines = max((label.count("<br>") + 1 for label in labels), default=1)
+    return len(labels) * (14 + 16 * lines)
 
 
 def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | None = None) -> Figure:

@@ -31,7 +31,7 @@ def summary(
         failures: How many snapshots failed, from :func:`failed_line`; empty if none did.
         hint: How to view what the loggers wrote, in a sentence.
     """
-    lines = [""]
+    lines = []
     if best is not None:
         last = results[-1]
         verdict = ", ".join(filter(None, [last.verdict, last.message]))

@@ -67,7 +67,7 @@ def _render_group(runs: Sequence[RecordedRun]) -> str:
     table = Table(box=box.SIMPLE, header_style="bold")
     curve = f"AIS {format_gain(low)} to {format_gain(high)}"
     for heading in ("run", curve, "headroom", "best AIS", "corrected", "step", "realised", "verdict"):
-        table.add_column(heading, no_wrap=heading != "run")
+        table.add_column(heading, no_wrap=heading != "run", overflow="fold")
     for run in ranked(runs):
         best = run.best
         table.add_row(

@@ -128,9 +128,13 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
         values = {job.overrides.get(key) for job in jobs.values()}
         if len(values) > 1:
             varying[key] = _short([value for value in values if value is not None])
+    last = Counter(key.rpartition(".")[2] for key in ["seed", "recipe", *varying])
+    names = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in varying}
     groups: dict[str, dict[Path, Job]] = {}
     for folder, job in jobs.items():
-        differing = [f"{key}={short[job.overrides[key]]}" for key, short in varying.items() if key in job.overrides]
+        differing = [
+            f"{names[key]}={short[job.overrides[key]]}" for key, short in varying.items() if key in job.overrides
+        ]
         groups.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
     return groups
 

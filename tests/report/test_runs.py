@@ -146,7 +146,7 @@ def test_settings_in_the_names_of_runs_are_short(write_run, tmp_path):
         Job(recipe="infonce", seed=1, overrides=overrides, status="finished", record=path.name).write(path.parent)
     found = find_runs([tmp_path])
     assert [run.name for run in found] == [
-        "infonce, training.learning_rate=0.00183 seed 1", "infonce, training.learning_rate=0.0005 seed 1",
+        "infonce, learning_rate=0.00183 seed 1", "infonce, learning_rate=0.0005 seed 1",
     ]  # fmt: skip
     assert len({run.recipe for run in found}) == 2
 

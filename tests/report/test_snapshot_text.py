@@ -35,5 +35,5 @@ def test_summary_says_where_everything_is(tmp_path):
 
 def test_summary_counts_what_failed():
     line = terminal.failed_line("text", 0, 3, "OSError: gone")
-    assert terminal.summary([], None, None, line) == "\ntext: 0 of 3 snapshots scored, last error OSError: gone"
+    assert terminal.summary([], None, None, line) == "text: 0 of 3 snapshots scored, last error OSError: gone"
     assert terminal.summary(RESULTS, RESULTS[1], None, line).endswith(f"plateau, about plateau\n{line}")

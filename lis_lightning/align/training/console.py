@@ -83,7 +83,7 @@ def _checkpoint(run: Run, encode: str | None) -> list[str]:
         return [f"checkpoint: {_no_checkpoint(run)}"]
     if not encode:
         return [f"checkpoint: {format_path(run.checkpoint)}"]
-    return ["vectors of these items, or of a table of others, by the best checkpoint:", f"  {encode}"]
+    return [f"vectors of these items, or of a table of others: {encode}"]
 
 
 def _no_checkpoint(run: Run) -> str:

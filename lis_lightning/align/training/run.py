@@ -35,7 +35,7 @@ from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
-from lis_lightning.results.format import estimate_name, format_estimate
+from lis_lightning.results.format import format_estimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
@@ -301,6 +301,6 @@ def _ceiling_options(scorer: Scorer, objectives: Mapping[str, Objective]) -> dic
         elif trained_on is not None:
             aligned_to = f"trained_{name}"
             preferences[aligned_to] = trained_on
-    for name, preference in preferences.items():
-        rank_zero_print(f"{estimate_name(name)}: {format_estimate(scorer.ceiling(preference))}")
+    limits = [f"{name} {format_estimate(scorer.ceiling(preference))}" for name, preference in preferences.items()]
+    rank_zero_print(f"LIS (an estimate of what this preference data carries): {', '.join(limits)}")
     return {"ceilings": preferences, "aligned_to": aligned_to}
