@@ -39,7 +39,9 @@ def summary(
             snapshot_table(results, best),
             f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
         ]
-    where = "" if record is None else f"Record: {format_path(record)}"
+    where = ""
+    if record is not None:
+        where = f"Record: {format_path(record)}; as a page: lis-report {format_path(record.parent)}"
     return "\n".join([*lines, *filter(None, [failures, where, hint])])
 
 
@@ -108,7 +110,7 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
 def snapshot_line(result: Snapshot) -> str:
     """Return a snapshot as one line of a log."""
     interval = format_interval(result.ais, result.ais_low, result.ais_high)
-    headroom = "" if math.isnan(result.headroom) else f", {result.aligned_to} would still add {result.headroom:+.4f}"
+    headroom = "" if math.isnan(result.headroom) else f", headroom {result.headroom:+.4f}"
     realised = "" if math.isnan(result.realised) else f", realised {format_share(result.realised)}"
     return (
         f"LIS step {result.step}: AIS {interval}{headroom}{realised}, "
