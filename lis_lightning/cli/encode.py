@@ -70,7 +70,7 @@ def encode_command(section: Mapping[str, Any], data: AlignmentData, checkpoint: 
         table, options = section["items"], {name: section.get(name) for name in _TABLE_OPTIONS}
         options["text"] = options["text"] or ""  # without the option, the column "text" would be read
     else:
-        table = str(run_dir / "items.parquet")
+        table = str(run_dir / "items-to-encode.parquet")  # beside items.parquet, the titles that the report shows
         options = {**_write_items(items, Path(table)), "on_bad_image": section.get("on_bad_image")}
         if str(section.get("_target_")).endswith(".load_movielens"):
             options["features"] = _movielens_features(section)
