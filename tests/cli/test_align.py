@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from lis_lightning.align.training.step_progress import StepProgress
 from lis_lightning.cli import hydra_plugins, resource_dir
-from lis_lightning.cli.align import _loggers, _settle_cache, _train
+from lis_lightning.cli.align import _loggers, _settle_cache, _train, _trainer
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.record import Record
 
@@ -101,6 +102,18 @@ def test_log_files_of_ones_own_run_end_to_end(finished):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "log: the validation preference split" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "terminal", "shown"),
+    [("null", True, True), ("null", False, False), ("true", False, True), ("false", True, False)],
+)
+def test_a_bar_counts_steps_in_a_terminal_unless_the_settings_say_otherwise(monkeypatch, setting, terminal, shown):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("align", overrides=["trainer.accelerator=cpu", f"trainer.enable_progress_bar={setting}"])
+    bar = _trainer(config)(callbacks=[], logger=False).progress_bar_callback
+    assert type(bar) is (StepProgress if shown else type(None))
 
 
 def test_a_debug_run_composes_smaller_settings():
