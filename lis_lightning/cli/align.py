@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from lis_lightning.cli.command import run_command
 from lis_lightning.cli.config_check import check_config
 from lis_lightning.cli.config_values import drop_null, lists_as_tuples
+from lis_lightning.cli.extras import require_extra
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.hydra_plugins import import_from_user_folder
 from lis_lightning.cli.packaged_recipes import recipes_command
@@ -31,6 +32,8 @@ from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.scoring.cache import cache_folder
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
     from lis_lightning.align.data import AlignmentData
     from lis_lightning.align.training.pruning import Rival
     from lis_lightning.align.training.run import Monitoring, Run
@@ -50,6 +53,7 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name="align")
 def _align(config: DictConfig) -> float:
     """Run one job; return its best AIS, which sweepers maximise."""
+    require_extra("align", "lis-align")
     from lis_lightning.cli.sweep import best_finished, run_once
     from lis_lightning.cli.trainer_check import refuse_own_processes
     from lis_lightning.results.jobs import Job, digest
@@ -101,7 +105,7 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
         run = align(
             data,
             instantiate(config.model),
-            trainer=instantiate(config.trainer),
+            trainer=_trainer(config),
             loggers=loggers,
             objectives=drop_null(instantiate(config.objectives, _convert_="all")),
             regularisers=drop_null(instantiate(config.regularisers, _convert_="all")),
@@ -114,21 +118,38 @@ def _train(config: DictConfig, run_dir: Path, group: str | None, rival: Callable
             stop_at=config.stop_at,
             rival=rival,
         )
-    if run.checkpoint is not None:
-        _print_encode_command(plain["data"], data, run.checkpoint, run_dir)
+    _print_summary(run, plain["data"], data, run_dir)
     return run
 
 
-def _print_encode_command(section: dict[str, Any], data: AlignmentData, checkpoint: Path, run_dir: Path) -> None:
-    """Print, on the first process, the command that encodes the items with the best checkpoint."""
+def _trainer(config: DictConfig) -> Callable[..., Trainer]:
+    """Return what builds the Trainer, by default with a progress bar if standard error is a terminal."""
+    from lis_lightning.align.training.step_progress import StepProgress
+
+    build = instantiate(config.trainer)
+    wanted = config.trainer.get("enable_progress_bar")
+
+    def trainer(*, callbacks: list[Any], enable_progress_bar: bool | None = wanted, **options: Any) -> Trainer:
+        shown = sys.stderr.isatty() if enable_progress_bar is None else enable_progress_bar
+        bars = [StepProgress()] if shown else []
+        made: Trainer = build(callbacks=[*callbacks, *bars], enable_progress_bar=shown, **options)
+        return made
+
+    return trainer
+
+
+def _print_summary(run: Run, section: dict[str, Any], data: AlignmentData, run_dir: Path) -> None:
+    """Print, on the first process, the end of the output, with the command that encodes items with the best weights."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    from lis_lightning.align.training.console import rank_zero_print
+    from lis_lightning.align.training.console import rank_zero_print, summary
     from lis_lightning.cli.encode import encode_command
 
-    # Only there, since the command may need a table of the items, which it writes.
-    command = rank_zero_only(encode_command)(section, data, checkpoint, run_dir)
-    rank_zero_print(f"vectors of these items, or of a table of others:\n  {command}")
+    command = None
+    if run.checkpoint is not None:
+        # Only there, since the command may need a table of the items, which it writes.
+        command = rank_zero_only(encode_command)(section, data, run.checkpoint, run_dir)
+    rank_zero_print(summary(run, command))
 
 
 def _monitoring(config: DictConfig) -> Monitoring:
@@ -162,20 +183,22 @@ def _settle_cache(config: DictConfig, run_dir: Path) -> Path:
 
 def _loggers(config: DictConfig, run_dir: Path, group: str | None = None) -> list[Any]:
     """Build the loggers, and log the configuration to each."""
-    from lis_lightning.tracking.logger_options import run_options
+    from lis_lightning.tracking.logger_options import drop_ignored_settings, run_options
 
     loggers = []
     for node in drop_null(config.logger or {}).values():
         logger = instantiate(node, **run_options(node, run_dir, group))
+        drop_ignored_settings(logger)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         loggers.append(logger)
     return loggers
 
 
 def _quiet_known_noise() -> None:
-    """Silence Lightning's advice on settings that are intended: no loader workers, frozen towers in evaluation mode."""
+    """Silence Lightning's advice on settings that are intended, and its notes that say nothing of this run."""
     messages = ("does not have many workers", "`log_every_n_steps`", "exists and is not empty", "in eval mode at the")
     for message in (*messages, "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     rank_zero = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
+    notes = ("Tip:", "TPU available: False", "`Trainer.fit` stopped: `max_steps=")
+    rank_zero.addFilter(lambda record: not any(note in record.getMessage() for note in notes))

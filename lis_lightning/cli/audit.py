@@ -23,6 +23,7 @@ from lis_lightning.cli.config_values import drop_null, lists_as_tuples
 from lis_lightning.cli.hydra_command import run_hydra_command
 from lis_lightning.cli.resources import resource_dir
 from lis_lightning.errors import ConfigError, ItemError, LisError, LisWarning
+from lis_lightning.results.format import format_path
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -140,7 +141,7 @@ def audit_data(
     _warn_of_other_orders(result, files, split, ids, id_column)
     rank_zero_print(render(result))
     written = _write(result, folder, f"Audit of {data.name}")
-    rank_zero_print(f"\n{written}\ntook {time.perf_counter() - began:.0f} s")
+    rank_zero_print(f"\ntook {time.perf_counter() - began:.0f} s\n{written}")
     return result
 
 
@@ -246,8 +247,6 @@ def _write(result: Audit, folder: Path, title: str) -> str:
     from lis_lightning.report.audit_page import write_audit
     from lis_lightning.report.audit_report import write_numbers
 
-    numbers = ", ".join(str(path) for path in write_numbers(result, folder))
-    try:
-        return f"numbers: {numbers}\npicture: {write_audit(result, folder / 'audit.html', title=title)}"
-    except ConfigError as error:
-        return f"numbers: {numbers}\nno picture: {error}"
+    numbers = ", ".join(map(format_path, write_numbers(result, folder)))
+    page = write_audit(result, folder / "audit.html", title=title)
+    return f"numbers: {numbers}\nreport: {format_path(page)}"

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lis_lightning.cli.command import run_command
+from lis_lightning.cli.extras import require_extra
 from lis_lightning.errors import ConfigError, LisWarning
+from lis_lightning.results.format import format_path
 
 if TYPE_CHECKING:
     from lis_lightning.align.data.alignment_data import AlignmentData
@@ -68,18 +70,18 @@ def encode_command(section: Mapping[str, Any], data: AlignmentData, checkpoint: 
         table, options = section["items"], {name: section.get(name) for name in _TABLE_OPTIONS}
         options["text"] = options["text"] or ""  # without the option, the column "text" would be read
     else:
-        table = str(run_dir / "items.parquet")
+        table = str(run_dir / "items-to-encode.parquet")  # beside items.parquet, the titles that the report shows
         options = {**_write_items(items, Path(table)), "on_bad_image": section.get("on_bad_image")}
         if str(section.get("_target_")).endswith(".load_movielens"):
             options["features"] = _movielens_features(section)
-    words = ["lis-encode", str(checkpoint), table]
+    words = ["lis-encode", format_path(checkpoint), format_path(Path(table))]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         if values == [_DEFAULTS.get(name)]:
             continue
         for entry in values:
             words += [] if entry is None else [f"--{name.replace('_', '-')}", str(entry)]
-    return shlex.join([*words, "-o", str(run_dir / "vectors.parquet")])
+    return shlex.join([*words, "-o", format_path(run_dir / "vectors.parquet")])
 
 
 def _write_items(items: ItemTable, path: Path) -> dict[str, Any]:
@@ -146,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _encode(words: Sequence[str]) -> None:
     options = _parser().parse_args(words)
+    require_extra("align", "lis-encode")
     _check_output(options.output, options.force)
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size must be 1 or more, but got {options.batch_size}.")

@@ -19,6 +19,7 @@ from typing_extensions import override
 from lis_lightning.align.training.console import rank_zero_print
 from lis_lightning.align.training.pruning import Rival
 from lis_lightning.align.training.run import PAUSED, Run
+from lis_lightning.results.format import format_path
 from lis_lightning.results.jobs import COMPLETE, Job, jobs_in, results_of, runs_in
 from lis_lightning.results.leaderboard import conclusion, rank_recipes, render_standings, standings_frame
 from lis_lightning.tracking.logger_options import leaderboard_destination
@@ -128,7 +129,8 @@ def report(folder: Path) -> int:
     if not places:
         return 0
     standings_frame(places).write_csv(folder / TABLE_FILE)
-    rank_zero_print(f"\n{render_standings(places)}\n{conclusion(places)}\ntable: {folder / TABLE_FILE}")
+    rank_zero_print(f"\n{render_standings(places)}\n{conclusion(places)}")
+    rank_zero_print(f"table: {format_path(folder / TABLE_FILE)}; as a page: lis-report {format_path(folder)}")
     jobs = list(jobs_in(folder))
     for path, job in jobs:
         if job.status == "pruned":

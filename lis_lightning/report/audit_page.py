@@ -9,7 +9,7 @@ from typing import Any
 
 from lis_lightning.functional.intervals import Estimate, cluster_interval
 from lis_lightning.report.audit_report import LABELS, chapters
-from lis_lightning.report.curve import BLUE, GREEN, GREY, ORANGE, new_figure
+from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, new_figure, rows_height, wrapped
 from lis_lightning.report.document import document, write
 from lis_lightning.results.audit import Audit, Part
 from lis_lightning.results.result import LISResult
@@ -32,9 +32,6 @@ def write_audit(audit: Audit, path: str | Path, *, title: str) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        ConfigError: If plotly or jinja2 is not installed.
     """
     all_chapters = chapters(audit)
     figures = {}
@@ -56,14 +53,16 @@ def _forest(part: Part) -> Any:
     rooms = {name: estimate for name, estimate in rooms.items() if math.isfinite(estimate.value)}
     figure = new_figure()
     kinds = (("", GREEN, rooms), ("LIS of", ORANGE, ceilings), ("AIS of", BLUE, gains))
+    rows: set[str] = set()
     for kind, colour, estimates in kinds:
-        labels = [f"{kind} {name}".lstrip() for name in estimates]
+        labels = [wrapped(f"{kind} {name}".lstrip()) for name in estimates]
+        rows.update(labels)
         figure.add_scatter(
             x=[estimate.value for estimate in estimates.values()], y=labels, name=_LEGEND[kind], mode="markers",
             marker={"color": colour, "size": 10}, error_x=_error_bars(list(estimates.values())),
             hovertemplate="%{y}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
-    labels = [f"LIS of {name}" for name in part.ceilings]
+    labels = [wrapped(f"LIS of {name}") for name in part.ceilings]
     figure.add_scatter(
         x=[ceiling.past for ceiling in part.ceilings.values()], y=labels,
         name="LIS without the future", mode="markers",
@@ -71,9 +70,9 @@ def _forest(part: Part) -> Any:
     )  # fmt: skip
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_layout(
-        height=220 + 36 * (len(rooms) + len(ceilings) + len(gains)),
+        height=220 + rows_height(rows),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        xaxis_title="AUC gain over the base (higher is better)", margin={"l": 10, "r": 20},
+        xaxis_title=GAIN, margin={"l": 10, "r": 20},
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
@@ -98,6 +97,6 @@ def _over_time(periods: Sequence[Part]) -> Any:
     figure.add_hline(y=0, line_width=1, line_color=GREY)
     figure.update_layout(
         height=460, legend={"orientation": "h", "y": -0.2},
-        xaxis_title="test window from", yaxis_title="AUC gain over the base (higher is better)",
+        xaxis_title="test window from", yaxis_title=GAIN,
     )  # fmt: skip
     return figure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lis_lightning.errors import ConfigError
@@ -17,20 +18,31 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7F7F7F"
 GAIN = "AUC gain over the base (higher is better)"
 STEPS = "optimizer step"
+LABEL_WIDTH = 22  # characters of a line in the label of a row
 
 
 def new_figure() -> Figure:
-    """Return an empty plotly figure.
+    """Return an empty plotly figure."""
+    import plotly.graph_objects as go
 
-    Raises:
-        ConfigError: If plotly is not installed.
-    """
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise ConfigError("The figure needs plotly: pip install 'lis-lightning[report]'.") from error
     # Without plotly's template a figure is 7 kB smaller and takes half the time.
     return go.Figure(layout={"template": "none"})
+
+
+def wrapped(label: str) -> str:
+    """Return a label of a row in several lines, so that on a phone it leaves half of the width to the figure.
+
+    Example:
+        >>> wrapped("AIS of the image tower, last layer")
+        'AIS of the image<br>tower, last layer'
+    """
+    return "<br>".join(textwrap.wrap(label, LABEL_WIDTH)) or label
+
+
+def rows_height(labels: Collection[str]) -> int:
+    """Return the height in pixels of rows that have these labels, all as high as the highest."""
+    lines = max((label.count("<br>") + 1 for label in labels), default=1)
+    return len(labels) * (14 + 16 * lines)
 
 
 def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | None = None) -> Figure:
@@ -44,7 +56,7 @@ def curve_figure(results: Sequence[Snapshot], references: Mapping[str, float] | 
         A plotly figure; x in optimizer steps, y in AUC gain over the base ranker.
 
     Raises:
-        ConfigError: If there is no result, or plotly is not installed.
+        ConfigError: If there is no result.
 
     Example:
         >>> from lis_lightning.results import LISResult, Snapshot

@@ -11,8 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lis_lightning.errors import ConfigError
-
 
 def document(title: str, *, figures: Mapping[str, Any], template: str = "base.html", **values: Any) -> str:
     """Return an HTML document; values are escaped unless the template marks them as HTML.
@@ -22,14 +20,9 @@ def document(title: str, *, figures: Mapping[str, Any], template: str = "base.ht
         figures: Plotly figures by name; each is drawn in the element with ``data-figure="name"``.
         template: File in ``templates/``.
         values: Variables of the template, such as ``body`` (HTML) of base.html.
-
-    Raises:
-        ConfigError: If jinja2 or plotly is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ConfigError("The page needs jinja2: pip install 'lis-lightning[report]'.") from error
+    import jinja2
+
     folder = files("lis_lightning.report") / "templates"
     figures_json = {name: _json(figure) for name, figure in figures.items()}
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from lis_lightning.errors import ShapeError
 from lis_lightning.functional.intervals import Estimate
-from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure
+from lis_lightning.report.curve import BLUE, GAIN, GREEN, GREY, ORANGE, STEPS, new_figure, rows_height, wrapped
 from lis_lightning.report.runs import RecordedRun, same_split
 from lis_lightning.results.selection import simultaneous_band
 from lis_lightning.results.snapshot import Snapshot
@@ -91,7 +91,7 @@ def forest(rows: Mapping[str, Mapping[str, Estimate]], title: str) -> Any:
     """
     figure = new_figure()
     for (name, points), colour in zip(rows.items(), (BLUE, GREY, ORANGE), strict=False):
-        finite = {label: estimate for label, estimate in points.items() if math.isfinite(estimate.value)}
+        finite = {wrapped(label): estimate for label, estimate in points.items() if math.isfinite(estimate.value)}
         estimates = list(finite.values())
         values = _column(estimates, "value")
         figure.add_scatter(
@@ -99,10 +99,10 @@ def forest(rows: Mapping[str, Mapping[str, Estimate]], title: str) -> Any:
             error_x=_error_bars(values, _column(estimates, "low"), _column(estimates, "high"), thickness=2),
             hovertemplate="%{y}: %{x:+.4f}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    num = len({label for points in rows.values() for label in points})
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _with_layout(figure, title, "", height=130 + 30 * num).update_layout(showlegend=len(rows) > 1)
+    labels = {wrapped(label) for points in rows.values() for label in points}
+    return _with_layout(figure, title, "", height=130 + rows_height(labels)).update_layout(showlegend=len(rows) > 1)
 
 
 def slices(run: RecordedRun) -> Any:
@@ -124,7 +124,8 @@ def companion(run: RecordedRun, name: str) -> Any:
     figure.add_scatter(
         x=values, y=gains, mode="lines+markers+text",
         text=[labels.get(result.step, "") for result in results],
-        textposition="top center", cliponaxis=False, customdata=_steps(results),
+        textposition=_towards_the_middle(values, run.judgement.best),
+        cliponaxis=False, customdata=_steps(results),
         line={"color": GREY, "width": 1}, marker={"size": 8, "color": BLUE}, name=name,
         error_y=_error_bars(
             gains, _column(results, "ais_low"), _column(results, "ais_high"), thickness=1, color=BLUE
@@ -132,6 +133,14 @@ def companion(run: RecordedRun, name: str) -> Any:
         hovertemplate="step %{customdata}: %{x:.4g}, AIS %{y:+.4f}<extra></extra>",
     )  # fmt: skip
     return _with_layout(figure, name, "AIS (AUC gain, higher is better)", height=320)
+
+
+def _towards_the_middle(values: Sequence[float], best: int) -> list[str]:
+    """Return positions of labels that stay in the figure: that of the best above its point, the others below."""
+    finite = [value for value in values if math.isfinite(value)]
+    middle = (min(finite) + max(finite)) / 2 if finite else math.nan
+    sides = ["left" if value > middle else "right" for value in values]
+    return [f"{'top' if index == best else 'bottom'} {side}" for index, side in enumerate(sides)]
 
 
 def cost(run: RecordedRun) -> Any:

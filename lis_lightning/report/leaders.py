@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from lis_lightning.report.runs import RecordedRun, same_split
-from lis_lightning.results.jobs import Job, by_recipe
 from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_recipes
 
 
 def standings_of(runs: Sequence[RecordedRun]) -> list[Standing]:
     """Return the leaderboard of the runs on one split, grouped by recipe; empty for fewer than two recipes."""
-    comparable = same_split(runs)
-    jobs: dict[Path, Job] = {run.path: run.job for run in comparable if run.job is not None}
-    recipes = {path: name for name, members in by_recipe(jobs).items() for path in members}
     by_name: dict[str, list[RecordedRun]] = {}
-    for run in comparable:
-        by_name.setdefault(recipes.get(run.path, run.name), []).append(run)
+    for run in same_split(runs):
+        by_name.setdefault(run.recipe, []).append(run)
     if len(by_name) < 2:
         return []
     return rank_recipes({name: _runs(members) for name, members in by_name.items()})

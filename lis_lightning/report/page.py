@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,12 +14,14 @@ from lis_lightning.report import figures, tables
 from lis_lightning.report.answers import answers, headroom, mark, picked, tone
 from lis_lightning.report.document import document, write
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
-from lis_lightning.report.runs import RecordedRun
+from lis_lightning.report.runs import RecordedRun, by_split
 from lis_lightning.report.thumbnails import data_url
 from lis_lightning.results.format import format_interval
+from lis_lightning.results.movers import Mover
 from lis_lightning.results.snapshot import Snapshot
 
 NUM_SHOWN = 4  # runs whose curves are shown initially: more bands would hide each other
+NUM_MOVERS = 10  # items that rose, and items that fell
 
 
 def write_report(
@@ -42,7 +45,7 @@ def write_report(
         The path.
 
     Raises:
-        ConfigError: If there is no run, or plotly or jinja2 is not installed.
+        ConfigError: If there is no run.
 
     Example:
         >>> import tempfile
@@ -57,7 +60,7 @@ def write_report(
     """
     if not runs:
         raise ConfigError("Nothing to show: the list of runs is empty.")
-    title = title or (runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
+    title = title or (f"Report of {runs[0].name}" if len(runs) == 1 else f"Report of {len(runs)} runs")
     return write(path, render_report(runs, title, references or {}, reload_seconds))
 
 
@@ -65,7 +68,10 @@ def render_report(
     runs: Sequence[RecordedRun], title: str, references: Mapping[str, float], reload_seconds: float | None = None
 ) -> str:
     """Return the page as text; see :func:`write_report`."""
-    runs = ranked(runs)
+    failures = [f"{run.name}: {failure}" for run in runs for failure in run.failures]
+    failures += itertools.chain.from_iterable(run.unscored for run in runs)
+    group, *other_groups = by_split(runs)
+    runs = ranked(group)
     lead = runs[0]
     standings = standings_of(runs)
     companions = list(lead.best.companions)
@@ -76,7 +82,6 @@ def render_report(
         plots["differences"] = figures.forest({"difference to the best": differences}, axis)
     scale = max(_end(run.best) for run in runs) or 1.0
     gauges = [_gauge(run, scale) for run in runs]
-    failures = [f"{run.name}: {failure}" for run in runs for failure in run.failures]
     correlations = {name: tables.correlation(lead, name) for name in companions}
     return document(
         title,
@@ -85,6 +90,7 @@ def render_report(
         reload_seconds=reload_seconds,
         footer=f"lis-lightning {version('lis-lightning')}. {tables.HOW_TO_READ}",
         runs=_listed(runs),
+        hidden=max(len(runs) - NUM_SHOWN, 0),
         lead={
             "name": lead.name, "verdict": lead.judgement.verdict, "message": lead.judgement.message,
             "mark": mark(lead.judgement.verdict), "tone": tone(lead.judgement.verdict),
@@ -96,6 +102,7 @@ def render_report(
         snapshots=tables.snapshots(runs),
         gauges=gauges,
         leaderboard=tables.leaderboard(standings),
+        other_splits=tables.other_splits(other_groups),
         slices=tables.slices(lead),
         movers=_movers(lead),
         concentration=tables.concentration(lead),
@@ -134,20 +141,25 @@ def _end(best: Snapshot) -> float:
     return max(best.ais, 0.0) + (best.headroom_high if math.isfinite(best.headroom_high) else 0.0)
 
 
-def _movers(run: RecordedRun) -> dict[str, list[dict[str, Any]]] | None:
-    """Return the items whose gain rose and fell most; None without a catalogue of items."""
-    if not run.movers:
+def _movers(run: RecordedRun) -> dict[str, Any] | None:
+    """Return the items whose gain clearly rose and fell most, and the number of others; None without a catalogue."""
+    if not (moved := run.movers):
         return None
-    rose, fell = [], []
-    for mover in run.movers:
-        # In units of .0001: a single item moves the AUC by that much at most.
-        change = f"{1e4 * mover.change.value:+.2f} [{1e4 * mover.change.low:+.2f}, {1e4 * mover.change.high:+.2f}]"
-        row = {"title": mover.title, "image": data_url(mover.image), "change": change}
-        if mover.change.value > 0:
-            rose.append(row)
-        elif mover.change.value < 0:
-            fell.append(row)
-    return {"rose": rose, "fell": fell}
+    rose = [mover for mover in moved if mover.change.low > 0]
+    fell = [mover for mover in moved if mover.change.high < 0]
+    shown = {"rose": list(map(_mover, rose[:NUM_MOVERS])), "fell": list(map(_mover, fell[:NUM_MOVERS]))}
+    return {
+        **shown,
+        "images": any(row["image"] for rows in shown.values() for row in rows),
+        "more": len(rose) + len(fell) - sum(map(len, shown.values())),
+        "unclear": len(moved) - len(rose) - len(fell),
+    }
+
+
+def _mover(mover: Mover) -> dict[str, Any]:
+    # In units of .0001: a single item moves the AUC by that much at most.
+    change = f"{1e4 * mover.change.value:+.2f} [{1e4 * mover.change.low:+.2f}, {1e4 * mover.change.high:+.2f}]"
+    return {"title": mover.title, "image": data_url(mover.image), "change": change}
 
 
 def _curve_label(lead: RecordedRun) -> str:

@@ -16,7 +16,7 @@ import polars as pl
 from lis_lightning.errors import ConfigError, LisError, LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.snapshot_text import failed_line
-from lis_lightning.results.jobs import JOB_FILE, Job
+from lis_lightning.results.jobs import JOB_FILE, Job, by_recipe, jobs_in
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.selection import corrected_best
@@ -32,12 +32,15 @@ class RecordedRun:
     Attributes:
         name: Display name, unique among the runs of a report: recipe and seed in a run of lis-align, or the name in its
             tracker (W&B, Trackio, Lightning), or the folder.
+        recipe: Name of its recipe with the settings in which it differs, which runs of other seeds share; outside of
+            lis-align its name.
         path: The file it was read from.
         results: Its snapshots by step; at least one.
         split: Facts of the split it was scored on.
         settings: Settings of the monitor, by name.
         overrides: Hydra overrides of the command line, ``key=value`` each.
         failures: Failures that the training tolerated, as text.
+        unscored: What is beside it without a score, for the first run of a report: one sentence each, with the reason.
         ended: Whether the run has ended.
         times: When the snapshot of each step was written; empty where unknown.
         versions: Versions of the packages that can change a number.
@@ -49,17 +52,19 @@ class RecordedRun:
         >>> from lis_lightning.results import LISResult, Snapshot
         >>> result = LISResult(ais=0.003, ais_low=0.001, ais_high=0.005, ais_geometry=0.002, auc_base=0.7, auc=0.703)
         >>> run = RecordedRun(name="mine", path=Path("record.jsonl"), results=[Snapshot.of(result, step=200)])
-        >>> run.best.step, run.recipe
-        (200, 'mine')
+        >>> run.best.step, run.best.ais
+        (200, 0.003)
     """
 
     name: str
     path: Path
     results: Sequence[Snapshot]
+    recipe: str = ""
     split: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     failures: Sequence[str] = ()
+    unscored: Sequence[str] = ()
     ended: bool = False
     times: Mapping[int, datetime] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -68,9 +73,9 @@ class RecordedRun:
     catalogue: Catalogue | None = None
 
     @property
-    def recipe(self) -> str:
-        """Name of the recipe, which runs of other seeds share."""
-        return self.name if self.job is None else self.job.recipe
+    def split_hash(self) -> str:
+        """Hash of the split it was scored on; empty if unknown."""
+        return self.results[-1].split_hash or str(self.split.get("hash", ""))
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -98,8 +103,10 @@ class RecordedRun:
 
     @property
     def movers(self) -> list[Mover]:
-        """Items whose gain rose or fell most from the first snapshot to the best; empty without a catalogue."""
-        return [] if self.catalogue is None else movers(self.results[0], self.best, self.catalogue)
+        """Items whose gain rose from the first snapshot to the best, the most first, then those whose gain fell."""
+        if self.catalogue is None:
+            return []
+        return movers(self.results[0], self.best, self.catalogue, num=self.catalogue.ids.size)
 
 
 RunReader = Callable[[Path], RecordedRun | None]  # reads a file; None if it has no snapshot
@@ -114,8 +121,8 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
             :data:`lis_lightning.tracking.OFFLINE_READERS`. In a folder, they read runs without a record only.
 
     Returns:
-        Runs with at least one snapshot, in the order of their paths. Those whose snapshots all failed are named among
-        the failures of the first.
+        Runs with at least one snapshot, in the order of their paths. Those without one are named in `unscored` of the
+        first, with the reason. What W&B holds of a run that has a record is left out.
 
     Raises:
         ConfigError: If a path does not exist, or there is no run in any.
@@ -159,8 +166,9 @@ def find_runs(paths: Iterable[str | Path], readers: Mapping[str, RunReader] | No
         )
     for problem in problems:
         warnings.warn(f"Skipped: {problem}", LisWarning, stacklevel=2)
-    lead, *others = _named(list(runs.values()))
-    return [replace(lead, failures=[*lead.failures, *unscored]), *others]
+    unscored += _failed_jobs(roots)
+    lead, *others = _named(_without_copies(list(runs.values())))
+    return [replace(lead, unscored=unscored), *others]
 
 
 def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRun:
@@ -177,15 +185,18 @@ def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRu
         200
     """
     run = None if record is None else _read_record(record)
-    return run or RecordedRun(name="run", path=record or Path("no record"), results=results)
+    if run is None:
+        return RecordedRun(name="run", path=record or Path("no record"), results=results, recipe="run")
+    (named,) = _named([run])
+    return named
 
 
 def _files_in(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the records below a folder, and the files of other formats of runs that have no record."""
     records = sorted(folder.rglob("record*.jsonl"))
     recorded_folders = [record.parent for record in records]
-    recorded_ids = {recorded.name for recorded in recorded_folders}  # WandbLogger names the folder by the run's id
     candidates = [file for pattern in patterns for file in sorted(folder.rglob(pattern))]
+    recorded_ids = {recorded.name for recorded in recorded_folders}  # WandbLogger names the folder by the run's id
     foreign = [
         file
         for file in candidates
@@ -231,18 +242,40 @@ def _add_run(file: Path, readers: Mapping[str, RunReader], runs: dict[Path, Reco
     run = _read(file, readers)
     if run is not None:
         runs.setdefault(file.resolve(), run)
-    elif failure := _all_failed(file):
-        unscored.append(failure)
+    elif file.match("record*.jsonl"):
+        unscored.append(_without_score(file))
 
 
-def _all_failed(file: Path) -> str:
-    """Return in a sentence that every snapshot of a record failed; empty if none was tried, or it is no record."""
-    if not file.match("record*.jsonl"):
-        return ""
-    failures = [status for status in Record.statuses(file) if status["kind"] == "failure"]
-    failed = [status for status in failures if status["what"] == "snapshot"]
-    name = file.stem.removeprefix(Path(FILENAME).stem).strip("-") or file.parent.name
-    return failed_line(name, 0, len(failed), failed[-1]["error"]) if failed else ""
+def _without_score(record: Path) -> str:
+    """Return in a sentence why a record holds no snapshot."""
+    statuses = Record.statuses(record)
+    failed = [status for status in statuses if status["kind"] == "failure" and status["what"] == "snapshot"]
+    name = record.stem.removeprefix(Path(FILENAME).stem).strip("-") or record.parent.name
+    if failed:
+        return failed_line(name, 0, len(failed), failed[-1]["error"])
+    ended = any(status["kind"] == "end" for status in statuses)
+    reason = "it ended before the first" if ended else "it goes on, or was killed before the first"
+    return f"{name}: no snapshot was scored: {reason}"
+
+
+def _failed_jobs(roots: Sequence[Path]) -> list[str]:
+    """Return the jobs of sweeps that ended in an error before they had a record, with the error."""
+    jobs = {folder.resolve(): job for root in roots if root.is_dir() for folder, job in jobs_in(root)}
+    return [
+        f"{folder.name}: no snapshot was scored: {job.error}"
+        for folder, job in jobs.items()
+        if job.status == "failed" and not any(folder.glob("record*.jsonl"))
+    ]
+
+
+def _without_copies(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """Return the runs without those that were read from W&B and have a record too: the same steps and scores."""
+    recorded = [_scores(run) for run in runs if run.paired]
+    return [run for run in runs if run.paired or not any(_scores(run) <= scores for scores in recorded)]
+
+
+def _scores(run: RecordedRun) -> set[tuple[int, float]]:
+    return {(result.step, result.ais) for result in run.results}
 
 
 def _failure(status: Mapping[str, Any]) -> str:
@@ -268,14 +301,24 @@ def _catalogue(record: Path) -> Catalogue | None:
 
 
 def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs with unique names, which have as many parent folders in front as necessary."""
+    """Return the runs with their recipes, and unique names with as many parent folders in front as necessary."""
+    jobs = {run.path: run.job for run in runs if run.job is not None}
+    recipes = {path: recipe for recipe, members in by_recipe(jobs).items() for path in members}
+    runs = [_with_recipe(run, recipes.get(run.path, "")) for run in runs]
     for depth in range(8):
         names = [_name(run, depth) for run in runs]
         if len(set(names)) == len(names):
             break
     else:
         names = [str(run.path) for run in runs]
-    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    return [replace(run, name=name, recipe=run.recipe or name) for run, name in zip(runs, names, strict=True)]
+
+
+def _with_recipe(run: RecordedRun, recipe: str) -> RecordedRun:
+    """Return a run of a sweep named after its recipe, with the settings in which it differs; others as they are."""
+    if run.job is None:
+        return run
+    return replace(run, recipe=recipe, name=_own_name(run.path, "", replace(run.job, recipe=recipe)))
 
 
 def _name(run: RecordedRun, depth: int) -> str:
@@ -293,6 +336,14 @@ def _own_name(record: Path, tracked: str, job: Job | None) -> str:
     name = f"{job.recipe} seed {job.seed}" if job is not None else tracked or record.parent.resolve().name
     monitor = record.stem.removeprefix(Path(FILENAME).stem).strip("-")
     return f"{name} {monitor}".rstrip()
+
+
+def by_split(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
+    """Return the runs grouped by split, the largest group first: scores on different splits cannot be compared."""
+    groups: dict[str, list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.split_hash, []).append(run)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def same_split(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

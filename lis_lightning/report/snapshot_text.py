@@ -11,6 +11,7 @@ from lis_lightning.results.format import (
     format_estimate,
     format_gain,
     format_interval,
+    format_path,
     format_share,
     render_plain,
 )
@@ -31,7 +32,7 @@ def summary(
         failures: How many snapshots failed, from :func:`failed_line`; empty if none did.
         hint: How to view what the loggers wrote, in a sentence.
     """
-    lines = [""]
+    lines = []
     if best is not None:
         last = results[-1]
         verdict = ", ".join(filter(None, [last.verdict, last.message]))
@@ -40,7 +41,9 @@ def summary(
             f"Best snapshot: step {best.step}{_corrected(results)}. Verdict: {verdict}",
             *(f"  {reading_line(name, reading)}" for name, reading in best.reads.items()),
         ]
-    where = "" if record is None else f"Record: {record}"
+    where = ""
+    if record is not None:
+        where = f"Record: {format_path(record)}; as a page: lis-report {format_path(record.parent)}"
     return "\n".join([*lines, *filter(None, [failures, where, hint])])
 
 
@@ -137,7 +140,7 @@ def snapshot_table(results: Sequence[Snapshot], best: Snapshot | None = None) ->
 def snapshot_line(result: Snapshot) -> str:
     """Return a snapshot as one line of a log."""
     interval = format_interval(result.ais, result.ais_low, result.ais_high)
-    headroom = "" if math.isnan(result.headroom) else f", {result.aligned_to} would still add {result.headroom:+.4f}"
+    headroom = "" if math.isnan(result.headroom) else f", headroom {result.headroom:+.4f}"
     realised = "" if math.isnan(result.realised) else f", realised {format_share(result.realised)}"
     return (
         f"LIS step {result.step}: AIS {interval}{headroom}{realised}, "

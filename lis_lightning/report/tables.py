@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +92,22 @@ def _standing(rank: int, standing: Standing) -> list[str]:
     ]  # fmt: skip
 
 
+def other_splits(groups: Sequence[Sequence[RecordedRun]]) -> Table | None:
+    """Return the runs on other splits than that of a report, without a rank; None if there are none."""
+    if not groups:
+        return None
+    rows = []
+    for run in itertools.chain.from_iterable(groups):
+        gain = format_interval(run.best.ais, run.best.ais_low, run.best.ais_high)
+        rows.append([run.name, *_split(run), gain, f"{mark(run.judgement.verdict)} {run.judgement.verdict}"])
+    return Table("Runs on other splits", ["run", "split", "users", "test events", "best AIS", "verdict"], rows)
+
+
+def _split(run: RecordedRun) -> list[str]:
+    sizes = [run.split.get(name) for name in ("users", "test_events")]
+    return [run.split_hash[:8] or "unknown", *("-" if size is None else f"{size:,}" for size in sizes)]
+
+
 def slices(run: RecordedRun) -> Table:
     """Return the gain in each slice at the best snapshot."""
     rows = []
@@ -132,7 +150,8 @@ def cost(run: RecordedRun) -> str:
 
 def parameters(runs: Sequence[RecordedRun]) -> list[Table]:
     """Return the configuration of the runs: overrides, split, settings of the monitor, versions."""
-    run_rows = [[run.name, " ".join(run.overrides) or "-", str(run.path)] for run in runs]
+    top = os.path.commonpath([run.path.absolute().parent.parent for run in runs])
+    run_rows = [[run.name, " ".join(run.overrides) or "-", os.path.relpath(run.path, top)] for run in runs]
     tables = [Table("Runs", ["run", "overrides", "record"], run_rows)]
     for title, attribute in (("Split", "split"), ("Monitor", "settings"), ("Versions", "versions")):
         if values := dict(getattr(runs[0], attribute)):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 
 from lis_lightning.report.answers import answers, mark
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
-from lis_lightning.report.runs import RecordedRun
+from lis_lightning.report.runs import RecordedRun, by_split
 from lis_lightning.results.format import format_gain, format_interval, format_share, plain_console
 from lis_lightning.results.leaderboard import render_standings
 
@@ -39,6 +40,25 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     Args:
         runs: The runs, as :func:`find_runs` returns them; at least one.
     """
+    groups = by_split(runs)
+    texts = [_render_group(group) for group in groups]
+    if len(groups) > 1:
+        texts = [f"{_split(group[0])}\n{text}" for group, text in zip(groups, texts, strict=True)]
+        texts.append(f"These are {len(groups)} splits: scores on one cannot be compared with scores on another.")
+    failures = [f"{run.name}: a failure was tolerated: {failure}" for run in runs for failure in run.failures]
+    failures += itertools.chain.from_iterable(run.unscored for run in runs)
+    return "\n".join([*texts, *failures]).rstrip()
+
+
+def _split(run: RecordedRun) -> str:
+    """Return what a split is, in a line."""
+    sizes = (run.split.get(name) for name in ("users", "test_events"))
+    users, events = ("?" if size is None else f"{size:,}" for size in sizes)
+    return f"split {run.split_hash[:8] or 'unknown'}: {users} users, {events} test events"
+
+
+def _render_group(runs: Sequence[RecordedRun]) -> str:
+    """Return the runs on one split as text."""
     from rich import box
     from rich.table import Table
 
@@ -47,7 +67,7 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     table = Table(box=box.SIMPLE, header_style="bold")
     curve = f"AIS {format_gain(low)} to {format_gain(high)}"
     for heading in ("run", curve, "headroom", "best AIS", "corrected", "step", "realised", "verdict"):
-        table.add_column(heading, no_wrap=heading != "run")
+        table.add_column(heading, no_wrap=heading != "run", overflow="fold")
     for run in ranked(runs):
         best = run.best
         table.add_row(
@@ -69,7 +89,4 @@ def render_text(runs: Sequence[RecordedRun]) -> str:
     elif standings := standings_of(runs):
         console.print(render_standings(standings), soft_wrap=True)
         console.print(conclusion_of(standings), soft_wrap=True)
-    for run in runs:
-        for failure in run.failures:
-            console.print(f"{run.name}: a failure was tolerated: {failure}", soft_wrap=True)
     return output.getvalue().rstrip()

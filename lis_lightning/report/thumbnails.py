@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ PIXELS = 96  # of the longer side; shown at half of it, for dense screens
 
 
 def thumbnail(path: Path | None) -> Image.Image | None:
-    """Return an image of at most PIXELS per side; None if there is none, it cannot be read, or Pillow is missing."""
-    if path is None or find_spec("PIL") is None:
+    """Return an image of at most PIXELS per side; None if there is none, or it cannot be read."""
+    if path is None:
         return None
     from PIL import Image
 

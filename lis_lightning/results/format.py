@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -113,6 +114,20 @@ def estimate_name(name: str) -> str:
         'LIS of pairs (an estimate of what this preference data carries)'
     """
     return f"LIS of {name} (an estimate of what this preference data carries)"
+
+
+def format_path(path: Path) -> str:
+    """Return a path relative to the current folder if it lies below it, else as it is.
+
+    Args:
+        path: The file or folder.
+
+    Example:
+        >>> format_path(Path.cwd() / "runs" / "record.jsonl"), format_path(Path("/elsewhere/record.jsonl"))
+        ('runs/record.jsonl', '/elsewhere/record.jsonl')
+    """
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path)
 
 
 def plain_console(file: TextIO, width: int) -> Console:

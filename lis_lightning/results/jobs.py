@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,35 @@ def runs_in(folder: Path) -> dict[str, Runs]:
 def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
     """Return jobs grouped by recipe and by the overrides in which they differ, except the seed."""
     keys = {key for job in jobs.values() for key in job.overrides} - {"seed", "recipe"}
-    varying = []
+    varying = {}
     for key in sorted(keys):
         values = {job.overrides.get(key) for job in jobs.values()}
         if len(values) > 1:
-            varying.append(key)
+            varying[key] = _short([value for value in values if value is not None])
+    last = Counter(key.rpartition(".")[2] for key in ["seed", "recipe", *varying])
+    names = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in varying}
     groups: dict[str, dict[Path, Job]] = {}
     for folder, job in jobs.items():
-        differing = [f"{key}={job.overrides[key]}" for key in varying if key in job.overrides]
+        differing = [
+            f"{names[key]}={short[job.overrides[key]]}" for key, short in varying.items() if key in job.overrides
+        ]
         groups.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
     return groups
+
+
+def _short(values: Sequence[str]) -> dict[str, str]:
+    """Return numbers with three significant digits, where that is shorter and they stay distinct; other texts as is."""
+    short = {value: _three_digits(value) for value in values}
+    counts = Counter(short.values())
+    return {value: text if counts[text] == 1 else value for value, text in short.items()}
+
+
+def _three_digits(value: str) -> str:
+    try:
+        text = f"{float(value):.3g}"
+    except ValueError:
+        return value
+    return min(text, value, key=len)
 
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:

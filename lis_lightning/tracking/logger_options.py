@@ -18,8 +18,10 @@ def run_options(logger: Mapping[str, Any], run_dir: Path, group: str | None = No
     """Return keyword arguments for a configured logger: its folder and, for W&B, mode, group, id and resume.
 
     W&B is offline if no API key is configured. The jobs of a sweep form one W&B group, and the id of a job follows
-    from its folder: a job that is retried or resumed continues its W&B run. For W&B this also sets
-    ``WANDB_FINISH_TIMEOUT``, which W&B reads from the environment only, unless the user has set it.
+    from its folder: a job that is retried or resumed continues its W&B run. For W&B this also sets three variables,
+    unless the user has set them: ``WANDB_FINISH_TIMEOUT``, which W&B reads from the environment only; ``WANDB_QUIET``,
+    so that it prints where the run is but not its history; and, offline, ``WANDB_SILENT``, since the monitor says how
+    to upload the run.
 
     Args:
         logger: The logger's configuration, with the class under ``_target_``.
@@ -34,7 +36,10 @@ def run_options(logger: Mapping[str, Any], run_dir: Path, group: str | None = No
     if not is_wandb_config(logger):
         return options
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_TIMEOUT)
+    os.environ.setdefault("WANDB_QUIET", "true")
     mode = wandb_mode()
+    if "offline" in {mode, os.environ.get("WANDB_MODE")}:
+        os.environ.setdefault("WANDB_SILENT", "true")
     if mode is not None:
         options["mode"] = mode
     if group is not None:
@@ -44,6 +49,13 @@ def run_options(logger: Mapping[str, Any], run_dir: Path, group: str | None = No
         if mode != "offline":
             options["resume"] = "allow"
     return options
+
+
+def drop_ignored_settings(logger: Any) -> None:
+    """Drop the argument `anonymous` of a WandbLogger: Lightning passes it always, and W&B ignores it with a warning."""
+    arguments = getattr(logger, "_wandb_init", None)  # W&B's run is made later, from these
+    if isinstance(arguments, dict) and arguments.get("anonymous") is None:
+        arguments.pop("anonymous", None)
 
 
 def leaderboard_destination(loggers: Mapping[str, Any], sweep_name: str) -> dict[str, Any] | None:

@@ -12,14 +12,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from pytorch_lightning.utilities import rank_zero_warn
-
-from lis_lightning.errors import LisWarning
+from lis_lightning.results.format import format_path
 from lis_lightning.results.keys import nest
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
@@ -57,11 +54,6 @@ def begin(run: Any, config: Mapping[str, Any], prefix: str) -> None:
     # A glob may set the x-axis only: a summary kind in it would be applied to tables too, and corrupt them.
     run.define_metric("lis/*", step_metric=STEP)
     run.config.update({prefix: dict(config)}, allow_val_change=True)
-    if find_spec("plotly") is None:
-        rank_zero_warn(
-            f"No panel `{prefix}/curve` is logged to W&B, since it needs plotly: pip install 'lis-lightning[report]'.",
-            category=LisWarning,
-        )
 
 
 def summaries(last: Snapshot, best: Snapshot, prefix: str) -> dict[str, Any]:
@@ -96,10 +88,9 @@ def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str)
 
 
 def draw(run: Any, results: Sequence[Snapshot], prefix: str) -> None:
-    """Log what depends on all snapshots: the corrected best AIS and, if plotly is installed, the curve as ``curve``."""
+    """Log what depends on all snapshots: the corrected best AIS and the curve as ``curve``."""
     run.summary.update(corrected_summaries(results, prefix))
-    if find_spec("plotly") is not None:
-        run.log({f"{prefix}/curve": tables.curve_panel(results), STEP: results[-1].step})
+    run.log({f"{prefix}/curve": tables.curve_panel(results), STEP: results[-1].step})
 
 
 def end(run: Any, results: Sequence[Snapshot], best: Snapshot, artifact: Path | None, prefix: str) -> None:
@@ -174,7 +165,7 @@ def sync_hint(loggers: Iterable[Any]) -> str | None:
         if is_wandb(logger):
             settings = getattr(logger.experiment, "settings", None)
             if settings is not None and settings.mode in ("offline", "dryrun"):
-                return f"W&B is offline; upload this run with `wandb sync {settings.sync_dir}`."
+                return f"W&B is offline; upload this run with `wandb sync {format_path(Path(settings.sync_dir))}`."
     return None
 
 

@@ -68,11 +68,7 @@ def _image(path: Path | None) -> wandb.Image | None:
 
 
 def curve_panel(results: Sequence[Snapshot]) -> wandb.Plotly:
-    """Return the curve of a run as a panel with at most MAX_POINTS snapshots, including the best.
-
-    Raises:
-        ConfigError: If plotly is not installed.
-    """
+    """Return the curve of a run as a panel with at most MAX_POINTS snapshots, including the best."""
     import wandb
 
     return wandb.Plotly(curve_figure(thinned(results)))

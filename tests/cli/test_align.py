@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from lis_lightning.align.training.step_progress import StepProgress
 from lis_lightning.cli import hydra_plugins, resource_dir
-from lis_lightning.cli.align import _loggers, _settle_cache, _train
+from lis_lightning.cli.align import _loggers, _settle_cache, _train, _trainer
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.record import Record
 
@@ -75,15 +76,19 @@ def test_a_run_ends_with_a_table_and_says_where_everything_is(finished):
     said = done.stdout + done.stderr
     for expected in (
         "smallest detectable gain", "AUC of the true click probabilities", "aligning VisionLanguageEncoder",
-        "geometry", "Best snapshot: step", "Record: ", "wandb sync", "report: ", "placebo passed",
+        "geometry", "Best snapshot: step", "Record: ", "wandb sync", "placebo passed",
         "lis-encode ",
     ):  # fmt: skip
         assert expected in said
+    for unwanted in ("wandb: ", "TPU", "Epoch", "WARNING", "Warning", str(folder / "outputs")):
+        assert unwanted not in said
+    (page,) = folder.rglob("report.html")
+    assert done.stdout.endswith(f"report: {page.relative_to(folder)}\n")
+    assert len(said.splitlines()) <= 42
     (record,) = folder.rglob("record.jsonl")
     _, results = Record.read(record)
     assert [result.step for result in results] == [0, 2, 4]
     assert all(math.isfinite(result.ais) for result in results)
-    assert list(folder.rglob("report.html"))
     assert list(folder.rglob("*.wandb"))
 
 
@@ -97,6 +102,18 @@ def test_log_files_of_ones_own_run_end_to_end(finished):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "log: the validation preference split" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "terminal", "shown"),
+    [("null", True, True), ("null", False, False), ("true", False, True), ("false", True, False)],
+)
+def test_a_bar_counts_steps_in_a_terminal_unless_the_settings_say_otherwise(monkeypatch, setting, terminal, shown):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("align", overrides=["trainer.accelerator=cpu", f"trainer.enable_progress_bar={setting}"])
+    bar = _trainer(config)(callbacks=[], logger=False).progress_bar_callback
+    assert type(bar) is (StepProgress if shown else type(None))
 
 
 def test_a_debug_run_composes_smaller_settings():

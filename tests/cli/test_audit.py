@@ -56,7 +56,7 @@ def test_the_default_shows_the_known_truth(tmp_path, capsys):
     for expected in (
         "smallest detectable gain", "AUC of the true click probabilities", "content (truth)",
         "LIS of pairs (an estimate of what this preference data carries) is",
-        "picture: ", "took ",
+        "report: ", "took ",
     ):  # fmt: skip
         assert expected in told
     assert list(found.parts[0].results) == ["content (truth)", "items (truth)"]

@@ -1,13 +1,11 @@
 import csv
 import itertools
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from lis_lightning import PreferenceSplit
-from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.functional.multiple_comparisons import Comparison
 from lis_lightning.report.audit_page import write_audit
@@ -68,13 +66,6 @@ def test_the_page_is_whole_and_needs_no_network(found, tmp_path):
         assert expected in text
     assert "<td>&lt;b&gt;noise</td>" in text
     assert "<td><b>noise" not in text
-
-
-def test_without_plotly_the_page_says_what_to_install(found, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ConfigError, match=r"needs plotly: pip install 'lis-lightning\[report\]'"):
-        write_audit(found, tmp_path / "audit.html", title="")
-    assert not list(tmp_path.iterdir())
 
 
 def comparisons(order, significant):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -64,9 +63,3 @@ def test_references_are_lines_with_their_names():
 def test_nothing_to_draw_is_said():
     with pytest.raises(ConfigError, match="list of results is empty"):
         curve_figure([])
-
-
-def test_a_missing_plotly_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ConfigError, match=r"needs plotly: pip install 'lis-lightning\[report\]'"):
-        curve_figure(RESULTS)

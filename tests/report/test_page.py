@@ -1,15 +1,16 @@
 import json
 import math
 import re
-import sys
+from dataclasses import replace
 
 import pytest
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.report import find_runs, write_report
+from lis_lightning.report import find_runs, recorded_run, write_report
 from lis_lightning.report.figures import colours, differences
 from lis_lightning.report.page import render_report
 from lis_lightning.report.terminal import render_text
+from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.selection import simultaneous_band
 
 
@@ -131,10 +132,6 @@ def test_a_page_that_loads_itself_anew_says_so(runs):
 
 
 def test_a_run_of_one_snapshot_and_one_without_ceiling_have_a_page(write_run, scored, tmp_path):
-    from dataclasses import replace
-
-    from lis_lightning.report import recorded_run
-
     write_run(tmp_path / "run", num=1, items=False)
     (run,) = find_runs([tmp_path])
     assert f"<strong>{run.judgement.verdict}</strong>" in render_report([run], "t", {})
@@ -147,9 +144,29 @@ def test_no_runs_are_refused(tmp_path):
         write_report([], tmp_path / "report.html")
 
 
-@pytest.mark.parametrize(("module", "named"), [("plotly.graph_objects", "plotly"), ("jinja2", "jinja2")])
-def test_what_is_not_installed_is_named(runs, tmp_path, monkeypatch, module, named):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf"needs {named}: pip install 'lis-lightning\[report\]'"):
-        write_report(runs, tmp_path / "report.html")
-    assert not list(tmp_path.iterdir())
+def test_items_that_clearly_moved_are_shown_and_the_others_counted(one_run, page):
+    (run,) = find_runs([one_run])
+    clear = [mover for mover in run.movers if mover.change.low > 0 or mover.change.high < 0]
+    assert 0 < len(clear) < len(run.movers)
+    text = page.read_text()
+    section = text[text.index('<section id="movers">') : text.index('<section id="companions">')]
+    assert f"Of {len(run.movers) - len(clear)} other items the interval holds 0." in section
+    assert section.count('<span class="name">') == 10
+    assert f"{len(clear) - 10} more items moved clearly." in section
+
+
+def test_without_images_there_are_no_empty_thumbnails(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    catalogue = Catalogue.read(Catalogue.beside(path))
+    replace(catalogue, images=(None,) * len(catalogue.images)).write(Catalogue.beside(path))
+    text = render_report(find_runs([tmp_path]), "t", {})
+    assert '<ul class="movers bare">' in text
+    assert 'class="noimage"' not in text
+
+
+def test_unticked_runs_are_mentioned_and_no_path_is_absolute(runs, sweep_folder):
+    text = render_report(runs, "sweep", {})
+    assert "At first the best 4 of 6 runs are ticked" in text
+    assert "are ticked" not in render_report(runs[:2], "t", {})
+    assert "<td>good-1/record.jsonl</td>" in text
+    assert str(sweep_folder) not in text

@@ -1,11 +1,14 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from lis_lightning.errors import ConfigError, LisWarning, RecordError
-from lis_lightning.report import find_runs, recorded_run
-from lis_lightning.report.runs import same_split
+from lis_lightning.report import RecordedRun, find_runs, recorded_run
+from lis_lightning.report.page import render_report
+from lis_lightning.report.runs import by_split, same_split
 from lis_lightning.report.terminal import render_text
+from lis_lightning.results.jobs import Job
 from lis_lightning.results.record import Record
 
 
@@ -106,9 +109,63 @@ def test_without_a_record_a_run_is_what_the_monitor_knows(scored):
     assert run.movers == []
 
 
-def test_runs_on_another_split_are_not_paired(runs, log_maker, write_run, tmp_path):
-    from dataclasses import replace
+def test_a_run_without_a_score_is_listed_with_the_reason(write_run, tmp_path):
+    write_run(tmp_path / "scored", num=2)
+    Record.create(tmp_path / "killed" / "record.jsonl", run_id="a1", split_hash="c0ffee")
+    Record.create(tmp_path / "empty" / "record.jsonl", run_id="a2", split_hash="c0ffee").status("end", best_step=None)
+    Job(recipe="bpr", seed=1, status="failed", error="RuntimeError: out of memory").write(tmp_path / "bpr-1")
+    (run,) = find_runs([tmp_path])
+    assert sorted(run.unscored) == [
+        "bpr-1: no snapshot was scored: RuntimeError: out of memory",
+        "empty: no snapshot was scored: it ended before the first",
+        "killed: no snapshot was scored: it goes on, or was killed before the first",
+    ]
+    for line in run.unscored:
+        assert line in render_report([run], "t", {})
+        assert line in render_text([run])
 
+
+def test_what_wandb_holds_of_a_recorded_run_is_shown_once(write_run, tmp_path):
+    write_run(tmp_path / "run", num=3)
+    (run,) = find_runs([tmp_path / "run"])
+    copies = {"copy": run.results[:2], "other": [replace(run.results[0], ais=0.5)]}
+    for name in copies:
+        (tmp_path / "wandb").mkdir(exist_ok=True)
+        (tmp_path / "wandb" / f"run-{name}.wandb").touch()
+
+    def read(file):
+        name = file.stem.removeprefix("run-")
+        return RecordedRun(name=name, path=file, results=copies[name], paired=False)
+
+    found = find_runs([tmp_path / "run", tmp_path / "wandb"], {"run-*.wandb": read})
+    assert [one.name for one in found] == ["run", "other"]
+
+
+def test_runs_are_grouped_by_split_and_shown_apart(runs):
+    other = replace(runs[0], name="elsewhere", results=[replace(one, split_hash="0ther") for one in runs[0].results])
+    groups = by_split([other, *runs[1:]])
+    assert [len(group) for group in groups] == [5, 1]
+    text = render_report([other, *runs[1:]], "t", {})
+    assert "cannot be compared" in text
+    assert "elsewhere" not in text[text.index('<section id="curve">') : text.index('<section id="slices">')]
+    assert "elsewhere" in text[text.index('<section id="other-splits">') : text.index('<section id="leaderboard">')]
+    assert "scores on one cannot be compared with scores on another" in render_text([other, *runs[1:]])
+    assert "other-splits" not in render_report(runs, "t", {})
+
+
+def test_settings_in_the_names_of_runs_are_short(write_run, tmp_path):
+    for number, rate in enumerate(["0.0018316240381848906", "0.0005"]):
+        path = write_run(tmp_path / str(number), num=2)
+        overrides = {"training.learning_rate": rate, "recipe": "infonce"}
+        Job(recipe="infonce", seed=1, overrides=overrides, status="finished", record=path.name).write(path.parent)
+    found = find_runs([tmp_path])
+    assert [run.name for run in found] == [
+        "infonce, learning_rate=0.00183 seed 1", "infonce, learning_rate=0.0005 seed 1",
+    ]  # fmt: skip
+    assert len({run.recipe for run in found}) == 2
+
+
+def test_runs_on_another_split_are_not_paired(runs):
     other = replace(runs[0], results=[replace(one, split_hash="other") for one in runs[0].results])
     assert same_split([*runs[1:], other]) == runs[1:]
     assert same_split([replace(runs[0], paired=False), runs[1]]) == [runs[1]]
@@ -126,7 +183,8 @@ def test_a_monitor_that_failed_every_time_is_named(write_run, tmp_path):
         failed.status("failure", what="snapshot", step=step, error="OSError: gone")
     line = "text: 0 of 3 snapshots scored, last error OSError: gone"
     (run,) = find_runs([tmp_path])
-    assert run.failures == [line]
-    assert line in render_text([run])
+    assert run.failures == []
+    assert run.unscored == [line]
+    assert line in render_text([run]).splitlines()
     with pytest.raises(ConfigError, match=line):
         find_runs([tmp_path / "failed"])

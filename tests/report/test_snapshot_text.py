@@ -23,17 +23,18 @@ def test_snapshot_line():
         "LIS step 20: AIS +0.0060 [+0.0050, +0.0070], realised 30%, improving (1.2 s to encode, 0.5 s to score)"
     )
     left = replace(RESULTS[1], headroom=0.004)
-    assert "+0.0070], pairs would still add +0.0040, realised 30%, " in terminal.snapshot_line(left)
+    assert "+0.0070], headroom +0.0040, realised 30%, " in terminal.snapshot_line(left)
     assert "realised" not in terminal.snapshot_line(RESULTS[0])
 
 
 def test_summary_says_where_everything_is(tmp_path):
     text = terminal.summary(RESULTS, RESULTS[1], tmp_path / "record.jsonl", hint="Upload it.")
     assert "Best snapshot: step 20. Verdict: plateau, about plateau" in text
-    assert text.endswith(f"Record: {tmp_path / 'record.jsonl'}\nUpload it.")
+    page = f"as a page: lis-report {tmp_path}"
+    assert text.endswith(f"Record: {tmp_path / 'record.jsonl'}; {page}\nUpload it.")
 
 
 def test_summary_counts_what_failed():
     line = terminal.failed_line("text", 0, 3, "OSError: gone")
-    assert terminal.summary([], None, None, line) == "\ntext: 0 of 3 snapshots scored, last error OSError: gone"
+    assert terminal.summary([], None, None, line) == "text: 0 of 3 snapshots scored, last error OSError: gone"
     assert terminal.summary(RESULTS, RESULTS[1], None, line).endswith(f"plateau, about plateau\n{line}")

@@ -1,7 +1,6 @@
 import pytest
 from PIL import Image
 
-from lis_lightning.report import thumbnails
 from lis_lightning.report.thumbnails import thumbnail
 
 
@@ -22,9 +21,3 @@ def test_an_image_becomes_a_thumbnail(image, name, size, mode, expected):
 def test_an_image_too_large_to_open_is_left_out(image, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # twice that is what Pillow calls a bomb
     assert thumbnail(image("bomb.png", (50, 50))) is None
-
-
-def test_without_pillow_there_are_no_thumbnails(image, monkeypatch):
-    path = image("good.png", (10, 10))
-    monkeypatch.setattr(thumbnails, "find_spec", lambda _: None)
-    assert thumbnail(path) is None

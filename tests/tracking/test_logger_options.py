@@ -1,8 +1,14 @@
 import os
 
 import pytest
+from pytorch_lightning.loggers import WandbLogger
 
-from lis_lightning.tracking.logger_options import is_wandb_config, leaderboard_destination, run_options
+from lis_lightning.tracking.logger_options import (
+    drop_ignored_settings,
+    is_wandb_config,
+    leaderboard_destination,
+    run_options,
+)
 
 CSV = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
 WANDB = {"_target_": "pytorch_lightning.loggers.WandbLogger", "project": "news"}
@@ -10,7 +16,9 @@ WANDB = {"_target_": "pytorch_lightning.loggers.WandbLogger", "project": "news"}
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    monkeypatch.delenv("WANDB_FINISH_TIMEOUT", raising=False)
+    for name in ("WANDB_FINISH_TIMEOUT", "WANDB_QUIET", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")  # so that what the function sets is undone
+        monkeypatch.delenv(name)
     monkeypatch.setattr("lis_lightning.tracking.logger_options.wandb_mode", lambda: "offline")
 
 
@@ -35,6 +43,26 @@ def test_a_job_does_not_wait_for_an_unreachable_wandb_for_ever(tmp_path, monkeyp
         monkeypatch.setenv("WANDB_FINISH_TIMEOUT", given)
     run_options(WANDB, tmp_path)
     assert os.environ["WANDB_FINISH_TIMEOUT"] == used
+
+
+def test_wandb_prints_no_history_and_offline_nothing_unless_the_user_wants_it(tmp_path, monkeypatch):
+    run_options(WANDB, tmp_path)
+    assert (os.environ["WANDB_QUIET"], os.environ["WANDB_SILENT"]) == ("true", "true")
+    monkeypatch.delenv("WANDB_SILENT")
+    monkeypatch.setenv("WANDB_QUIET", "false")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("lis_lightning.tracking.logger_options.wandb_mode", lambda: None)
+    run_options(WANDB, tmp_path)
+    assert os.environ["WANDB_QUIET"] == "false"
+    assert "WANDB_SILENT" not in os.environ
+
+
+def test_wandb_is_not_given_the_setting_that_it_warns_of(tmp_path, monkeypatch, capsys):
+    logger = WandbLogger(save_dir=tmp_path, mode="disabled")
+    drop_ignored_settings(logger)
+    drop_ignored_settings(object())
+    assert logger.experiment is not None
+    assert "anonymous" not in capsys.readouterr().err
 
 
 def test_a_job_of_a_sweep_is_one_run_of_the_group_and_resumed_where_there_is_a_server(tmp_path, monkeypatch):

@@ -6,14 +6,12 @@ import base64
 import dataclasses
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from lis_lightning.errors import LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.selection import corrected_best
@@ -198,19 +196,6 @@ def test_of_too_many_movers_both_ends_are_a_table(run):
     table = run.table("lis/movers")
     assert tuple(table[0]) == MOVER_COLUMNS
     assert [row["item"] for row in table] == ["0", "1", "48", "49"]
-
-
-def test_without_plotly_the_panel_is_left_out_with_a_warning(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(_wandb, "find_spec", lambda _: None)
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    logger = WandbLogger(project="lis", save_dir=tmp_path, mode="offline")
-    with pytest.warns(LisWarning, match=r"No panel `lis/curve` is logged to W&B, since it needs plotly: pip install"):
-        assert tracking.start([logger], {}) == []
-    assert tracking.log_result([logger], RESULTS, BEST) == tracking.finish([logger], RESULTS, BEST) == []
-    logger.experiment.finish()
-    made = Run(tmp_path)
-    assert made.rows("lis/curve") == []
-    assert len(made.table("lis/snapshots")) == 3
 
 
 # --- what belongs to others ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lis_lightning.align.data.data_module import ExampleDataModule
 from lis_lightning.align.models.item_encoder import ItemEncoder
+from lis_lightning.results.format import format_gain, format_interval, format_path
 
 if TYPE_CHECKING:
     from lis_lightning.align.training.run import Run
@@ -39,31 +40,50 @@ def announcement(encoder: ItemEncoder, batches: ExampleDataModule) -> str:
     )
 
 
-def summary(run: Run, seconds: float) -> str:
-    """Return the end of a run's output: the best step, what it means, and where the files are."""
+def summary(run: Run, encode: str | None = None) -> str:
+    """Return the end of a run's output: where its files are, then what came out, and the report at last.
+
+    Args:
+        run: The run.
+        encode: Command that encodes items with the best checkpoint; None if there is none.
+    """
     best = run.best
-    lines = [f"best step {best.step}: AIS {best.ais:+.4f} [{best.ais_low:+.4f}, {best.ais_high:+.4f}]"]
+    lines = [*_placebo(run), *_checkpoint(run, encode)]
+    if run.paused:
+        lines.append(f"paused at step {run.steps}")
+    if run.pruned:
+        lines.append(f"pruned at step {run.steps}: {run.pruned}")
+    added = f"; headroom {format_gain(best.headroom)}" if math.isfinite(best.headroom) else ""
+    verdict = ", ".join(filter(None, [run.results[-1].verdict, run.results[-1].message]))
+    lines += [
+        "",
+        f"best step {best.step}: AIS {format_interval(best.ais, best.ais_low, best.ais_high)}{added}",
+        f"verdict after {run.steps} steps in {run.seconds:.0f} s: {verdict}",
+    ]
     if not math.isnan(run.revealed_gain) and run.revealed_gain > 0:
         lines.append(
             f"known truth: the latents that content reveals gain {run.revealed_gain:+.4f}; the best snapshot reaches "
             f"{best.ais / run.revealed_gain:.0%} of it (raw: {run.results[0].ais / run.revealed_gain:.0%})"
         )
+    return "\n".join([*lines, f"report: {format_path(run.page)}"])
+
+
+def _placebo(run: Run) -> list[str]:
     placebo = run.results[0].placebo
-    if placebo is not None:
-        lines.append(
-            f"placebo {'passed' if placebo.passed else 'FAILED'}: rows permuted {placebo.permuted.value:+.4f} "
-            f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
-        )
-    if run.paused:
-        lines.append(f"paused at step {run.steps}")
-    if run.pruned:
-        lines.append(f"pruned at step {run.steps}: {run.pruned}")
-    lines += [
-        f"checkpoint: {run.checkpoint or _no_checkpoint(run)}",
-        f"report: {run.page}",
-        f"took {seconds:.0f} s",
+    if placebo is None:
+        return []
+    return [
+        f"placebo {'passed' if placebo.passed else 'FAILED'}: rows permuted {placebo.permuted.value:+.4f} "
+        f"(SE {placebo.permuted.se:.4f}), random vectors {placebo.random.value:+.4f} (SE {placebo.random.se:.4f})"
     ]
-    return "\n".join(lines)
+
+
+def _checkpoint(run: Run, encode: str | None) -> list[str]:
+    if run.checkpoint is None:
+        return [f"checkpoint: {_no_checkpoint(run)}"]
+    if not encode:
+        return [f"checkpoint: {format_path(run.checkpoint)}"]
+    return [f"vectors of these items, or of a table of others: {encode}"]
 
 
 def _no_checkpoint(run: Run) -> str:

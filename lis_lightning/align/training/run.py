@@ -20,7 +20,7 @@ from lis_lightning.align.models.item_encoder import ItemEncoder
 from lis_lightning.align.objectives.objective import Objective
 from lis_lightning.align.objectives.regularisers import Regulariser
 from lis_lightning.align.training.best_checkpoint import BestSnapshot
-from lis_lightning.align.training.console import announcement, rank_zero_print, summary
+from lis_lightning.align.training.console import announcement, rank_zero_print
 from lis_lightning.align.training.learning_rate import find_learning_rate
 from lis_lightning.align.training.module import AlignmentModule
 from lis_lightning.align.training.pausing import Pause
@@ -35,7 +35,7 @@ from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.report import recorded_run, write_report
-from lis_lightning.results.format import estimate_name, format_estimate
+from lis_lightning.results.format import format_estimate
 from lis_lightning.results.snapshot import Snapshot
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.preferences import Preference
@@ -106,6 +106,7 @@ class Run:
         steps: Optimizer steps trained, including those before a pause.
         paused: Whether it was paused before its last step.
         pruned: Reason why it was ended as behind another job of its sweep; empty if it was not.
+        seconds: Its duration; NaN if unknown.
 
     Example:
         >>> numbers = {"ais": 0.003, "ais_low": 0.001, "ais_high": 0.005, "ais_geometry": 0.002}
@@ -124,6 +125,7 @@ class Run:
     steps: int
     paused: bool
     pruned: str = ""
+    seconds: float = math.nan
 
 
 def prepare_split(data: AlignmentData, options: Mapping[str, Any], cache_dir: str | Path | None = None) -> Scorer:
@@ -238,12 +240,11 @@ def align(
         reason = monitor.last_error or f"the Trainer ended at once (trainer.max_steps is {fit.max_steps})"
         raise ConfigError(f"No snapshot could be scored: {reason}. There is no result to show.")
     revealed, page = _write_report(data, scorer, monitor, run_dir, write=fit.is_global_zero)
-    run = Run(
+    return Run(
         results=monitor.results, best=monitor.best, checkpoint=best.path_of(monitor.best), record=monitor.record_path,
         page=page, revealed_gain=revealed, steps=fit.global_step, paused=pausing, pruned=pruned,
+        seconds=time.perf_counter() - began,
     )  # fmt: skip
-    rank_zero_print(summary(run, time.perf_counter() - began))
-    return run
 
 
 def _checked_items(data: AlignmentData, seed: int, stop_at: int | None) -> ItemTable:
@@ -307,6 +308,6 @@ def _ceiling_options(scorer: Scorer, objectives: Mapping[str, Objective]) -> dic
         elif trained_on is not None:
             aligned_to = f"trained_{name}"
             preferences[aligned_to] = trained_on
-    for name, preference in preferences.items():
-        rank_zero_print(f"{estimate_name(name)}: {format_estimate(scorer.ceiling(preference))}")
+    limits = [f"{name} {format_estimate(scorer.ceiling(preference))}" for name, preference in preferences.items()]
+    rank_zero_print(f"LIS (an estimate of what this preference data carries): {', '.join(limits)}")
     return {"ceilings": preferences, "aligned_to": aligned_to}

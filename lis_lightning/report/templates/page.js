@@ -13,10 +13,19 @@ function colours() {
   return { font: { color: of("--ink"), family: "system-ui, sans-serif", size: 13 }, axis };
 }
 
-function dressed(layout) {
-  const { font, axis } = colours(), out = { ...layout, font, hoverlabel: { font: { family: font.family } } };
+// On a phone the letters are smaller, there are fewer ticks, and the direction of an axis has a line of its own.
+function titled(axis, narrow) {
+  const text = (axis?.title?.text ?? "").replace("<br>(", " (");
+  return { text: narrow ? text.replace(" (", "<br>(") : text, standoff: 8, font: { size: narrow ? 11 : 13 } };
+}
+
+// What depends on colours and width in the layout of a figure.
+function dress(layout, width) {
+  const { font, axis } = colours(), narrow = width < 560;
+  const out = { font: { ...font, size: narrow ? 11 : 13 }, hoverlabel: { font: { family: font.family } } };
   for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name)).concat("xaxis", "yaxis"))
-    out[key] = { ...layout[key], ...axis };
+    out[key] = { ...layout[key], ...axis, automargin: true, title: titled(layout[key], narrow) };
+  if (narrow) out.xaxis.nticks = 5; else delete out.xaxis.nticks;
   return out;
 }
 
@@ -50,14 +59,16 @@ async function draw() {
   for (const figure of document.querySelectorAll(".figure")) {
     const { data, layout } = JSON.parse(document.getElementById(`data-${figure.dataset.figure}`).textContent);
     for (const trace of data) trace.visible = visible(trace.meta);
-    await Plotly.newPlot(figure, data, dressed(layout), { responsive: true, displaylogo: false });
+    figure.style.height = `${layout.height}px`;  // in a window of another width plotly takes the height from here
+    await Plotly.newPlot(figure, data, { ...layout, ...dress(layout, figure.clientWidth) }, { responsive: true, displaylogo: false });
     await painted();
   }
   root.dataset.drawn = "1";
 }
 
-function dress() {
-  for (const figure of document.querySelectorAll(".figure")) if (figure.data) Plotly.relayout(figure, dressed(figure.layout));
+function dressAnew() {
+  for (const figure of document.querySelectorAll(".figure"))
+    if (figure.data) Plotly.relayout(figure, dress(figure.layout, figure.clientWidth));
 }
 
 const remembered = stored(localStorage, "lis-theme");
@@ -66,9 +77,9 @@ document.getElementById("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   stored(localStorage, "lis-theme", root.dataset.theme);
-  dress();
+  dressAnew();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
+for (const query of ["(prefers-color-scheme: dark)", "(max-width: 40rem)"]) matchMedia(query).addEventListener("change", dressAnew);
 
 for (const box of boxes()) {
   const before = stored(sessionStorage, boxName(box));

@@ -123,6 +123,15 @@ def test_the_command_names_how_a_table_of_items_is_read(tmp_path):
     assert "--text text --text brand" in several, "a default among several columns is named"
 
 
+def test_the_table_written_for_the_command_leaves_the_catalogue_of_the_report_alone(world, tmp_path):
+    (tmp_path / "items.parquet").write_bytes(b"titles")
+    command = encode_command({}, world, tmp_path / "best.ckpt", tmp_path)
+    assert (tmp_path / "items.parquet").read_bytes() == b"titles"
+    table = tmp_path / "items-to-encode.parquet"
+    assert str(table) in command
+    assert pl.read_parquet(table)["item_id"].to_list() == world.items.ids.tolist()
+
+
 @pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
 def test_a_saved_folder_gives_the_vectors_of_the_checkpoint(merge, world, checkpoint, tmp_path):
     encoder = TextEncoder.from_checkpoint(checkpoint)
