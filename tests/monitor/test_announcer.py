@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lis_lightning.errors import ConfigError, LisWarning
 from lis_lightning.monitor import run_history as history
+from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.early_stopping import LISEarlyStopping
+from lis_lightning.monitor.failures import Failures
 from lis_lightning.monitor.storage import read_manifest
+from lis_lightning.monitor.training import Training
 from lis_lightning.results.verdict import Judgement
 from tests._helpers import small_run
+from tests._helpers.small_results import FROZEN_KEYS, MORE_KEYS, RESULTS
 from tests._helpers.wandb_files import Run, quiet_home
 
 real = pytest.mark.slow  # a training with a W&B run of its own
@@ -108,3 +113,18 @@ def test_there_is_no_artifact_unless_it_is_wanted(tmp_path):
 def test_an_artifact_needs_the_best_snapshot_on_disk(save):
     with pytest.raises(ConfigError, match=rf"expected `save` to be 'best' or 'all', got {save!r}"):
         small_run.monitor_of(small_run.make_split(), save=save, artifact=True)
+
+
+@pytest.mark.parametrize(("log_more", "keys"), [(False, FROZEN_KEYS), (True, FROZEN_KEYS | MORE_KEYS)])
+def test_the_loggers_get_more_keys_on_request(tmp_path, log_more, keys):
+    logger = CSVLogger(tmp_path)
+    announcer = Announcer("lis", Failures(lambda **_: None), alerts=False, log_more=log_more, progress=False)
+    announcer.log_result(Training(0, loggers=[logger]), RESULTS[:1], RESULTS[0])
+    header = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0]
+    assert set(header.split(",")) == keys | {"step"}
+
+
+@pytest.mark.parametrize("name", ["more", "task", "period"])
+def test_a_name_that_would_hide_other_keys_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"lis/more, lis/task, lis/period are .* another name, got '{name}'"):
+        check_logging(name, False, None)

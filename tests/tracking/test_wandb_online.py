@@ -55,7 +55,7 @@ def test_summary_and_config_arrive(fit, how):
     assert said["summary"]["lis/best_ais"] == said["ais"][best]
     assert said["summary"]["lis/best_step"] == STEPS[best]
     assert isinstance(said["summary"]["lis/verdict"], str)
-    assert {"lis/ceiling_pairs", "lis/ceiling_pairs_low", "lis/ceiling_ids_high"} <= set(said["summary"])
+    assert {"lis/more/ceiling_pairs", "lis/more/ceiling_pairs_low", "lis/more/ceiling_ids_high"} <= set(said["summary"])
     assert {"lis", "rate"} <= set(said["config"])
 
 
