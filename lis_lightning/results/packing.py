@@ -69,7 +69,6 @@ def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) 
     values["slices"] = {
         name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
     }
-    values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
     values["periods"] = tuple(_result_of(period, ceilings) for period in fields["periods"])
     if fields["placebo"] is not None:
         arms = {name: Estimate(**_decode(Estimate, arm)) for name, arm in fields["placebo"].items()}
@@ -116,6 +115,8 @@ def _decode(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
             value = _float(value)
         elif annotations[name].startswith("NDArray"):
             value = _array(value)
+        elif annotations[name] == "Mapping[str, float]":
+            value = {key: _float(number) for key, number in value.items()}
         values[name] = value
     return values
 

@@ -26,6 +26,8 @@ class Snapshot(LISResult):
         step: Optimizer step.
         gain_z: Paired z statistic of this snapshot against the best one before it; NaN for the first.
         train_loss: Mean training loss since the snapshot before, on the first process; NaN if unknown.
+        watched: Latest value of each watched metric since the snapshot before, by key; of the same step where there is
+            one, as of a validation right after the snapshot.
         encode_seconds: Seconds spent on encoding the items; NaN if unknown.
         score_seconds: Seconds spent on scoring them; NaN if unknown.
         tasks: Snapshots of the other labels, by name.
@@ -40,6 +42,7 @@ class Snapshot(LISResult):
     step: int
     gain_z: float = NAN
     train_loss: float = NAN
+    watched: Mapping[str, float] = field(default_factory=dict)
     encode_seconds: float = NAN
     score_seconds: float = NAN
     tasks: Mapping[str, Snapshot] = field(default_factory=dict)

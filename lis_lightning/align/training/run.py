@@ -34,6 +34,7 @@ from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
+from lis_lightning.monitor.watching import check_watch
 from lis_lightning.report import recorded_run, write_report
 from lis_lightning.results.format import estimate_name, format_estimate
 from lis_lightning.results.snapshot import Snapshot
@@ -54,6 +55,7 @@ class Monitoring:
         background_steps: Score in the background, and read the score this many optimizer steps later; None scores at
             once.
         save: Which representations to save, "best", "last-3" or "all"; None for none.
+        watch: Keys of logged metrics whose worth in AIS is reported, such as ``"val/loss"``.
         encode_batch_size: Items encoded at a time.
         early_stopping: Whether the run may end before its last step, if the evidence says that training should stop.
 
@@ -71,17 +73,19 @@ class Monitoring:
     schedule: Schedule | Sequence[Schedule] | None = None
     background_steps: int | None = None
     save: str | None = None
+    watch: Sequence[str] = ()
     encode_batch_size: int = 128
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
         check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
+        check_watch(self.watch)
         if self.save is not None:
             Retention(self.save, "float32")
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "save")
+        names = ("every_n_steps", "schedule", "background_steps", "save", "watch")
         return {name: getattr(self, name) for name in names} | {"batch_size": self.encode_batch_size}
 
 
