@@ -10,7 +10,8 @@ a name inserts the name after ``lis/`` in all keys.
 
 W&B also gets the summaries ``lis/verdict`` (as text), ``lis/message``, ``lis/best_step``, ``lis/best_ais``,
 ``lis/best_ais_corrected`` (with ``_low`` and ``_high``), ``lis/best_headroom``, ``lis/best_realised``,
-``lis/final_realised`` and the ceilings, and if snapshots failed ``lis/failures`` ("0 of 3 snapshots scored") and
+``lis/final_realised``, the ceilings and, at the end, ``lis/worth/...`` (what 1 % more of a metric was worth in AIS,
+with ``_low``, ``_high`` and ``_broke_at``), and if snapshots failed ``lis/failures`` ("0 of 3 snapshots scored") and
 ``lis/last_error``; the config ``lis`` (the split); the panel ``lis/curve`` during the run; the tables
 ``lis/snapshots``, ``lis/slices`` and ``lis/movers`` at its end; alerts for verdicts that call for action; and, if
 requested, the best snapshot as an artifact.

@@ -34,6 +34,7 @@ def build_workspace(
     num_runs: int = 20,
     slices: Sequence[str] = SLICES,
     inputs: Sequence[str] = INPUTS,
+    watch: Sequence[str] = (),
 ) -> Workspace:
     """Return the dashboard of a project: verdict, curve, slices, companion metrics, cost, and sweep.
 
@@ -47,6 +48,7 @@ def build_workspace(
         num_runs: Maximum number of runs in a panel.
         slices: Names of the slices to draw, as in ``result.slices``.
         inputs: Configuration keys to plot against the best AIS, with dots for nested keys.
+        watch: Watched metrics of which to show what 1 % more was worth in AIS, beside companions and training loss.
 
     Raises:
         ConfigError: If `entity` or `project` is empty, `num_runs` is below 1, or wandb-workspaces is not installed.
@@ -61,7 +63,7 @@ def build_workspace(
     _check(entity, project, num_runs)
     ws, _ = _packages()
     sections = [
-        _verdict(prefix), _curve(prefix), _slices(prefix, slices), _companions(prefix), _cost(prefix),
+        _verdict(prefix), _curve(prefix), _slices(prefix, slices), _companions(prefix, watch), _cost(prefix),
         _sweep(prefix, inputs),
     ]  # fmt: skip
     settings = ws.WorkspaceSettings(x_axis=STEP, max_runs=num_runs)
@@ -96,19 +98,22 @@ def save_workspace(workspace: Workspace) -> str:
         ) from error
 
 
-def workspace_command(entity: str | None, project: str | None, json_path: str | Path | None = None) -> str:
+def workspace_command(
+    entity: str | None, project: str | None, json_path: str | Path | None = None, watch: Sequence[str] = ()
+) -> str:
     """Build the dashboard and upload it, or write it to a file; return a message with its address.
 
     Args:
         entity: User or team.
         project: The project.
         json_path: File to write instead of uploading; its folder is created.
+        watch: See :func:`build_workspace`.
 
     Raises:
         ConfigError: If `entity` or `project` is missing, wandb-workspaces is not installed, the upload fails, or the
             file cannot be written.
     """
-    workspace = build_workspace(entity or "", project or "")
+    workspace = build_workspace(entity or "", project or "", watch=watch)
     if json_path is None:
         return f"Workspace: {save_workspace(workspace)}"
     file = Path(json_path)
@@ -212,8 +217,11 @@ def _slices(prefix: str, names: Sequence[str]) -> Section:
     return _section("Slices", [*panels, *tables])
 
 
-def _companions(prefix: str) -> Section:
-    return _section("Companions", [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()])
+def _companions(prefix: str, watch: Sequence[str]) -> Section:
+    wr = _packages()[1]
+    lines = [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()]
+    worth = [wr.SummaryMetric(f"{prefix}/worth/{key}") for key in (*watch, *COMPANIONS, "train_loss")]
+    return _section("Companions", [*lines, wr.BarPlot(title="what 1 % more was worth in AIS", metrics=worth)])
 
 
 def _cost(prefix: str) -> Section:

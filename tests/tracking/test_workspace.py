@@ -25,6 +25,7 @@ LOGGED = (
     | {f"lis/slice/{name}{end}" for name in SLICES for end in ("", "_low", "_high")}
     | TABLES
     | {"lis/curve"}
+    | {f"lis/worth/{key}" for key in ("pair_auc", "cka", "rankme", "train_loss")}
 )
 
 
@@ -61,6 +62,11 @@ def test_the_sections_are_those_that_were_promised(built):
 
 def test_every_key_of_a_panel_is_logged(built):
     assert keys_of(built) - LOGGED == set()
+
+
+def test_the_worth_of_further_metrics_has_a_panel_if_they_are_named():
+    built = build_workspace("team", "lis", watch=["val/recall"])
+    assert keys_of(built) - LOGGED == {"lis/worth/val/recall"}
 
 
 def test_every_frozen_key_has_a_panel(built):
