@@ -16,7 +16,7 @@ import polars as pl
 from lis_lightning.errors import ConfigError, LisError, LisWarning
 from lis_lightning.functional.intervals import Estimate
 from lis_lightning.report.snapshot_text import failed_line
-from lis_lightning.results.jobs import JOB_FILE, Job
+from lis_lightning.results.jobs import JOB_FILE, Job, by_recipe
 from lis_lightning.results.movers import Catalogue, Mover, movers
 from lis_lightning.results.record import FILENAME, Record
 from lis_lightning.results.selection import corrected_best
@@ -262,8 +262,10 @@ def _catalogue(record: Path) -> Catalogue | None:
 
 def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
     """Return the runs with unique names, which have as many parent folders in front as necessary."""
+    jobs = {run.path: run.job for run in runs if run.job is not None}
+    recipes = {path: name for name, members in by_recipe(jobs).items() for path in members}
     for depth in range(8):
-        names = [_name(run, depth) for run in runs]
+        names = [_name(run, recipes.get(run.path, ""), depth) for run in runs]
         if len(set(names)) == len(names):
             break
     else:
@@ -271,11 +273,11 @@ def _named(runs: list[RecordedRun]) -> list[RecordedRun]:
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
-def _name(run: RecordedRun, depth: int) -> str:
+def _name(run: RecordedRun, recipe: str, depth: int) -> str:
     if depth == 0 and not run.paired:  # a file of another format has its own name
         return run.name
     if depth == 0 and run.job is not None:
-        return f"{run.recipe} seed {run.job.seed}"
+        return f"{recipe} seed {run.job.seed}"
     folders = "/".join(run.path.parent.resolve().parts[-1 - depth :])
     stem = run.path.stem.removeprefix("record").strip("-")
     return f"{folders} {stem}" if stem and run.paired else folders

@@ -70,8 +70,8 @@ def leaderboard(standings: Sequence[Standing]) -> Table | None:
         return None
     rows = [_standing(rank, standing) for rank, standing in enumerate(standings, start=1)]
     headings = [
-        "recipe", "headroom", "best AIS", "corrected", "realised", "step", "seeds", "minutes", "the leader gains more",
-        "p", "verdict",
+        "recipe", "headroom", "best AIS", "corrected", "start", "by training", "realised", "step", "seeds", "minutes",
+        "the leader gains more", "p", "verdict",
     ]  # fmt: skip
     return Table("Leaderboard", headings, rows)
 
@@ -85,8 +85,8 @@ def _standing(rank: int, standing: Standing) -> list[str]:
         behind, p = format_estimate(standing.behind), f"{standing.p:.2g}"
     return [
         f"{rank}{tie} {standing.recipe}", format_gain(standing.headroom), format_estimate(standing.ais),
-        format_estimate(standing.corrected), format_share(standing.realised), step, str(standing.seeds), minutes,
-        behind, p, standing.verdict,
+        format_estimate(standing.corrected), format_estimate(standing.start), format_estimate(standing.trained),
+        format_share(standing.realised), step, str(standing.seeds), minutes, behind, p, standing.verdict,
     ]  # fmt: skip
 
 

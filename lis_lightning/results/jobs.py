@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
+_PATH_STARTS = ("/", "./", "../", "~/")
 COMPLETE = {"finished", "paused", "pruned"}  # statuses of jobs that ended as planned
 
 
@@ -127,24 +128,64 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
         values = {job.overrides.get(key) for job in jobs.values()}
         if len(values) > 1:
             varying.append(key)
+    shown = {key: short_names([job.overrides[key] for job in jobs.values() if key in job.overrides]) for key in varying}
     groups: dict[str, dict[Path, Job]] = {}
     for folder, job in jobs.items():
-        differing = [f"{key}={job.overrides[key]}" for key in varying if key in job.overrides]
+        differing = [f"{key}={shown[key][job.overrides[key]]}" for key in varying if key in job.overrides]
         groups.setdefault(", ".join([job.recipe, *differing]), {})[folder] = job
     return groups
 
 
+def short_names(values: Iterable[str]) -> dict[str, str]:
+    """Return for each value how it is shown: of the path of a file or folder, as many last parts as tell it apart.
+
+    Args:
+        values: Values of an option. Names on a hub, such as ``org/model``, and all other values stay as they are.
+
+    Example:
+        >>> short_names(["/models/clip", "org/clip", "/a/v1/bert", "/a/v2/bert"])
+        {'/models/clip': 'clip', 'org/clip': 'org/clip', '/a/v1/bert': 'v1/bert', '/a/v2/bert': 'v2/bert'}
+    """
+    paths = {value: Path(value.strip("'\"")).parts for value in values if value.strip("'\"").startswith(_PATH_STARTS)}
+    names: dict[str, str] = {}
+    for value in values:
+        names[value] = value
+        parts = paths.get(value, ())
+        others = [other for other in paths.values() if other != parts]
+        for depth in range(len(parts), 0, -1):
+            if any(other[-depth:] == parts[-depth:] for other in others):
+                break
+            names[value] = "/".join(parts[-depth:])
+    return names
+
+
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     """Return the runs of some jobs, with their best snapshots up to an optimizer step."""
-    best, corrected = [], []
+    best, start, corrected = [], [], []
     for folder, job in jobs.items():
         results = [result for result in results_of(folder, job) if result.step <= until]
         if results:
             best.append(max(results, key=lambda result: result.ais))
+            start += untrained(results)
             corrected.append(corrected_best(results).value)
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
-    return Runs(best=best, corrected=corrected, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
+    return Runs(
+        best=best, start=start, corrected=corrected, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned
+    )
+
+
+def untrained(results: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the snapshot before any training, if there is one with a score.
+
+    Args:
+        results: The snapshots of a run, by step.
+
+    Example:
+        >>> untrained([])
+        []
+    """
+    return [result for result in results[:1] if result.step == 0 and math.isfinite(result.ais)]
 
 
 def results_of(folder: Path, job: Job) -> list[Snapshot]:
