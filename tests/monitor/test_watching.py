@@ -40,11 +40,11 @@ def test_the_state_survives_a_resume():
 
 
 def test_a_key_that_is_never_logged_is_reported_once_with_the_keys_that_exist():
-    watch = Watch(["val/recal", "val/loss"])
+    watch = Watch(["val/recalled", "val/loss"])
     watch.note(5, {"val/recall": 0.1, "val/loss": 0.2, "lis/ais": 0.0})
     for step in range(3):
         watch.begin(step)
-    with pytest.warns(LisWarning, match="names 'val/recal', which nothing has logged.* Logged keys: val/recall\\.$"):
+    with pytest.warns(LisWarning, match="names 'val/recalled', which nothing has logged.* Logged keys: val/recall\\.$"):
         watch.begin(3)
     watch.begin(4)
     watch.report_missing()
