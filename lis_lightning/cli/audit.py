@@ -5,6 +5,7 @@ Modules that load torch are imported inside the functions that need them, so tha
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,8 @@ def audit_data(
     ids = row_ids if row_ids is not None or data.items is None else data.items.ids
     if missing == "drop":
         data = _with_vectors(data, files, ids, id_column)
+    if not sys.stderr.isatty():
+        _print_progress("lis-audit: cutting the log")
     split = prepare_split(data, split_options).split
     file_vectors = _vectors_of_files(files, split, ids, id_column, "mean" if missing == "mean" else "raise")
     code_tables = {name: CodeTable(path, item=id_column) for name, path in tables.items()}
@@ -236,10 +239,20 @@ def _warn_of_other_orders(
 
 
 def _progress(status: Status) -> Any:
+    """Return what shows the progress: the line of the terminal or, where there is none, lines with an estimate."""
+    if not status.console.is_terminal:
+        from lis_lightning.monitor.step_progress import StepProgress
+
+        return StepProgress("lis-audit", _print_progress, patience=0.0, interval=2.0)
+
     def show(step: str, number: int, total: int) -> None:
         status.update(f"{step} ({number + 1} of {total})")
 
     return show
+
+
+def _print_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _write(result: Audit, folder: Path, title: str) -> str:

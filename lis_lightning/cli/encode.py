@@ -31,15 +31,17 @@ _DEFAULTS = {"item_id": "item_id", "text": "text", "on_bad_image": "raise"}
 _TABLE_OPTIONS = ("item_id", "text", "image", "image_folder", "features", "on_bad_image")
 
 _DESCRIPTION = """\
-Encodes a table of items with the encoder that lis-align trained, and writes one vector an item. The items may be others
-than those in training.
+Encodes a table of items with the encoder that lis-align trained, or with a pretrained model as it is, and writes one
+vector an item. The items may be others than those in training.
 
   lis-encode outputs/infonce/2026-11-24_10-00-00/checkpoints/best-step=200.ckpt items.parquet -o vectors.parquet
   lis-encode best.ckpt items.parquet -o vectors.parquet --image photo --image-folder images
   lis-encode best.ckpt items.parquet -o vectors.parquet --model /models/qwen --device cuda --batch-size 64
+  lis-encode models/clip items.parquet -o clip.parquet --image photo      (a model before any training, or org/name)
 
 A run of lis-align ends by printing this command for its best checkpoint. The output has the columns item_id and
 embedding. Score it with:  lis-audit data=log data.log=events.parquet "embeddings={mine: vectors.parquet}"
+Several files in one pass, such as those of models to choose from:  "embeddings={a: a.parquet, b: b.parquet}"
 
 A checkpoint holds the trained weights only, for instance adapters and head. The base model is loaded from where it was
 in training (a folder, or the Hugging Face hub at the same commit), or from --model.
@@ -115,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-encode", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help=".ckpt file of lis-align, or folder of save_pretrained")
+    parser.add_argument(
+        "checkpoint", help=".ckpt file of lis-align, folder of save_pretrained (of an encoder or a model), or org/model"
+    )
     parser.add_argument("items", help="table with one row per item: parquet, CSV, JSON lines, Arrow")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="parquet file to write")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
@@ -152,7 +156,6 @@ def _encode(words: Sequence[str]) -> None:
     _check_output(options.output, options.force)
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size must be 1 or more, but got {options.batch_size}.")
-    from lis_lightning.align.models.item_encoder import ItemEncoder
     from lis_lightning.data.tables import InputTable, require_columns
 
     # Before the model is loaded, which may take minutes.
@@ -160,7 +163,7 @@ def _encode(words: Sequence[str]) -> None:
     changes: dict[str, Any] = {"trust_remote_code": True} if options.trust_remote_code else {}
     if options.model is not None:
         changes["model"] = options.model
-    encoder = ItemEncoder.from_checkpoint(options.checkpoint, **changes)
+    encoder = _encoder(options.checkpoint, changes)
     _check_images(options, encoder)
     items = _items(options, reads_texts=getattr(encoder, "reads_texts", False))
     vectors = encoder.encode(items, batch_size=options.batch_size, device=_device(options.device))
@@ -169,6 +172,20 @@ def _encode(words: Sequence[str]) -> None:
         f"{len(items):,} items, {vectors.shape[1]} dimensions: {options.output}\n"
         f'score them: lis-audit data=log data.log=EVENTS "embeddings={{mine: {options.output}}}"'
     )
+
+
+def _encoder(checkpoint: str, changes: dict[str, Any]) -> ItemEncoder:
+    """Return the encoder of a checkpoint, or that of a pretrained model as it is."""
+    from lis_lightning.align.models.item_encoder import ItemEncoder
+    from lis_lightning.align.models.untrained import is_pretrained_model, untrained_encoder
+
+    if not is_pretrained_model(checkpoint):
+        return ItemEncoder.from_checkpoint(checkpoint, **changes)
+    if "model" in changes:
+        raise ConfigError(
+            f"--model names the base model of a checkpoint; {checkpoint} is a model itself. Leave it out."
+        )
+    return untrained_encoder(checkpoint, **changes)
 
 
 def _check_output(path: Path, force: bool) -> None:

@@ -91,7 +91,11 @@ def describe_groups(*groups: str) -> str:
 
 
 def _job_folder(recipe: str, seed: int, overrides: str) -> str:
-    """Return the name of a job's folder in a sweep: short, and the same for the same command."""
+    """Return the name of a job's folder in a sweep, and of its run: short, and the same for the same command."""
+    model = re.search(r"(?:^|,)model\.model=([^,]+)", overrides)
+    if model is not None:  # the last part of a folder or of a name on the hub
+        name = re.split(r"[/\\]", model[1].rstrip("/"))[-1]
+        recipe += "-" + re.sub(r"[^\w.-]+", "-", name)
     return f"{recipe}-seed{seed}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 

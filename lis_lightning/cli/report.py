@@ -182,6 +182,9 @@ def _workspace_parser() -> argparse.ArgumentParser:
     parser.add_argument("--entity", required=True, help="user or team that the project belongs to")
     parser.add_argument("--project", required=True)
     parser.add_argument(
+        "--watch", action="append", default=[], metavar="KEY", help="a watched metric to show the worth of; repeatable"
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
@@ -194,7 +197,7 @@ def _workspace(arguments: Sequence[str]) -> None:
     options = _workspace_parser().parse_args(arguments)
     from lis_lightning.tracking.workspace import workspace_command
 
-    _print(workspace_command(options.entity, options.project, options.json))
+    _print(workspace_command(options.entity, options.project, options.json, options.watch))
 
 
 def _print(text: str) -> None:

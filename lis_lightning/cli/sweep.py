@@ -19,6 +19,7 @@ from typing_extensions import override
 from lis_lightning.align.training.console import rank_zero_print
 from lis_lightning.align.training.pruning import Rival
 from lis_lightning.align.training.run import PAUSED, Run
+from lis_lightning.report.rates import rates_text, sweep_rates
 from lis_lightning.results.format import format_path
 from lis_lightning.results.jobs import COMPLETE, Job, jobs_in, results_of, runs_in
 from lis_lightning.results.leaderboard import conclusion, rank_recipes, render_standings, standings_frame
@@ -125,12 +126,16 @@ def report(folder: Path) -> int:
     Args:
         folder: Of the sweep.
     """
-    places = rank_recipes(runs_in(folder))
+    runs = runs_in(folder)
+    places = rank_recipes(runs)
     if not places:
         return 0
     standings_frame(places).write_csv(folder / TABLE_FILE)
     rank_zero_print(f"\n{render_standings(places)}\n{conclusion(places)}")
     rank_zero_print(f"table: {format_path(folder / TABLE_FILE)}; as a page: lis-report {format_path(folder)}")
+    rates = sweep_rates([best for of_recipe in runs.values() for best in of_recipe.best])
+    if rates is not None:
+        rank_zero_print(f"\n{rates_text(rates)}")
     jobs = list(jobs_in(folder))
     for path, job in jobs:
         if job.status == "pruned":

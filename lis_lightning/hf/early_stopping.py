@@ -55,11 +55,10 @@ class LISEarlyStoppingCallback(TrainerCallback, ExportableState):
             evaluator.begin(state.max_steps, saved_state(state, self, self.monitor.name))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **context: Any) -> None:
-        """Tell an evaluator the training loss."""
+        """Tell an evaluator the training loss and the other values that are logged."""
         evaluator = _evaluator(self.monitor)
-        loss = (context.get("logs") or {}).get("loss")
-        if evaluator is not None and loss is not None:
-            evaluator.add_loss(float(loss))
+        if evaluator is not None:
+            evaluator.add_logs(state.global_step, context.get("logs") or {})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop on a snapshot of this step."""

@@ -55,7 +55,7 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         truncate_dim: Number of leading dimensions to score, for models with Matryoshka embeddings. None scores all.
         **options: Further arguments of :class:`lis_lightning.LISMonitor`: `name`, `catalogue`, `batch_size`, `save`,
             `save_dtype`, `dirpath`, `placebo`, `ceilings`, `aligned_to`, `k`, `reads`, `cache_dir`, `rule`,
-            `strict`, `log_more` and `progress`.
+            `strict`, `log_more`, `progress` and, with :class:`LISEarlyStoppingCallback`, `watch`.
 
     Attributes:
         primary_metric: ``lis_ais``, or with a `name` ``lis_<name>_ais``.
@@ -154,9 +154,16 @@ class LISEvaluator(SnapshotEngine, BaseEvaluator):
         if state is not None:
             self.load_state_dict(state)
 
-    def add_loss(self, loss: float) -> None:
-        """Note a training loss, for the verdict ``overfitting``."""
-        self._train_loss.add(torch.tensor(loss))
+    def add_logs(self, step: int, logs: Mapping[str, Any]) -> None:
+        """Note what the Trainer logs: the training loss, for the verdict ``overfitting``, and what is watched.
+
+        Args:
+            step: Optimizer steps so far.
+            logs: Values by key.
+        """
+        if logs.get("loss") is not None:
+            self._train_loss.add(torch.tensor(float(logs["loss"])))
+        self._note_metrics(_Evaluation(step, 0, device=torch.device("cpu"), folder=None), logs)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""

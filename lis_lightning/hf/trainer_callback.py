@@ -129,10 +129,12 @@ class LISTrainerCallback(SnapshotEngine, TrainerCallback, ExportableState):
         self._look(self._training(args, state, context), context["model"], required=last)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **context: Any) -> None:
-        """Note the training loss."""
-        loss = (context.get("logs") or {}).get("loss")
-        if loss is not None:
-            self._train_loss.add(torch.tensor(float(loss)))
+        """Note the training loss and what is watched."""
+        logs = context.get("logs") or {}
+        if logs.get("loss") is not None:
+            self._train_loss.add(torch.tensor(float(logs["loss"])))
+        if self._watching:
+            self._note_metrics(self._training(args, state, context), logs)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **context: Any

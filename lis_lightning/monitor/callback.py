@@ -5,7 +5,7 @@ It connects the Trainer's hooks to the :class:`SnapshotEngine`. Half of the file
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -89,6 +89,9 @@ class LISMonitor(SnapshotEngine, pl.Callback):
             each time, with their ids.
         save: Which snapshots to keep on disk beside the record: ``"best"``, ``"last-3"`` (any number) or ``"all"``; see
             :mod:`lis_lightning.monitor.storage`. None keeps none.
+        watch: Keys of metrics that are logged already, as in ``["val/recall@20"]``. Their latest values are kept with
+            each snapshot, and the report says what 1 % more of each was worth in AIS. The training loss and the
+            companions, such as ``pair_auc``, need not be named.
         save_dtype: Precision of the kept snapshots: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         artifact: Whether to log the best snapshot to W&B at the end of training; requires `save`.
         alerts: Whether to send a W&B alert when the verdict calls for action or :class:`LISEarlyStopping` stops the
@@ -151,6 +154,7 @@ class LISMonitor(SnapshotEngine, pl.Callback):
         super()._reset()
         self._clock = StepClock()
         self._missing_scores = MissingScores(self._prefix)
+        self._last_metrics: dict[str, Any] = {}  # of the Trainer, whose values stay until they are logged again
 
     @override
     def _catch_up(self) -> RunHistory:
@@ -234,6 +238,12 @@ class LISMonitor(SnapshotEngine, pl.Callback):
             self._look(self._training(trainer), pl_module, validation=True)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not (trainer.sanity_checking or self._dry_run):
+            training = self._training(trainer)
+            self._note_metrics(training, self._fresh_metrics(training))
+
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._dry_run:
             self._tick(trainer, pl_module, ended=True)
@@ -251,6 +261,15 @@ class LISMonitor(SnapshotEngine, pl.Callback):
     def _training(self, trainer: pl.Trainer) -> LightningTraining:
         """Return the training as it stands."""
         return LightningTraining(trainer, self._clock)
+
+    @override
+    def _fresh_metrics(self, training: Training) -> Mapping[str, Any]:
+        if not self.watch:
+            return {}
+        metrics, before = cast(LightningTraining, training).trainer.callback_metrics, self._last_metrics
+        self._last_metrics = dict(metrics)
+        # A value that is logged again is another tensor, even if it is equal.
+        return {key: value for key, value in metrics.items() if value is not before.get(key)}
 
     @override
     def _heed(self, training: Training, judgement: Judgement) -> bool:

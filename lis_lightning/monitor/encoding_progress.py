@@ -51,9 +51,15 @@ def with_estimate(
         advice = ". `max_items` of PreferenceSplit.from_log needs fewer items, and a larger batch may be faster"
         report(
             f"LISMonitor: {done:,} of {num_items:,} items encoded in {elapsed:.0f} s ({done / elapsed:.3g} a second): "
-            f"about {_duration(total)} in all{advice if total > LONG else ''}"
+            f"about {duration(total)} in all{advice if total > LONG else ''}"
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration in seconds, or in minutes if it is long.
+
+    Example:
+        >>> duration(40), duration(600)
+        ('40 s', '10 min')
+    """
     return f"{seconds:.0f} s" if seconds < LONG else f"{seconds / 60:.0f} min"

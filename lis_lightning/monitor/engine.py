@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from lis_lightning.monitor.snapshot_scorer import (
 from lis_lightning.monitor.storage import Retention
 from lis_lightning.monitor.submodule_encoder import Encode
 from lis_lightning.monitor.training import Training
+from lis_lightning.monitor.watching import Watch, check_watch
 from lis_lightning.results import record_contents
 from lis_lightning.results.movers import Catalogue
 from lis_lightning.results.snapshot import Snapshot, ranked
@@ -84,6 +86,7 @@ class SnapshotEngine:
         save: str | None = None,
         save_dtype: str = "float32",
         artifact: bool = False,
+        watch: Sequence[str] = (),
         alerts: bool = True,
         log_more: bool = False,
         dirpath: str | Path | None = None,
@@ -100,6 +103,7 @@ class SnapshotEngine:
         check_schedule(every_n_steps, schedule, background_steps)
         check_encode(encode)
         check_logging(name, artifact, save)
+        check_watch(watch)
         self.split = split
         self.items = items
         self.name = name
@@ -117,6 +121,7 @@ class SnapshotEngine:
         self.save = save
         self.save_dtype = save_dtype
         self.artifact = artifact
+        self.watch = watch
         self.alerts = alerts
         self.log_more = log_more
         self._retention = None if save is None else Retention(save, save_dtype)
@@ -146,6 +151,7 @@ class SnapshotEngine:
         self._scheduler = make_scheduler(self.every_n_steps, self.schedule)
         self._background: Background[ScoredSnapshot] = Background(self.background_steps or 0)
         self._train_loss = MeanLoss()
+        self._watch = Watch(self.watch)
         self._max_steps: int | None = None
         self._last_step = -1  # of the last attempt, failed or not: no step is tried twice
         self._folder: Path | None = None  # of the record, on the process that writes it
@@ -196,6 +202,7 @@ class SnapshotEngine:
         return state | {
             "last_step": self._last_step,
             "train_loss": self._train_loss.state_dict(),
+            "watch": self._watch.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "evaluator": self._evaluator(),
             "background": background_state(self._background),
@@ -207,6 +214,7 @@ class SnapshotEngine:
         if self._history.load(state_dict, self._evaluator()):
             self._last_step = state_dict["last_step"]
             self._train_loss.load_state_dict(state_dict["train_loss"])
+            self._watch.load_state_dict(state_dict["watch"])
             self._scheduler.load_state_dict(state_dict["scheduler"])
             restore_background(self._background, state_dict["background"])
             self._failures.load_state_dict(state_dict["failures"])
@@ -358,6 +366,7 @@ class SnapshotEngine:
     def _conclude(self, training: Training, cut_short_by: str | None = None) -> None:
         """Log and print the outcome of the run and close its record, also after an exception."""
         self._concluded = True
+        self._watch.report_missing()
         if cut_short_by is None and self._results:  # a run that an exception ended may be resumed
             with self._failures.tolerate("verdict"):
                 *past, last = self._results
@@ -381,6 +390,8 @@ class SnapshotEngine:
             return permanent_error(error, " ".join(filter(None, problems))) if raw else None
 
         self._last_step = self._failures.step = training.step
+        self._note_metrics(training, self._fresh_metrics(training))
+        self._watch.begin(training.step)
         first = not self._results
         checked = unchanged(module) if raw else contextlib.nullcontext()
         score: Callable[[], ScoredSnapshot] | None = None
@@ -447,6 +458,7 @@ class SnapshotEngine:
             self._failed(training)
             return None
         self._scored(training, result)
+        result = replace(result, watched=self._watch.of(result.step))
         result = ranked(self._results, result)
         judgement: Judgement | None = None
         with self._failures.tolerate("verdict"):
@@ -459,6 +471,18 @@ class SnapshotEngine:
                 self._write_record(training)
                 self._announcer.log_result(training, self._results, self._history.best or result)
         return judgement
+
+    def _fresh_metrics(self, training: Training) -> Mapping[str, Any]:
+        """Return what was logged since the last call, at the time of a snapshot; none where metrics are told."""
+        return {}
+
+    def _note_metrics(self, training: Training, metrics: Mapping[str, Any]) -> None:
+        """Note freshly logged metrics, also those of the step of a snapshot that was taken and written already."""
+        values = self._watch.note(training.step, metrics)
+        if self.watch and self._results and self._results[-1].step == training.step:
+            with on_first(training, strict=self._failures.strict), self._failures.tolerate("record"):
+                if values:
+                    self._history.add_watched(values)
 
     def _scored(self, training: Training, result: Snapshot) -> None:
         """Hear of a snapshot that was scored, before it is published."""

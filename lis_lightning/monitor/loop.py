@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,7 +119,9 @@ class LISLoopMonitor(SnapshotEngine):
             self._started = False
             self._scheduler.stop()
 
-    def step(self, model: nn.Module, step: int, *, epoch: int = 0, loss: Any = None) -> bool:
+    def step(
+        self, model: nn.Module, step: int, *, epoch: int = 0, loss: Any = None, metrics: Mapping[str, Any] | None = None
+    ) -> bool:
         """Take a snapshot if one is due; call it after each optimizer step, on every process.
 
         Args:
@@ -127,6 +129,7 @@ class LISLoopMonitor(SnapshotEngine):
             step: Optimizer steps taken so far.
             epoch: Epochs completed so far, for ``EveryEpochs``.
             loss: Training loss of the step, a tensor or None, for the verdict ``overfitting``.
+            metrics: Values that were measured at this step, by key, for `watch`; None if there are none.
 
         Returns:
             Whether the stop rule says to stop, on every process alike.
@@ -140,7 +143,9 @@ class LISLoopMonitor(SnapshotEngine):
                 "into `with monitor.watching(model):`."
             )
         self._train_loss.add(loss)
-        self._look(self._training(model, step, epoch), _unwrapped(model))
+        training = self._training(model, step, epoch)
+        self._note_metrics(training, metrics or {})
+        self._look(training, _unwrapped(model))
         return bool(self.reason)
 
     def _training(self, model: nn.Module, step: int, epoch: int) -> Training:

@@ -142,6 +142,20 @@ class RunHistory:
         if store is not None:
             store.prune(self.results, self.best_step, self._checkpointed)
 
+    def add_watched(self, values: Mapping[str, float]) -> None:
+        """Add values of watched metrics to the newest result, and to its line in the record.
+
+        Args:
+            values: By key.
+
+        Raises:
+            RecordError: If the record cannot be written.
+        """
+        last = self.results[-1]
+        self.results[-1] = dataclasses.replace(last, watched={**last.watched, **values})
+        if self.record is not None and last.step in self.record.steps:
+            self.record.add_watched(last.step, values)
+
     def save_embeddings(self, split: PreferenceSplit, result: Snapshot, embeddings: Tensor, model: type) -> None:
         """Write the representations of a snapshot to disk, if there is a record and the retention may keep them.
 

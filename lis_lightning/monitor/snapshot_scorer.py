@@ -18,9 +18,10 @@ from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Batches
 from lis_lightning.monitor.encoder import Encoder
 from lis_lightning.monitor.encoding import collect, encode_items
-from lis_lightning.monitor.encoding_progress import with_estimate
+from lis_lightning.monitor.encoding_progress import PATIENCE, with_estimate
 from lis_lightning.monitor.processes import together
 from lis_lightning.monitor.representations import SideBySide
+from lis_lightning.monitor.step_progress import StepProgress
 from lis_lightning.monitor.training import Training
 from lis_lightning.results import record_contents
 from lis_lightning.results.snapshot import Snapshot
@@ -63,6 +64,7 @@ class SnapshotScorer:
         self.metric = LeakageImpactScore(split, ceilings=())
         self._progress = progress
         self._blocks = SideBySide()
+        self._cache_dir = cache_dir
 
     def encode(
         self, training: Training, module: nn.Module, batches: Batches, encoder: Encoder, item_key: str
@@ -104,7 +106,7 @@ class SnapshotScorer:
             batches: This process's share of the item batches.
             encoder: Called with the module and a batch.
             item_key: Key of the ids in a batch.
-            first: Whether to report items outside the split.
+            first: Whether to report items outside the split, and the progress of a long score.
             train_loss: Mean training loss since the snapshot before.
             placebo: Whether to score a placebo representation too.
             background: Whether the score is computed while training goes on; it is then computed on the CPU.
@@ -119,16 +121,30 @@ class SnapshotScorer:
         embeddings = embeddings.cpu() if background else embeddings
         seconds = time.perf_counter() - started
         about = {"step": training.step, "train_loss": train_loss, "encode_seconds": seconds}
-        return partial(self._score, embeddings, type(module), about, placebo)
+        return partial(self._score, embeddings, type(module), about, placebo=placebo, first=first)
 
-    def _score(self, embeddings: Tensor, model: type, about: dict[str, Any], placebo: bool) -> ScoredSnapshot:
+    def _score(
+        self, embeddings: Tensor, model: type, about: dict[str, Any], *, placebo: bool, first: bool
+    ) -> ScoredSnapshot:
         began = time.perf_counter()
         representations = self._blocks.separated(embeddings)
+        if first and self._progress:
+            self._measure_ceilings()
         result = self.scorer.score(representations, replace(self.options, placebo=placebo))
         seconds = time.perf_counter() - began
         if isinstance(representations, dict):  # what is kept is what AIS is of
             embeddings = next(iter(representations.values())).contiguous()
         return ScoredSnapshot(Snapshot.of(result, **about, score_seconds=seconds), embeddings, model)
+
+    def _measure_ceilings(self) -> None:
+        """Measure the ceilings, which take most of the time of the first score, and report the time left if long."""
+        parts = [*self.split.tasks.values(), *self.split.periods[1:]]
+        steps = [(part, name) for part in parts for name in self.options.preferences]
+        report_step = StepProgress("LISMonitor", rank_zero_info, patience=PATIENCE, interval=PATIENCE)
+        for number, (part, name) in enumerate(steps):
+            report_step(f"LIS of {name}", number, len(steps))
+            # Kept for the life of the split, so that the score finds it.
+            Scorer(part, cache_dir=self._cache_dir).ceiling(self.options.preferences[name])
 
 
 def background_state(background: Background[ScoredSnapshot]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lis_lightning.report.runs import RecordedRun, same_split
+from lis_lightning.results.jobs import untrained
 from lis_lightning.results.leaderboard import Runs, Standing, conclusion, rank_recipes
 
 
@@ -23,7 +24,8 @@ def _runs(members: Sequence[RecordedRun]) -> Runs:
     """Return the runs of one recipe for the leaderboard."""
     best = [run.best for run in members]
     corrected = [run.corrected.value for run in members]
-    return Runs(best=best, corrected=corrected, seconds=sum(_seconds(run) for run in members))
+    start = [first for run in members for first in untrained(run.results)]
+    return Runs(best=best, start=start, corrected=corrected, seconds=sum(_seconds(run) for run in members))
 
 
 def ranked(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

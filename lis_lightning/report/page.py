@@ -14,7 +14,9 @@ from lis_lightning.report import figures, tables
 from lis_lightning.report.answers import answers, headroom, mark, picked, tone
 from lis_lightning.report.document import document, write
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
-from lis_lightning.report.runs import RecordedRun, by_split
+from lis_lightning.report.rates import run_rates, sweep_rates
+from lis_lightning.report.runs import RecordedRun, by_split, same_split
+from lis_lightning.report.tables import Table
 from lis_lightning.report.thumbnails import data_url
 from lis_lightning.results.format import format_interval
 from lis_lightning.results.movers import Mover
@@ -107,6 +109,8 @@ def render_report(
         movers=_movers(lead),
         concentration=tables.concentration(lead),
         companions=correlations,
+        readings=tables.readings(lead),
+        rates=_rates(runs),
         cost=tables.cost(lead),
         parameters=tables.parameters(runs),
     )  # fmt: skip
@@ -139,6 +143,16 @@ def _gauge(run: RecordedRun, scale: float) -> dict[str, Any]:
 def _end(best: Snapshot) -> float:
     """Return the upper end of AIS with the headroom on top: the length of the gauge."""
     return max(best.ais, 0.0) + (best.headroom_high if math.isfinite(best.headroom_high) else 0.0)
+
+
+def _rates(runs: Sequence[RecordedRun]) -> list[Table]:
+    """Return what watched metrics were worth over the snapshots of the best run, and over the runs of one split."""
+    lead, comparable = runs[0], same_split(runs)
+    found = [
+        run_rates(lead.results) if lead.paired else None,
+        sweep_rates([run.best for run in comparable]) if len(comparable) > 1 else None,
+    ]
+    return [table for table in found if table is not None]
 
 
 def _movers(run: RecordedRun) -> dict[str, Any] | None:

@@ -52,6 +52,17 @@ def snapshots(runs: Sequence[RecordedRun]) -> Table:
     return Table("Snapshots", headings, rows)
 
 
+def readings(run: RecordedRun) -> Table | None:
+    """Return what rankers gain that read something else than the vectors, at the best snapshot; None if not scored."""
+    rows = []
+    for name, reading in run.best.reads.items():
+        share = format_interval(reading.retained, reading.retained_low, reading.retained_high, percent=True)
+        facts = ", ".join(f"{fact.replace('_', ' ')} {value:.3g}" for fact, value in reading.facts.items())
+        rows.append([name, format_interval(reading.ais, reading.ais_low, reading.ais_high), share, facts])
+    title = f"What rankers read in place of the vectors, at step {run.best.step}"
+    return Table(title, ["reading", "AIS", "share of the vectors' AIS", "facts"], rows) if rows else None
+
+
 def _snapshot(result: Snapshot, best: Snapshot) -> list[str]:
     star = " ★" if result is best else ""
     return [
@@ -72,8 +83,8 @@ def leaderboard(standings: Sequence[Standing]) -> Table | None:
         return None
     rows = [_standing(rank, standing) for rank, standing in enumerate(standings, start=1)]
     headings = [
-        "recipe", "headroom", "best AIS", "corrected", "realised", "step", "seeds", "minutes", "the leader gains more",
-        "p", "verdict",
+        "recipe", "headroom", "best AIS", "corrected", "start", "by training", "realised", "step", "seeds", "minutes",
+        "the leader gains more", "p", "verdict",
     ]  # fmt: skip
     return Table("Leaderboard", headings, rows)
 
@@ -87,8 +98,8 @@ def _standing(rank: int, standing: Standing) -> list[str]:
         behind, p = format_estimate(standing.behind), f"{standing.p:.2g}"
     return [
         f"{rank}{tie} {standing.recipe}", format_gain(standing.headroom), format_estimate(standing.ais),
-        format_estimate(standing.corrected), format_share(standing.realised), step, str(standing.seeds), minutes,
-        behind, p, standing.verdict,
+        format_estimate(standing.corrected), format_estimate(standing.start), format_estimate(standing.trained),
+        format_share(standing.realised), step, str(standing.seeds), minutes, behind, p, standing.verdict,
     ]  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from lis_lightning.report.answers import answers, mark
 from lis_lightning.report.leaders import conclusion_of, ranked, standings_of
-from lis_lightning.report.runs import RecordedRun, by_split
+from lis_lightning.report.rates import rates_text, run_rates, sweep_rates
+from lis_lightning.report.runs import RecordedRun, by_split, same_split
 from lis_lightning.results.format import format_gain, format_interval, format_share, plain_console
 from lis_lightning.results.leaderboard import render_standings
 
@@ -82,11 +83,16 @@ def _render_group(runs: Sequence[RecordedRun]) -> str:
         )
     console = plain_console(output := io.StringIO(), 132)
     console.print(table)
+    rates = None
     if len(runs) == 1:
         console.print(f"{runs[0].judgement.verdict}: {runs[0].judgement.message}\n", soft_wrap=True)
         for answer in answers(runs[0]):
             console.print(f"{answer.question:<32}{answer.answer}; {answer.evidence}", soft_wrap=True)
+        rates = run_rates(runs[0].results) if runs[0].paired else None
     elif standings := standings_of(runs):
         console.print(render_standings(standings), soft_wrap=True)
         console.print(conclusion_of(standings), soft_wrap=True)
+        rates = sweep_rates([run.best for run in same_split(runs)])
+    if rates is not None:
+        console.print(f"\n{rates_text(rates)}", soft_wrap=True)
     return output.getvalue().rstrip()

@@ -1,4 +1,9 @@
 from .audit import Audit as Audit
+from .exchange_rate import (
+    ExchangeRate as ExchangeRate,
+    exchange_rates as exchange_rates,
+    rates_over_runs as rates_over_runs,
+)
 from .format import (
     format_estimate as format_estimate,
     format_gain as format_gain,

@@ -18,6 +18,7 @@ from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.snapshot import Snapshot
 
 JOB_FILE = "job.json"
+_PATH_STARTS = ("/", "./", "../", "~/")
 COMPLETE = {"finished", "paused", "pruned"}  # statuses of jobs that ended as planned
 
 
@@ -127,7 +128,7 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
     for key in sorted(keys):
         values = {job.overrides.get(key) for job in jobs.values()}
         if len(values) > 1:
-            varying[key] = _short([value for value in values if value is not None])
+            varying[key] = short_names([value for value in values if value is not None])
     last = Counter(key.rpartition(".")[2] for key in ["seed", "recipe", *varying])
     names = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in varying}
     groups: dict[str, dict[Path, Job]] = {}
@@ -139,7 +140,29 @@ def by_recipe(jobs: Mapping[Path, Job]) -> dict[str, dict[Path, Job]]:
     return groups
 
 
-def _short(values: Sequence[str]) -> dict[str, str]:
+def short_names(values: Sequence[str]) -> dict[str, str]:
+    """Return how each value is shown: the last parts of a path, or three digits of a number, if these tell it apart.
+
+    Args:
+        values: Values of an option. Names on a hub, such as ``org/model``, and all other values stay as they are.
+
+    Example:
+        >>> short_names(["/models/clip", "org/clip", "/a/v1/bert", "/a/v2/bert"])
+        {'/models/clip': 'clip', 'org/clip': 'org/clip', '/a/v1/bert': 'v1/bert', '/a/v2/bert': 'v2/bert'}
+    """
+    paths = {value: Path(value.strip("'\"")).parts for value in values if value.strip("'\"").startswith(_PATH_STARTS)}
+    names = _short_numbers(values)
+    for value in values:
+        parts = paths.get(value, ())
+        others = [other for other in paths.values() if other != parts]
+        for depth in range(len(parts), 0, -1):
+            if any(other[-depth:] == parts[-depth:] for other in others):
+                break
+            names[value] = "/".join(parts[-depth:])
+    return names
+
+
+def _short_numbers(values: Sequence[str]) -> dict[str, str]:
     """Return numbers with three significant digits, where that is shorter and they stay distinct; other texts as is."""
     short = {value: _three_digits(value) for value in values}
     counts = Counter(short.values())
@@ -156,15 +179,31 @@ def _three_digits(value: str) -> str:
 
 def runs_of(jobs: Mapping[Path, Job], until: float = math.inf) -> Runs:
     """Return the runs of some jobs, with their best snapshots up to an optimizer step."""
-    best, corrected = [], []
+    best, start, corrected = [], [], []
     for folder, job in jobs.items():
         results = [result for result in results_of(folder, job) if result.step <= until]
         if results:
             best.append(max(results, key=lambda result: result.ais))
+            start += untrained(results)
             corrected.append(corrected_best(results).value)
     seconds = sum(job.seconds for job in jobs.values() if not math.isnan(job.seconds))
     pruned = sum(job.status == "pruned" for job in jobs.values())
-    return Runs(best=best, corrected=corrected, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned)
+    return Runs(
+        best=best, start=start, corrected=corrected, seconds=float(seconds), failed=len(jobs) - len(best), pruned=pruned
+    )
+
+
+def untrained(results: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the snapshot before any training, if there is one with a score.
+
+    Args:
+        results: The snapshots of a run, by step.
+
+    Example:
+        >>> untrained([])
+        []
+    """
+    return [result for result in results[:1] if result.step == 0 and math.isfinite(result.ais)]
 
 
 def results_of(folder: Path, job: Job) -> list[Snapshot]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -22,10 +23,14 @@ from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Estimate, cluster_interval, effective_users
 from lis_lightning.functional.multiple_comparisons import holm
 from lis_lightning.functional.simultaneous import cross_fitted_maximum
-from lis_lightning.results.format import format_bounds, format_gain, format_share, render_plain
+from lis_lightning.results.format import format_bounds, format_estimate, format_gain, format_share, render_plain
 from lis_lightning.results.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 SIGNIFICANCE = 0.05  # corrected p-value below which a recipe counts as worse than the leader
+_NO_ESTIMATE = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class Runs:
 
     Attributes:
         best: The best snapshot of each run. Its gain is biased slightly upwards by that selection.
+        start: The snapshot of each run before any training; empty unless all runs have one.
         corrected: AIS of each of these corrected for that, as
             :func:`lis_lightning.results.corrected_best` returns it; empty if unknown.
         seconds: Total duration, including training; NaN if unknown.
@@ -47,6 +53,7 @@ class Runs:
     """
 
     best: Sequence[Snapshot]
+    start: Sequence[Snapshot] = ()
     corrected: Sequence[float] = ()
     seconds: float = math.nan
     failed: int = 0
@@ -62,6 +69,8 @@ class Standing:
         ais: Mean best AIS over seeds, with its interval; NaN if every run failed.
         corrected: The same, corrected for the choice of the best snapshot of each run and, for the leader, for having
             been picked among the recipes; NaN if unknown.
+        start: Mean AIS before any training, which the pre-trained model brings; NaN if unknown.
+        trained: Mean gain of the best snapshots over those, paired by user, which the recipe brings; NaN if unknown.
         headroom: Mean AUC gain that the preference data of the recipe would still add; NaN if unknown.
         realised: Mean realised share of LIS, an estimate of what that data carries; NaN if unknown.
         step: Optimizer step of the best snapshot of the best run.
@@ -92,14 +101,13 @@ class Standing:
     behind: Estimate
     p: float
     pruned: int = 0
+    start: Estimate = _NO_ESTIMATE
+    trained: Estimate = _NO_ESTIMATE
 
     @property
     def tied(self) -> bool:
         """Whether the difference to the leader is not significant."""
         return not self.p < SIGNIFICANCE and bool(self.seeds)
-
-
-_NO_ESTIMATE = Estimate(value=math.nan, se=math.nan, low=math.nan, high=math.nan)
 
 
 def rank_recipes(runs: Mapping[str, Runs]) -> list[Standing]:
@@ -161,6 +169,7 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
     if runs.best:
         best = max(runs.best, key=lambda result: result.ais)
         ais, step, verdict = _combined(_gains(runs), _influence(runs)), best.step, best.verdict
+    start, trained = _start_and_gain(runs)
     if runs.corrected:
         corrected = _shifted(ais, float(np.mean(runs.corrected)) - ais.value)
     return Standing(
@@ -177,7 +186,19 @@ def _standing(name: str, runs: Runs, behind: Estimate, p: float) -> Standing:
         behind=behind,
         p=p,
         pruned=runs.pruned,
+        start=start,
+        trained=trained,
     )
+
+
+def _start_and_gain(runs: Runs) -> tuple[Estimate, Estimate]:
+    """Return the mean AIS before training, and the mean gain of the best snapshots over it, paired by user."""
+    if not runs.best or len(runs.start) != len(runs.best):
+        return _NO_ESTIMATE, _NO_ESTIMATE
+    before = np.array([result.ais for result in runs.start])
+    influence = np.asarray(np.mean([result.influence for result in runs.start], axis=0))
+    gained = _combined(_gains(runs) - before, _influence(runs) - influence)
+    return _combined(before, influence), gained
 
 
 def _finite_mean(values: Sequence[float]) -> float:
@@ -259,6 +280,12 @@ def standings_frame(standings: Sequence[Standing]) -> pl.DataFrame:
             "ais_corrected": standing.corrected.value,
             "ais_corrected_low": standing.corrected.low,
             "ais_corrected_high": standing.corrected.high,
+            "start": standing.start.value,
+            "start_low": standing.start.low,
+            "start_high": standing.start.high,
+            "trained": standing.trained.value,
+            "trained_low": standing.trained.low,
+            "trained_high": standing.trained.high,
             "headroom": standing.headroom,
             "realised": standing.realised,
             "best_step": standing.step,
@@ -299,7 +326,23 @@ def render_standings(standings: Sequence[Standing]) -> str:
     for number, standing in enumerate(standings, start=1):
         table.add_row(*_cells(number, standing))
     longest_name = max((len(standing.recipe) for standing in standings), default=0)
-    return render_plain(table, width=154 + longest_name)
+    return render_plain(table, *_start_table(standings), width=154 + longest_name)
+
+
+def _start_table(standings: Sequence[Standing]) -> list[Table]:
+    """Return a table of what each recipe started from and what training added; none where no start is known."""
+    from rich import box
+    from rich.table import Table
+
+    known = [standing for standing in standings if not math.isnan(standing.start.value)]
+    if not known:
+        return []
+    table = Table(box=box.SIMPLE, header_style="bold")
+    for heading in ("recipe", "start: AIS before training", "training: paired gain of the best over the start"):
+        table.add_column(heading, no_wrap=True)
+    for standing in known:
+        table.add_row(standing.recipe, format_estimate(standing.start), format_estimate(standing.trained))
+    return [table]
 
 
 def _cells(number: int, standing: Standing) -> list[str]:

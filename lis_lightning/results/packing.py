@@ -70,7 +70,6 @@ def _nested(fields: dict[str, Any], ceilings: Mapping[str, dict[str, Ceiling]]) 
     values["slices"] = {
         name: SliceEstimate(**_decode(SliceEstimate, slice_)) for name, slice_ in fields["slices"].items()
     }
-    values["companions"] = {name: _float(value) for name, value in fields["companions"].items()}
     values["reads"] = {name: _reading_of(reading) for name, reading in fields.get("reads", {}).items()}
     values["periods"] = tuple(_result_of(period, ceilings) for period in fields["periods"])
     if fields["placebo"] is not None:
@@ -131,6 +130,8 @@ def _decode(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
             value = _float(value)
         elif annotations[name].startswith("NDArray"):
             value = _array(value)
+        elif annotations[name] == "Mapping[str, float]":
+            value = {key: _float(number) for key, number in value.items()}
         values[name] = value
     return values
 

@@ -7,6 +7,7 @@ are::
     header    format, run, split, versions, configuration
     ceilings  the ceilings that later results refer to by id; they are the same at every snapshot
     result    one Snapshot; NaN is null, arrays are base64 of little-endian float32
+    watched   values of watched metrics that were logged for the step of a snapshot after it was written
     failure   a failed snapshot, logger or write, with its step and error
     rewind    the run was resumed from a checkpoint at this step: results of later steps no longer count
     end       best step, its AIS corrected for having been picked, last verdict, and the simultaneous band of all steps
@@ -180,6 +181,16 @@ class Record:
         self._write(lines)
         self._steps.add(result.step)
         self._ceilings |= ceilings
+
+    def add_watched(self, step: int, values: Mapping[str, float]) -> None:
+        """Append values of watched metrics to the result of a step.
+
+        Raises:
+            RecordError: If there is no result of this step, or the file cannot be written.
+        """
+        if step not in self._steps:
+            raise RecordError(f"{self.path} has no snapshot of step {step} that watched values could belong to.")
+        self._write([dumps({"kind": "watched", "step": step, "values": values})])
 
     def status(self, kind: str, **values: Any) -> None:
         """Append a ``failure`` or ``end`` line with plain values.

@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +93,20 @@ def _gather(payloads: list[dict[str, Any]]) -> RecordContents:
             contents.results.append(result)
             if "time" in payload:  # checkpoints of earlier versions have none
                 contents.times[result.step] = datetime.fromisoformat(payload["time"])
+        elif kind == "watched":
+            _add_watched(contents.results, payload)
         else:
             contents.statuses.append(payload)
             if kind == "rewind":
                 contents.results[:] = [result for result in contents.results if result.step <= payload["step"]]
     return contents
+
+
+def _add_watched(results: list[Snapshot], payload: dict[str, Any]) -> None:
+    """Add the values of a ``watched`` line to the snapshot of its step."""
+    for index, result in enumerate(results):
+        if result.step == payload["step"]:
+            results[index] = replace(result, watched={**result.watched, **payload["values"]})
 
 
 def checked_line(payload: str) -> bytes:

@@ -28,6 +28,8 @@ class Snapshot(LISResult):
         best_ais: Best AIS of the run up to this snapshot; NaN if unknown. See :func:`ranked`.
         gain_z: Paired z statistic of this snapshot against the best one before it; NaN for the first.
         train_loss: Mean training loss since the snapshot before, on the first process; NaN if unknown.
+        watched: Latest value of each watched metric since the snapshot before, by key; of the same step where there is
+            one, as of a validation right after the snapshot.
         encode_seconds: Seconds spent on encoding the items; NaN if unknown.
         score_seconds: Seconds spent on scoring them; NaN if unknown.
         tasks: Snapshots of the other labels, by name.
@@ -43,6 +45,7 @@ class Snapshot(LISResult):
     best_ais: float = NAN
     gain_z: float = NAN
     train_loss: float = NAN
+    watched: Mapping[str, float] = field(default_factory=dict)
     encode_seconds: float = NAN
     score_seconds: float = NAN
     tasks: Mapping[str, Snapshot] = field(default_factory=dict)

@@ -7,6 +7,7 @@ includes the user's own events, exceeds even the gain of the true preferences, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +123,24 @@ def future_leak(cache: SplitCache, preference: PreferenceData, matched: MatchedP
     return _unpack_leak(arrays)
 
 
+def _past_leak(
+    cache: SplitCache,
+    preference: PreferenceData,
+    matched: MatchedPreference,
+    build: Callable[[], CrossFittedVectors],
+) -> CrossFittedVectors:
+    """Return the cross-fitted vectors of preference data without its future.
+
+    Where windows roll, the past of a period is all that the period before has, whose vectors are known already: they
+    take most of the time of a ceiling.
+    """
+    split = cache.split
+    if not matched.of_log or not split.period:
+        return build()
+    before = split.periods[split.period - 1]
+    return future_leak(cache.of(before), preference, preference.match(before))
+
+
 def _pack_leak(leak: CrossFittedVectors) -> Arrays:
     spaces = {"reference": leak.reference} | {f"fold {number}": fold for number, fold in enumerate(leak.folds)}
     vectors = {f"{name} vectors": space.vectors for name, space in spaces.items()}
@@ -145,7 +164,8 @@ def _measure(cache: SplitCache, preference: PreferenceData, matched: MatchedPref
     if matched.past is not None:
         # Only events of w2 have a future that the past lacks: the difference is measured on them.
         later = ~split.events.train[split.tested]
-        with_future, past_only = arm.gain_of(later), leak_arm(cache, matched.past())[0].gain_of(later)
+        past_leak = _past_leak(cache, preference, matched, matched.past)
+        with_future, past_only = arm.gain_of(later), leak_arm(cache, past_leak)[0].gain_of(later)
         past = arm.gain.value - (with_future.value - past_only.value)
         past_influence = arm.gain.influence - (with_future.influence - past_only.influence)
     positive = split.events.label[split.tested] == 1

@@ -7,8 +7,9 @@ several labels adds ``lis/task/<name>/ais`` with its interval for the labels aft
 ``lis/period/<number>/ais``. A monitor with a name inserts the name after ``lis/`` in all keys.
 
 W&B also gets the summaries ``lis/verdict``, ``lis/message``, ``lis/best_step``, ``lis/best_headroom``,
-``lis/best_realised``, ``lis/best_ais_corrected`` (with ``_low`` and ``_high``) and the constants of the run, the AUC of
-the base and the ceilings, as ``lis/more/auc_base``, ``lis/more/ceiling_pairs`` and so on; if snapshots failed
+``lis/best_realised``, ``lis/best_ais_corrected`` (with ``_low`` and ``_high``); at the end ``lis/worth/...``, what 1 %
+more of a metric was worth in AIS (with ``_low``, ``_high`` and ``_broke_at``); the constants of the run, the AUC of the
+base and the ceilings, as ``lis/more/auc_base``, ``lis/more/ceiling_pairs`` and so on; if snapshots failed
 ``lis/failures`` ("0 of 3 snapshots scored") and ``lis/last_error``; the config ``lis`` (the split); the panel
 ``lis/curve`` during the run; the tables ``lis/snapshots`` (all numbers), ``lis/slices`` and ``lis/movers`` at its end;
 alerts for verdicts that call for action; and, if requested, the best snapshot as an artifact.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from lis_lightning.results.exchange_rate import exchange_rates
 from lis_lightning.results.format import format_path
 from lis_lightning.results.keys import nest
 from lis_lightning.results.selection import corrected_best
@@ -80,6 +81,24 @@ def corrected_summaries(results: Sequence[Snapshot], prefix: str) -> dict[str, f
     return {key: best.value, f"{key}_low": best.low, f"{key}_high": best.high}
 
 
+def worth_summaries(results: Sequence[Snapshot], prefix: str) -> dict[str, float]:
+    """Return the summary values of what 1 % more of each metric was worth in AIS, as far as that is known.
+
+    Args:
+        results: The snapshots, by step.
+        prefix: Prefix of the keys.
+    """
+    values: dict[str, float] = {}
+    for found in exchange_rates(results):
+        if found.reason:
+            continue
+        key = f"{prefix}/worth/{found.key}"
+        values |= {key: found.rate.value, f"{key}_low": found.rate.low, f"{key}_high": found.rate.high}
+        if found.broke_at is not None:
+            values[f"{key}_broke_at"] = found.broke_at
+    return values
+
+
 def snapshot(run: Any, results: Sequence[Snapshot], best: Snapshot, prefix: str) -> None:
     """Update the summaries and the curve panel; neither waits for the server."""
     run.summary.update(summaries(results[-1], best, prefix))
@@ -97,6 +116,9 @@ def end(run: Any, results: Sequence[Snapshot], best: Snapshot, artifact: Path | 
     """Log the last curve, the tables and, if given, the best snapshot's file."""
     if not tables.redrawn(len(results)):
         draw(run, results, prefix)
+    worth = worth_summaries(results, prefix)
+    if worth:
+        run.summary.update(worth)
     media = {"snapshots": tables.snapshots_table(results)}
     if best.slices or results[-1].slices:
         media["slices"] = tables.slices_table(best, results[-1])

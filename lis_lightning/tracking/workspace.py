@@ -35,6 +35,7 @@ def build_workspace(
     num_runs: int = 20,
     slices: Sequence[str] = SLICES,
     inputs: Sequence[str] = INPUTS,
+    watch: Sequence[str] = (),
 ) -> Workspace:
     """Return the dashboard of a project: curve, verdict, slices, sweep, and what ``log_more=True`` logs.
 
@@ -48,6 +49,7 @@ def build_workspace(
         num_runs: Maximum number of runs in a panel.
         slices: Names of the slices to draw, as in ``result.slices``.
         inputs: Configuration keys to plot against the best AIS, with dots for nested keys.
+        watch: Watched metrics of which to show what 1 % more was worth in AIS, beside companions and training loss.
 
     Raises:
         ConfigError: If `entity` or `project` is empty, `num_runs` is below 1, or wandb-workspaces is not installed.
@@ -62,7 +64,8 @@ def build_workspace(
     _check(entity, project, num_runs)
     ws, _ = _packages()
     sections = [
-        _curve(prefix), _verdict(prefix), _slices(prefix), _sweep(prefix, inputs), _more(prefix, slices),
+        _curve(prefix), _verdict(prefix), _slices(prefix), _sweep(prefix, inputs), _worth(prefix, watch),
+        _more(prefix, slices),
     ]  # fmt: skip
     settings = ws.WorkspaceSettings(x_axis=STEP, max_runs=num_runs)
     return ws.Workspace(entity=entity, project=project, name=name, sections=sections, settings=settings)  # type: ignore[no-any-return]
@@ -96,19 +99,22 @@ def save_workspace(workspace: Workspace) -> str:
         ) from error
 
 
-def workspace_command(entity: str | None, project: str | None, json_path: str | Path | None = None) -> str:
+def workspace_command(
+    entity: str | None, project: str | None, json_path: str | Path | None = None, watch: Sequence[str] = ()
+) -> str:
     """Build the dashboard and upload it, or write it to a file; return a message with its address.
 
     Args:
         entity: User or team.
         project: The project.
         json_path: File to write instead of uploading; its folder is created.
+        watch: See :func:`build_workspace`.
 
     Raises:
         ConfigError: If `entity` or `project` is missing, wandb-workspaces is not installed, the upload fails, or the
             file cannot be written.
     """
-    workspace = build_workspace(entity or "", project or "")
+    workspace = build_workspace(entity or "", project or "", watch=watch)
     if json_path is None:
         return f"Workspace: {save_workspace(workspace)}"
     file = Path(json_path)
@@ -221,6 +227,13 @@ def _more(prefix: str, names: Sequence[str]) -> Section:
     panels += [_line(title, f"{prefix}/companion/{key}") for key, title in COMPANIONS.items()]
     panels += [_line(title, f"{prefix}/{key}") for key, title in COST.items()]
     return _section("More, logged with log_more=True", panels, is_open=False)
+
+
+def _worth(prefix: str, watch: Sequence[str]) -> Section:
+    """Return the panel of what 1 % more of each watched metric was worth, which a run writes at its end."""
+    wr = _packages()[1]
+    worth = [wr.SummaryMetric(f"{prefix}/worth/{key}") for key in (*watch, *COMPANIONS, "train_loss")]
+    return _section("Metrics", [wr.BarPlot(title="what 1 % more was worth in AIS", metrics=worth)])
 
 
 def _sweep(prefix: str, inputs: Sequence[str]) -> Section:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from lis_lightning.align.training.run import PAUSED
+from lis_lightning.cli.hydra_plugins import _job_folder
 from lis_lightning.cli.sweep import best_finished, report, run_once
 from lis_lightning.results.jobs import JOB_FILE, Job, jobs_in, runs_in
 from lis_lightning.results.record import Record
@@ -214,3 +215,13 @@ def test_a_job_that_fails_does_not_stop_the_others(sweep, tmp_path):
     assert "Traceback" not in done.stderr
     table = pl.read_csv(tmp_path / "outputs" / "sweeps" / "second" / "leaderboard.csv")
     assert table["failed"].to_list() == [0, 1]
+
+
+def test_models_are_told_apart_by_their_last_part_in_labels_and_folders(tmp_path):
+    for index, model in enumerate(["/models/v1/bert", "/models/v2/bert", "org/clip"]):
+        Job(recipe="a", seed=0, overrides={"model.model": model}, status="failed").write(tmp_path / str(index))
+    assert list(runs_in(tmp_path)) == ["a, model=v1/bert", "a, model=v2/bert", "a, model=org/clip"]
+    names = [_job_folder("a", 0, f"model=text,model.model={model},x=1") for model in ("/models/my bert/", "org/clip")]
+    assert names[0].startswith("a-my-bert-seed0-")
+    assert names[1].startswith("a-clip-seed0-")
+    assert _job_folder("a", 0, "model=text").startswith("a-seed0-")

@@ -51,6 +51,16 @@ def test_weights_optimizer_and_random_numbers_are_the_same_bits_as_without(split
     assert len(train_losses[0]) == 8
 
 
+def test_evaluations_after_a_snapshot_are_watched_with_it(split, tmp_path):
+    monitor = monitor_of(split, watch=["eval_loss"])
+    trainer = trainer_of(tmp_path, eval_strategy="steps", eval_steps=4)
+    monitor.attach(trainer)
+    trainer.train()
+    watched = {result.step: result.watched.get("eval_loss") for result in monitor.results}
+    assert watched == {0: None, 2: None, 6: None} | logged(trainer, "eval_loss")
+    assert sorted(watched) == [0, 2, 4, 6, 8]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # of a fork
 def test_a_killed_training_resumes_to_the_same_weights_curve_and_record(split, tmp_path):

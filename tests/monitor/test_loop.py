@@ -122,6 +122,15 @@ def test_a_wrapped_model_is_unwrapped(split, tmp_path):
     assert monitor.last_error is None
 
 
+def test_metrics_that_are_passed_are_watched(split, tmp_path):
+    monitor = monitor_of(split, tmp_path, encode=encode, watch=["recall"])
+    model = Tower()
+    with monitor.watching(model):
+        for step in range(1, 5):
+            monitor.step(model, step, metrics={"recall": step / 10} if step != 3 else None)
+    assert [result.watched for result in monitor.results] == [{}, {"recall": 0.2}, {"recall": 0.4}]
+
+
 def test_a_step_outside_of_the_context_is_an_error(split, tmp_path):
     with pytest.raises(ConfigError, match=r"put the loop into `with monitor\.watching\(model\):`"):
         monitor_of(split, tmp_path).step(Tower(), 2)

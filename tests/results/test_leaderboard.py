@@ -7,7 +7,7 @@ from scipy.stats import t
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import cluster_interval
-from lis_lightning.results.leaderboard import Runs, conclusion, rank_recipes, standings_frame
+from lis_lightning.results.leaderboard import Runs, conclusion, rank_recipes, render_standings, standings_frame
 from lis_lightning.results.snapshot import Snapshot
 
 USERS = np.random.default_rng(0).standard_normal(200) * 1e-4
@@ -145,3 +145,23 @@ def test_the_corrections_of_the_runs_are_averaged_and_only_the_leader_is_shifted
     assert second.corrected.high - second.corrected.low == pytest.approx(second.ais.high - second.ais.low)
     assert first.corrected.value <= 0.0195 + 1e-12
     assert math.isnan(third.corrected.value)
+
+
+def test_what_a_model_started_from_is_told_apart_from_what_training_added():
+    rng = np.random.default_rng(0)
+    shared, own = 1e-3 * rng.standard_normal(60), 1e-4 * rng.standard_normal(60)
+    start, best = replace(result(0.010), influence=shared), replace(result(0.013), influence=shared + own)
+    standing = rank_recipes({"mine": Runs(best=[best], start=[start])})[0]
+    assert standing.start.value == 0.010
+    assert standing.trained.value == pytest.approx(0.003)
+    assert standing.trained.se < standing.start.se / 5  # paired by user
+    assert "start: AIS before training" in render_standings([standing])
+    frame = standings_frame([standing])
+    assert frame["trained_low"][0] < 0.003 < frame["trained_high"][0]
+
+
+def test_without_the_start_of_every_run_there_is_none():
+    standing = rank_recipes({"mine": Runs(best=[result(0.01)] * 2, start=[result(0.01)])})[0]
+    assert math.isnan(standing.start.value)
+    assert math.isnan(standing.trained.value)
+    assert "start: AIS" not in render_standings([standing])

@@ -145,7 +145,7 @@ def test_ceilings_are_written_once(record, path):
     Record.open(path).append(make_result(4))
     kinds = [json.loads(line)["payload"]["kind"] for line in lines_of(path)]
     assert kinds == ["header", "ceilings", "result", "result", "result", "result", "result"]
-    assert len(lines_of(path)[-1]) < 1200 + NUM_USERS * 4 * 4 / 3
+    assert len(lines_of(path)[-1]) < 1400 + NUM_USERS * 4 * 4 / 3
 
 
 def test_a_kill_at_any_byte_loses_only_the_line_in_progress(record, path):

@@ -13,6 +13,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lis_lightning.functional.intervals import Estimate
+from lis_lightning.results.exchange_rate import exchange_rates
 from lis_lightning.results.movers import Mover
 from lis_lightning.results.selection import corrected_best
 from lis_lightning.results.verdict import Judgement
@@ -334,3 +335,21 @@ def test_the_summary_holds_the_best_ais_corrected_for_having_been_picked():
     best = corrected_best(results)
     assert values["lis/best_ais_corrected"] == best.value < max(result.ais for result in results)
     assert (values["lis/best_ais_corrected_low"], values["lis/best_ais_corrected_high"]) == (best.low, best.high)
+
+
+def test_the_summary_holds_what_one_percent_more_of_a_watched_metric_was_worth():
+    rng = np.random.default_rng(0)
+    noise = 1e-7 * rng.standard_normal((8, 50))
+    results = [
+        make_result(10 * index, 0.01 + 0.001 * min(index, 4), "improving", influence=noise[index],
+                    watched={"val/recall": 0.1 * 1.1**index})
+        for index in range(8)
+    ]  # fmt: skip
+    values = _wandb.worth_summaries(results, "lis")
+    (rate,) = [found for found in exchange_rates(results) if not found.reason]  # the companions do not move
+    assert values == {
+        "lis/worth/val/recall": rate.rate.value,
+        "lis/worth/val/recall_low": rate.rate.low,
+        "lis/worth/val/recall_high": rate.rate.high,
+        "lis/worth/val/recall_broke_at": 40,
+    }

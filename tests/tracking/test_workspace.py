@@ -26,6 +26,7 @@ LOGGED = (
     | {f"lis/more/slice/{name.replace(' ', '_')}{end}" for name in SLICES for end in ("", "_low", "_high")}
     | TABLES
     | {"lis/curve"}
+    | {f"lis/worth/{key}" for key in ("pair_auc", "cka", "rankme", "train_loss")}
 )
 
 
@@ -55,7 +56,7 @@ def built():
 
 def test_the_sections_are_those_that_were_promised(built):
     assert [section.name for section in built.sections] == [
-        "Curve", "Verdict", "Slices", "Sweep", "More, logged with log_more=True",
+        "Curve", "Verdict", "Slices", "Sweep", "Metrics", "More, logged with log_more=True",
     ]  # fmt: skip
     assert all(section.panels for section in built.sections)
 
@@ -72,9 +73,15 @@ def test_the_first_panels_are_ais_with_its_band(built):
 
 def test_every_logged_key_has_a_panel_those_of_the_default_in_an_open_section(built):
     assert (FROZEN_KEYS | MORE_KEYS) - keys_of(built) == {"lis/more/train_loss"}  # Lightning logs its own
-    assert [section.is_open for section in built.sections] == [True] * 4 + [False]
-    opened = json.dumps([panel._to_model().model_dump(mode="json") for s in built.sections[:4] for panel in s.panels])
+    assert [section.is_open for section in built.sections] == [True] * 5 + [False]
+    opened = json.dumps([panel._to_model().model_dump(mode="json") for s in built.sections[:5] for panel in s.panels])
     assert "lis/more/" not in opened.replace("lis/more/ceiling_pairs", "")
+
+
+def test_the_worth_of_further_metrics_has_a_panel_if_they_are_named():
+    built = build_workspace("team", "lis", watch=["val/recall"])
+    assert keys_of(built) - LOGGED == {"lis/worth/val/recall"}
+
     assert keys_of(built) >= TABLES | {
         "lis/curve",
         "lis/best_headroom",

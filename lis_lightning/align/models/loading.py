@@ -116,6 +116,35 @@ def encoder_kinds() -> list[type[PretrainedEncoder]]:
     return PretrainedEncoder.kinds()
 
 
+def encoder_kind(model: str | Path, *, trust_remote_code: bool = False) -> type[PretrainedEncoder]:
+    """Return the encoder class that reads what a model takes.
+
+    Args:
+        model: A folder, or an id on the Hugging Face hub.
+        trust_remote_code: Whether code in the model's repository may run.
+
+    Raises:
+        ConfigError: If there is no such model, or no encoder can read it.
+
+    Example:
+        >>> import tempfile
+        >>> from lis_lightning.align.models import VisionEncoder
+        >>> encoder_kind(VisionEncoder.make_tiny(Path(tempfile.mkdtemp()), texts=())).__name__
+        'VisionEncoder'
+    """
+    name, _ = _base_and_adapter(model)
+    hub: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    try:
+        config = hugging_face().AutoConfig.from_pretrained(name, **hub)
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        raise ConfigError(f"The model {name} cannot be loaded. {_advice(name, error)}") from error
+    for candidate in encoder_kinds():
+        if candidate.can_read(config, model_class(config)):
+            return candidate
+    kinds = ", ".join(kind.kind for kind in encoder_kinds())
+    raise ConfigError(f"No encoder here can use {name} ({type(config).__name__}); models are of the kinds {kinds}.")
+
+
 def _can_leave_out_pooler(config: Any) -> bool:
     return "add_pooling_layer" in inspect.signature(model_class(config).__init__).parameters
 

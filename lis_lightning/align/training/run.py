@@ -34,6 +34,7 @@ from lis_lightning.monitor.early_stopping import LISEarlyStopping
 from lis_lightning.monitor.schedule import Schedule
 from lis_lightning.monitor.scheduler import check_schedule
 from lis_lightning.monitor.storage import Retention
+from lis_lightning.monitor.watching import check_watch
 from lis_lightning.report import recorded_run, write_report
 from lis_lightning.results.format import format_estimate
 from lis_lightning.results.snapshot import Snapshot
@@ -56,6 +57,7 @@ class Monitoring:
             once.
         log_more: Log all numbers, under ``lis/more/...``, beside the six of the default.
         save: Which representations to save, "best", "last-3" or "all"; None for none.
+        watch: Keys of logged metrics whose worth in AIS is reported, such as ``"val/loss"``.
         encode_batch_size: Items encoded at a time.
         reads: What else to score, as rankers read it; see :class:`lis_lightning.scoring.ScoreOptions`.
         early_stopping: Whether the run may end before its last step, if the evidence says that training should stop.
@@ -75,19 +77,21 @@ class Monitoring:
     background_steps: int | None = None
     log_more: bool = False
     save: str | None = None
+    watch: Sequence[str] = ()
     encode_batch_size: int = 128
     reads: Reads | None = None
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
         check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
+        check_watch(self.watch)
         if self.save is not None:
             Retention(self.save, "float32")
         reads_by_name(self.reads or ())
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "log_more", "save")
+        names = ("every_n_steps", "schedule", "background_steps", "log_more", "save", "watch")
         renamed = {"batch_size": self.encode_batch_size, "reads": self.reads or ()}
         return {name: getattr(self, name) for name in names} | renamed
 

@@ -84,6 +84,7 @@ def cross_fit_log(
         cross_fitted=True,
         future=lambda: leave_users_out(build, np.ones(log.user.size, bool), fold, concurrent=concurrent),
         past=lambda: leave_users_out(build, log.window < 2, fold, concurrent=concurrent),
+        of_log=True,
     )
 
 

@@ -51,6 +51,7 @@ class MatchedPreference:
         cross_fitted: Whether the vectors of each fold are built without the users they are scored on.
         future: Builds vectors from all events.
         past: Builds vectors from the events before w2; None if events have no time.
+        of_log: Whether both are built from the events of the log and nothing else, so that rolling windows share them.
 
     Example:
         >>> vectors = ItemVectors(np.eye(3), np.ones(3, bool))
@@ -62,6 +63,7 @@ class MatchedPreference:
     cross_fitted: bool
     future: Callable[[], CrossFittedVectors]
     past: Callable[[], CrossFittedVectors] | None
+    of_log: bool = False
 
 
 class PreferenceData(ABC):

@@ -19,6 +19,7 @@ from lis_lightning.align.data import AlignmentData, read_vectors
 from lis_lightning.align.models import ItemEncoder, TextEncoder, Tuning, VisionEncoder
 from lis_lightning.align.models.checkpoints import describe_encoder
 from lis_lightning.align.models.hugging_face import quiet_transformers
+from lis_lightning.align.models.tiny import make_tiny_text
 from lis_lightning.align.objectives import PairContrastive
 from lis_lightning.align.training import AlignmentModule, Monitoring, align
 from lis_lightning.align.world import load_world
@@ -188,3 +189,19 @@ def test_it_loads_into_a_module_of_the_same_base_and_no_other(world, checkpoint,
         other.model.embeddings.word_embeddings.weight.add_(1)
     with pytest.raises(ConfigError, match=r"1 of the \d+ weights .* differ .* model\.embeddings\.word_embeddings"):
         AlignmentModule.load_from_checkpoint(checkpoint, encoder=other, **parts)
+
+
+def test_lis_encode_takes_a_pretrained_model_before_any_training(tmp_path, capsys):
+    texts = ["a red square", "two blue dots", "a green line"]
+    folder = make_tiny_text(tmp_path / "models", texts)
+    pl.DataFrame({"item_id": [3, 1, 2], "text": texts}).write_csv(tmp_path / "items.csv")
+    output = tmp_path / "raw.parquet"
+    lis_encode([str(folder), str(tmp_path / "items.csv"), "-o", str(output)])
+    vectors = pl.read_parquet(output)
+    assert vectors["item_id"].to_list() == [3, 1, 2]
+    assert vectors["embedding"].to_numpy().shape == (3, 64)  # of the model itself, without a head
+    lis_encode([str(folder), str(tmp_path / "items.csv"), "-o", str(output), "--force"])
+    assert pl.read_parquet(output).equals(vectors)  # nothing in it is drawn
+    with pytest.raises(SystemExit):
+        lis_encode([str(folder), str(tmp_path / "items.csv"), "-o", str(output), "--force", "--model", "other"])
+    assert "is a model itself. Leave it out." in capsys.readouterr().err

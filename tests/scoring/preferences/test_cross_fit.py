@@ -12,6 +12,7 @@ from lis_lightning.errors import ConfigError, LisWarning, NonFiniteError, ShapeE
 from lis_lightning.functional.alternating_least_squares import id_vectors
 from lis_lightning.functional.item_vectors import ItemVectors
 from lis_lightning.scoring.preferences import CrossFittedVectors, as_preference, tie_folds
+from lis_lightning.scoring.preferences.built_in import BUILT_IN
 from lis_lightning.scoring.preferences.item_ids import log_positions
 from lis_lightning.scoring.scorer import Scorer
 
@@ -405,3 +406,26 @@ def test_leaks_without_folds_are_scored_in_one_space(split):
     one = Scorer(split).leak_arm(CrossFittedVectors(space, [space]))
     five = Scorer(split).leak_arm(CrossFittedVectors(space, [space] * 5))
     np.testing.assert_allclose(one.score, five.score, atol=1e-9)
+
+
+@pytest.mark.parametrize("preference", ["pairs", "ids"])
+def test_the_past_of_a_period_is_all_of_the_period_before(log, preference):
+    """Its vectors are the same bits, so that rolling windows build them once."""
+    first, last = PreferenceSplit.from_log(log, windows="rolling", num_periods=2).periods
+    before = BUILT_IN[preference].match(first).future()
+    past = BUILT_IN[preference].match(last).past()
+    for one, other in zip([before.reference, *before.folds], [past.reference, *past.folds], strict=True):
+        np.testing.assert_array_equal(one.vectors, other.vectors)
+        np.testing.assert_array_equal(one.present, other.present)
+
+
+@pytest.mark.parametrize("cache_dir", ["off", "scores"])
+def test_a_ceiling_of_a_later_period_does_not_depend_on_what_is_cached(log, cache_dir, tmp_path):
+    folder = cache_dir if cache_dir == "off" else tmp_path / cache_dir
+    periods = PreferenceSplit.from_log(log, windows="rolling", num_periods=2).periods
+    in_order = [Scorer(split, cache_dir=folder).ceiling("pairs") for split in periods]
+    alone = Scorer(
+        PreferenceSplit.from_log(log, windows="rolling", num_periods=2).periods[1], cache_dir=tmp_path / "new"
+    )
+    assert alone.ceiling("pairs").past == in_order[1].past
+    np.testing.assert_array_equal(alone.ceiling("pairs").past_influence, in_order[1].past_influence)
