@@ -231,12 +231,7 @@ class SnapshotEngine:
         }
 
     def _prepare(self, training: Training, *, dry_run: bool = False) -> None:
-        """Make the item batches of this process.
-
-        Args:
-            training: The training that begins.
-            dry_run: Whether only the raw snapshot is taken, failures raise, and nothing is written.
-        """
+        """Make the item batches of this process; a dry run only takes the raw snapshot, raises, and writes nothing."""
         self._dry_run = dry_run
         self._failures.strict = self.strict or dry_run
         self._make_batches(training, self.collate_fn)
