@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
 from lis_lightning.cli import resource_dir
-from lis_lightning.cli.report import _parser, _workspace_parser
+from lis_lightning.cli.report import _compare_parser, _parser, _workspace_parser
 from lis_lightning.results.verdict import VERDICTS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -89,10 +89,10 @@ def test_the_reports_are_called_as_they_can_be():
         for line in block.splitlines()
         if line.startswith("lis-report ")
     ]
-    assert len(calls) == 3
-    for words in calls:
-        told = _workspace_parser().parse_args(words[1:]) if words[0] == "workspace" else _parser().parse_args(words)
-        assert told
+    assert len(calls) == 5
+    parsers = {"workspace": _workspace_parser(), "compare": _compare_parser()}
+    for first, *others in calls:
+        assert parsers[first].parse_args(others) if first in parsers else _parser().parse_args([first, *others])
 
 
 def test_every_file_it_points_to_exists():

@@ -118,7 +118,7 @@ def _write_numbers(paths: Sequence[str], form: str, out: Path | None) -> None:
     _print(f"numbers: {out}")
 
 
-def _compare(arguments: Sequence[str]) -> None:
+def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lis-report compare",
         description="Compares AIS of two recorded snapshots on one split, paired by user: A minus B, with z and p.",
@@ -129,7 +129,11 @@ def _compare(arguments: Sequence[str]) -> None:
             help="folder of a run or its record, for its best snapshot; with @200, @first or @last for another; or a "
             "file snapshots/step-*.safetensors beside its record",
         )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    options = _compare_parser().parse_args(arguments)
     _print(comparison_text(choose_snapshot(options.A), choose_snapshot(options.B)))
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as stn
 
-from lis_lightning.functional.semantic_ids import code_churn, code_statistics, prefix_numbers, rebuilt_vectors
+from lis_lightning.functional.code_vectors import rebuilt_vectors
+from lis_lightning.functional.semantic_ids import code_churn, code_statistics, prefix_numbers
 
 CODES = stn.arrays(np.int64, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=st.integers(0, 4))
 

@@ -77,22 +77,22 @@ class Monitoring:
     background_steps: int | None = None
     log_more: bool = False
     save: str | None = None
-    watch: Sequence[str] = ()
+    watch: Sequence[str] | None = None
     encode_batch_size: int = 128
     reads: Reads | None = None
     early_stopping: bool = False
 
     def __post_init__(self) -> None:
         check_schedule(self.every_n_steps, self.schedule, self.background_steps)  # before a model is loaded
-        check_watch(self.watch)
+        check_watch(self.watch or ())
         if self.save is not None:
             Retention(self.save, "float32")
         reads_by_name(self.reads or ())
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the monitor."""
-        names = ("every_n_steps", "schedule", "background_steps", "log_more", "save", "watch")
-        renamed = {"batch_size": self.encode_batch_size, "reads": self.reads or ()}
+        names = ("every_n_steps", "schedule", "background_steps", "log_more", "save")
+        renamed = {"batch_size": self.encode_batch_size, "reads": self.reads or (), "watch": self.watch or ()}
         return {name: getattr(self, name) for name in names} | renamed
 
 

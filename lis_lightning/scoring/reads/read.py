@@ -85,7 +85,15 @@ class ScoredItems:
 
 
 class Read(ABC):
-    """What a ranker reads of a representation."""
+    """What a ranker reads of a representation.
+
+    Example:
+        >>> class Reversed(Read):  # the same dimensions in another order gain the same
+        ...     def readings(self, name, scored):
+        ...         return {name: scored.reading(scored.arm_of(scored.vectors.flip(1)), {})}
+        >>> Reversed().readings.__name__
+        'readings'
+    """
 
     @abstractmethod
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from lis_lightning.errors import ConfigError
-from lis_lightning.functional.semantic_ids import code_statistics, prefix_numbers, rebuilt_vectors
+from lis_lightning.functional.code_vectors import rebuilt_vectors
+from lis_lightning.functional.semantic_ids import code_statistics, prefix_numbers
 from lis_lightning.results.reading import Reading
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.reads.prefix_rates import prefix_rates

@@ -40,6 +40,7 @@ def test_schedules_are_named_by_class(given, schedule):
     assert known.schedule == schedule
     assert known.options() == {
         "every_n_steps": None, "schedule": schedule, "background_steps": 20, "save": "last-2", "batch_size": 128,
+        "log_more": False, "reads": (), "watch": (),
     }  # fmt: skip
 
 
