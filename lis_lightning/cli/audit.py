@@ -94,8 +94,8 @@ def audit_data(
         folder: Where ``audit.csv``, ``audit.json`` and ``audit.html`` go.
         preferences: Preference data, as :func:`lis_lightning.scoring.audit` takes them; None for pairs and ids.
         embeddings: Files of item vectors by name, as :func:`~lis_lightning.align.data.read_vectors` reads them.
-        codes: Tables of semantic IDs by name, with a column of item ids and columns of codes; each is scored on its own
-            and as what a ranker reads of each representation.
+        codes: Tables of semantic IDs by name, with a column of item ids and columns of codes, each scored as a
+            representation is.
         reads: What else to score of each representation, as :func:`lis_lightning.scoring.audit` takes it.
         row_ids: Item ids for files without ids; None for those of the item table, in its order.
         id_column: Name of the id column in tables.
@@ -123,6 +123,10 @@ def audit_data(
 
     began = time.perf_counter()
     files, tables = _files(embeddings, "embeddings"), _files(codes, "codes")
+    if both := sorted(files.keys() & tables.keys()):
+        raise ConfigError(f"embeddings and codes are both named {both[0]!r}; give one of them another name.")
+    readers = reads_by_name(reads or ())
+    code_tables = {name: CodeTable(path, item=id_column) for name, path in tables.items()}
     if missing not in {"raise", "mean", "drop"}:
         raise ConfigError(f"Expected `missing` to be raise, mean or drop, got {missing!r}.")
     ids = row_ids if row_ids is not None or data.items is None else data.items.ids
@@ -132,9 +136,7 @@ def audit_data(
         _print_progress("lis-audit: cutting the log")
     split = prepare_split(data, split_options).split
     file_vectors = _vectors_of_files(files, split, ids, id_column, "mean" if missing == "mean" else "raise")
-    code_tables = {name: CodeTable(path, item=id_column) for name, path in tables.items()}
     vectors = _true_vectors(data, split) | file_vectors | code_tables
-    readers = code_tables | reads_by_name(reads or ())
     chosen = ("pairs", "ids") if preferences is None else preferences
     if isinstance(chosen, Mapping):
         chosen = drop_null(chosen)

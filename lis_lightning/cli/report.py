@@ -87,6 +87,8 @@ def _report(arguments: Sequence[str]) -> None:
     if options.out is not None and options.out.is_dir():
         raise ConfigError(f"--out names the page, but {options.out} is a folder; give {options.out / 'report.html'}.")
     if options.csv or options.json:
+        if options.watch is not None or options.title or options.open:
+            raise ConfigError("--csv and --json print numbers: --watch, --title and --open are of the page.")
         _write_numbers(options.paths, "csv" if options.csv else "json", options.out)
         return
     page = None if options.text else options.out or _default_page(Path(options.paths[0]))

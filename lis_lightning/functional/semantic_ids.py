@@ -15,6 +15,8 @@ from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 
+_MOST_PAIRS = 4096**2  # of codes before and after
+
 
 def prefix_numbers(codes: Int[ndarray, "N L"]) -> Int[ndarray, "N L"]:
     """Return the number of each item's prefix at each level, counted from 0.
@@ -75,7 +77,8 @@ def code_churn(before: Int[ndarray, "N L"], after: Int[ndarray, "N L"]) -> float
     """Return the share of items that change their first code between two sets of codes.
 
     A new codebook numbers its codes anew. Codes are matched one to one so that as many items as possible keep theirs
-    (Kuhn 1955); the others have moved. Longer prefixes change at least as much.
+    (Kuhn 1955); the others have moved. Longer prefixes change at least as much. NaN for codes that differ and are too
+    many to be matched, more than 4,096 on each side.
 
     Args:
         before: Codes of each item.
@@ -86,6 +89,11 @@ def code_churn(before: Int[ndarray, "N L"], after: Int[ndarray, "N L"]) -> float
         >>> code_churn(np.array([[0], [0], [1], [1]]), np.array([[5], [5], [3], [5]]))
         0.25
     """
-    together = coo_array((np.ones(len(before), np.int64), (before[:, 0], after[:, 0]))).toarray()
+    first, second = (np.unique(codes[:, 0], return_inverse=True)[1] for codes in (before, after))
+    if np.array_equal(before[:, 0], after[:, 0]):
+        return 0.0
+    if (int(first.max()) + 1) * (int(second.max()) + 1) > _MOST_PAIRS:
+        return math.nan
+    together = coo_array((np.ones(len(before), np.int64), (first, second))).toarray()
     rows, columns = linear_sum_assignment(together, maximize=True)
     return 1.0 - float(together[rows, columns].sum() / len(before))

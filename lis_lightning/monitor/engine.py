@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.data.tables import Table
-from lis_lightning.errors import ConfigError, LisError
+from lis_lightning.errors import ConfigError, ItemError, LisError, LogError, ShapeError
 from lis_lightning.monitor.announcer import Announcer, check_logging
 from lis_lightning.monitor.background import Background
 from lis_lightning.monitor.batches import Items, make_batches
@@ -136,6 +136,8 @@ class SnapshotEngine:
         self.strict = strict
         self.progress = progress
         options = ScoreOptions(ceilings=ceilings, aligned_to=aligned_to, k=k, reads=reads)
+        for reader in options.readers.values():
+            reader.check(split)
         self._snapshot_scorer = SnapshotScorer(split, options, cache_dir, progress=progress)
         self._dry_run = self._collate_inferred = False
         self._connect()
@@ -226,6 +228,7 @@ class SnapshotEngine:
             "ceilings": sorted(self.ceilings),
             "aligned_to": self.aligned_to,
             "k": self.k,
+            "reads": repr(self._snapshot_scorer.options.readers),
             "encode": repr(self.encode) if isinstance(self.encode, Encode | str) else None,
             "schedule": self._scheduler.describe(),
         }
@@ -432,7 +435,7 @@ class SnapshotEngine:
         """
 
         def refusal(error: Exception) -> LisError | None:
-            return error if raw and isinstance(error, ConfigError) else None
+            return error if raw and isinstance(error, ConfigError | ItemError | LogError | ShapeError) else None
 
         with self._failures.tolerate("snapshot", unless=refusal):
             result = self._save_embeddings(training, together(training, score))

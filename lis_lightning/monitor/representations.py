@@ -28,6 +28,7 @@ class SideBySide:
 
     def __init__(self) -> None:
         self._widths: dict[str, int] = {}
+        self._named: bool | None = None
 
     def joining(self, encode: Encoder) -> Encoder:
         """Return an encoder whose outputs are joined.
@@ -38,23 +39,31 @@ class SideBySide:
 
         def joined(module: Any, batch: Any) -> Any:
             output = encode(module, batch)
-            return self._joined(output) if isinstance(output, Mapping) else output
+            named = isinstance(output, Mapping)
+            if self._named not in {None, named}:
+                kinds = ("a tensor", "a dict")
+                raise ShapeError(f"`encode` returned {kinds[not named]} before, and now {kinds[named]}.")
+            self._named = named
+            return self._joined(output) if named else output
 
         return joined
 
     def _joined(self, outputs: Mapping[str, Any]) -> Tensor:
         for name, output in outputs.items():
-            if not isinstance(output, Tensor) or output.ndim != 2:
-                shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ShapeError(f"`encode` must return [B, D] for each name of a dict, got {shape} for {name!r}.")
+            if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
+                got = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+                raise ShapeError(f"`encode` must return floats [B, D] for each name of a dict, got {got} for {name!r}.")
         widths = {name: output.shape[1] for name, output in outputs.items()}
         if not widths or (self._widths and widths != self._widths):
             raise ShapeError(
                 f"`encode` must return the same names and widths for each batch, got {widths}"
                 + (f" after {self._widths}." if self._widths else ".")
             )
-        self._widths = widths
-        return torch.cat([outputs[name] for name in widths], dim=1)
+        rows = {name: len(output) for name, output in outputs.items()}
+        if len(set(rows.values())) > 1:
+            raise ShapeError(f"`encode` must return one row an item for each name of a dict, got {rows} rows.")
+        self._widths = self._widths or widths  # in the order of the first batch
+        return torch.cat([outputs[name] for name in self._widths], dim=1)
 
     def separated(self, embeddings: Tensor) -> Tensor | dict[str, Tensor]:
         """Return joined representations by name; a tensor if the encoder returned one.

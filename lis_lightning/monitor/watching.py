@@ -112,9 +112,7 @@ class Watch:
 
 def _number(value: Any) -> float:
     """Return a metric as a number; NaN for anything that is not one."""
-    if isinstance(value, Tensor):
-        return float(value.detach()) if value.numel() == 1 else math.nan
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except Exception:  # whatever the metric is, a training does not end for it
         return math.nan

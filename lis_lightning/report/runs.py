@@ -253,6 +253,9 @@ def _without_score(record: Path) -> str:
     name = record.stem.removeprefix(Path(FILENAME).stem).strip("-") or record.parent.name
     if failed:
         return failed_line(name, 0, len(failed), failed[-1]["error"])
+    job = Job.read(record.parent) if (record.parent / JOB_FILE).is_file() else None
+    if job is not None and job.status == "failed":
+        return f"{name}: no snapshot was scored: {job.error}"
     ended = any(status["kind"] == "end" for status in statuses)
     reason = "it ended before the first" if ended else "it goes on, or was killed before the first"
     return f"{name}: no snapshot was scored: {reason}"

@@ -100,21 +100,29 @@ def _keys(results: Sequence[Snapshot]) -> list[str]:
 
 
 def _own_loss(results: Sequence[Snapshot]) -> list[str]:
-    return ["train_loss"] if any(math.isfinite(result.train_loss) for result in results) else []
+    """Return the name of the training loss if it is known, and no metric of that name is watched."""
+    known = any(math.isfinite(result.train_loss) for result in results)
+    return ["train_loss"] if known and "train_loss" not in _keys(results) else []
 
 
-def _value(result: Snapshot, key: str) -> float:
-    """Return the value of a metric at a snapshot; NaN if it has none."""
-    if key in result.watched:
-        return result.watched[key]
-    return result.train_loss if key == "train_loss" else result.companions.get(key, math.nan)
+def _values(results: Sequence[Snapshot], key: str) -> list[float]:
+    """Return the values of a metric; NaN where there is none. A watched metric hides one of ours of that name."""
+    if any(key in result.watched for result in results):
+        return [result.watched.get(key, math.nan) for result in results]
+    if key == "train_loss":
+        return [result.train_loss for result in results]
+    return [result.companions.get(key, math.nan) for result in results]
 
 
 def _rate(results: Sequence[Snapshot], key: str, points: str, *, breaks: bool) -> ExchangeRate:
     """Return the exchange rate of one metric, or why there is none."""
-    valued = [result for result in results if math.isfinite(result.ais) and math.isfinite(_value(result, key))]
-    paired = [result for result in valued if result.influence.any()]
-    metric = np.array([_value(result, key) for result in paired])
+    values = _values(results, key)
+    valued = [
+        pair for pair in zip(results, values, strict=True) if math.isfinite(pair[0].ais) and math.isfinite(pair[1])
+    ]
+    with_users = [pair for pair in valued if pair[0].influence.any()]
+    paired = [result for result, _ in with_users]
+    metric = np.array([value for _, value in with_users])
     reason = _refusal(metric, len(valued), points)
     if reason:
         return ExchangeRate(key=key, num=len(valued), reason=reason)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from lis_lightning.results.keys import nest
 from lis_lightning.results.snapshot import Snapshot
 
 
 def snapshots_frame(results: Sequence[Snapshot]) -> pl.DataFrame:
     """Return a row for each snapshot: ``step``, ``verdict``, all numbers by name, and ``message``.
 
-    The names are those of :meth:`LISResult.numbers`, the logged keys without ``lis/`` and ``more/``. Numbers that could
-    not be computed are null.
+    The names are those of :meth:`LISResult.numbers`, the logged keys without ``lis/`` and ``more/``, and
+    ``watched/<key>`` for metrics that were watched. Numbers that could not be computed are null.
 
     Args:
         results: The snapshots, by step.
@@ -25,7 +26,10 @@ def snapshots_frame(results: Sequence[Snapshot]) -> pl.DataFrame:
         [(200, 'warming-up', 0.003)]
     """
     rows = [
-        {"step": result.step, "verdict": result.verdict, **result.numbers(), "message": result.message}
+        {"step": result.step, "verdict": result.verdict}
+        | result.numbers()
+        | nest("watched", result.watched)
+        | {"message": result.message}
         for result in results
     ]
     frame = pl.from_dicts(rows, infer_schema_length=None)

@@ -294,6 +294,8 @@ class LISResult:
         values = self._numbers() | self._own_numbers()
         for prefix, result in self._nested().items():
             values |= nest(prefix, result._numbers())
+        for name, reading in self.reads.items():
+            values |= nest(name, reading.numbers())
         return values | self.constants()
 
     def _numbers(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lis_lightning.data.random_streams import random_stream
 from lis_lightning.data.split import PreferenceSplit
-from lis_lightning.errors import NonFiniteError, ShapeError
+from lis_lightning.errors import ConfigError, NonFiniteError, ShapeError
 from lis_lightning.functional.auc import auroc
 from lis_lightning.functional.grouped_auc import grouped_auroc_influence
 from lis_lightning.functional.histories import Histories
@@ -60,6 +60,8 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
         The result of the primary task, with those of the other tasks and periods nested in it.
     """
     split, preferences = cache.split, options.preferences
+    for reader in options.readers.values():
+        reader.check(split)
     named = dict(embeddings) if isinstance(embeddings, Mapping) else {"": embeddings}
     if not named:
         raise ShapeError("Expected representations by name, got an empty mapping.")
@@ -68,6 +70,7 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
     items = _coordinates(vectors, min(vectors.shape[1], num_axes(split.num_items, options.k)))
     lookup = look_up_items(prepare(cache, vectors.device).histories, [items])
     reference = reference_vectors(cache, preferences[options.aligned_to]) if preferences else None
+    _check_distinct(options.readers, alternatives)
     scoring = _ScoringPass(split, items, options, reference, options.readers | alternatives)
     tasks = {
         name: scoring.result(cache.of(task), lookup, placebo=options.placebo, read=name == split.task)
@@ -188,7 +191,9 @@ class _ScoringPass:
         """Return the readings of the representation by the names under which they are logged."""
         readings: dict[str, Reading] = {}
         for name, reader in self.readers.items():
-            readings |= reader.readings(name, scored)
+            found = reader.readings(name, scored)
+            _check_distinct(readings, found)
+            readings |= found
         return readings
 
     def _placebo(self, cache: SplitCache) -> Placebo:
@@ -209,6 +214,12 @@ class _ScoringPass:
             return evaluate(split, prepared, inputs, prepared.logits).gain.estimate
 
         return Placebo(permuted=gain(self.items, permuted), random=gain(random, prepared.histories))
+
+
+def _check_distinct(names: Iterable[str], others: Iterable[str]) -> None:
+    """Raise if two readings would be logged under one name."""
+    if both := sorted(set(names) & set(others)):
+        raise ConfigError(f"Two readings are named {both[0]!r}: give one of them, or one representation, another name.")
 
 
 def _checked(split: PreferenceSplit, embeddings: Any) -> Tensor:

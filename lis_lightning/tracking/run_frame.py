@@ -50,10 +50,17 @@ def read_run(path: str | Path) -> pl.DataFrame:
 
 
 def runs_frame(runs: Sequence[RecordedRun]) -> pl.DataFrame:
-    """Return the snapshots of several runs as one data frame, with the name of the run in the column ``run``.
+    """Return the snapshots of several runs as one data frame, with the columns ``run`` and ``split`` (its hash).
+
+    Only scores on one split can be compared.
 
     Args:
         runs: The runs, as :func:`lis_lightning.report.find_runs` returns them.
     """
-    frames = [snapshots_frame(run.results).select(pl.lit(run.name).alias("run"), pl.all()) for run in runs]
+    frames = [_named_frame(run) for run in runs]
     return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _named_frame(run: RecordedRun) -> pl.DataFrame:
+    frame = snapshots_frame(run.results)
+    return frame.select(pl.lit(run.name).alias("run"), pl.lit(run.split_hash).alias("split"), pl.all())

@@ -87,3 +87,9 @@ def test_churn_is_the_share_of_items_that_moved():
     after = before.copy()
     after[::10] = (after[::10] + 1) % 5
     assert code_churn(before, (after + 3) % 5) == pytest.approx(0.1)
+
+
+def test_codes_too_many_to_match_have_no_churn_unless_they_are_the_same():
+    before = np.arange(5000)[:, None]
+    assert code_churn(before, before) == 0.0
+    assert np.isnan(code_churn(before, before[::-1]))

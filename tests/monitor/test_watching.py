@@ -30,6 +30,14 @@ def test_a_value_belongs_to_the_snapshot_of_its_step_or_to_the_next_one():
     assert watch.of(30) == {}  # nothing fresh
 
 
+@pytest.mark.parametrize("value", [10**400, 1j, torch.ones(2), object(), None, torch.empty(1, device="meta")])
+def test_a_value_that_is_no_number_ends_no_training(value):
+    watch = Watch(["m"])
+    watch.note(1, {"m": value})
+    watch.begin(2)
+    assert watch.of(2) == {}
+
+
 def test_the_state_survives_a_resume():
     watch = Watch(["recall"])
     watch.note(10, {"recall": 0.1, "loss": 1.0})

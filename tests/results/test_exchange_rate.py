@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,3 +88,10 @@ def test_runs_have_a_rate_without_a_break_and_no_common_loss():
     assert (recall.broke_at, recall.num) == (None, 10)
     assert pair_auc.reason == "it did not move (0.6 to 0.6)"
     assert rates_over_runs(runs[:3])[0].reason == "3 runs have a value, a rate needs 4"
+
+
+def test_a_watched_metric_is_not_filled_up_with_one_of_ours_of_its_name():
+    run = snapshots(GROWING, key="train_loss", train_loss=1.5)
+    run[::2] = [replace(one, watched={}) for one in run[::2]]
+    (found,) = exchange_rates(run)
+    assert (found.key, found.num) == ("train_loss", 5)

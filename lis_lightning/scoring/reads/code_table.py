@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +14,14 @@ from typing_extensions import override
 
 from lis_lightning.data import tables
 from lis_lightning.data.item_rows import first_ids, rows_of
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ItemError
 from lis_lightning.functional.semantic_ids import prefix_numbers
 from lis_lightning.results.reading import Reading
-from lis_lightning.scoring.reads.read import Read, ScoredItems
+from lis_lightning.scoring.reads.read import Read, ScoredItems, check_whole
 from lis_lightning.scoring.reads.semantic_ids import score_codes
 
-_DIMS = 64  # of the random vector of a prefix: the cosine of two is 0 +- 1/8
+_DIMS = 256  # of the vector of a prefix: unit vectors as far as they go, else random ones with cosines of 0 +- 1/16
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,10 @@ class CodeTable(Read):
     sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.levels, str):
+            raise ConfigError(f"Expected `levels` as a list of columns, got text; write [{self.levels!r}].")
+        for size in self.sizes or ():
+            check_whole("sizes", size, 1)
         distinct = self.codes.max(axis=0) + 1
         if self.sizes is not None and (len(self.sizes) != len(distinct) or (np.array(self.sizes) < distinct).any()):
             raise ConfigError(
@@ -88,19 +94,29 @@ class CodeTable(Read):
     def vectors(self, item_ids: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
         """Return vectors whose cosines are the shares of common prefixes, to score codes without a representation.
 
-        Each prefix has a random vector of 64 dimensions; an item has those of its prefixes side by side.
+        An item has the vectors of its prefixes side by side. They are orthogonal at a level of up to 256 prefixes, else
+        random ones of as many dimensions. Names of codes do not matter, since prefixes are numbered as they occur.
 
         Args:
             item_ids: The items, [num_items].
             seed: Seed of the random vectors.
 
         Returns:
-            [num_items, 64 L] float32.
+            [num_items, at most 256 L] float32.
         """
         rng = np.random.default_rng(seed)
-        prefixes = prefix_numbers(self.codes_of(item_ids))
-        levels = [rng.standard_normal((int(level.max()) + 1, _DIMS), np.float32)[level] for level in prefixes.T]
+        levels = []
+        for level in prefix_numbers(self.codes_of(item_ids)).T:
+            _, first, number = np.unique(level, return_index=True, return_inverse=True)
+            vectors = np.eye(first.size, dtype=np.float32)
+            if first.size > _DIMS:
+                vectors = rng.standard_normal((first.size, _DIMS), np.float32) / math.sqrt(_DIMS)
+            levels.append(vectors[np.argsort(np.argsort(first))[number]])
         return np.concatenate(levels, axis=1)
+
+    @override
+    def check(self, split: PreferenceSplit) -> None:
+        self.codes_of(split.item_ids)
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:

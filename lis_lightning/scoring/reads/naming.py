@@ -39,6 +39,11 @@ def reads_by_name(reads: Reads) -> dict[str, Read]:
     """
     if isinstance(reads, str):
         raise ConfigError(f"Expected `reads` as a list or a mapping, got text; write ({reads!r},).")
+    if not isinstance(reads, Sequence | Mapping):
+        raise ConfigError(f"Expected `reads` as a list or a mapping, got {type(reads).__name__}.")
+    unnamed = [kind for kind in reads if not isinstance(kind, str)]
+    if unnamed:
+        raise ConfigError(f"Expected names in `reads`, got {unnamed[0]!r}; write `reads={{'mine': ...}}`.")
     named = dict(reads) if isinstance(reads, Mapping) else {kind: kind for kind in reads}
     for name in named:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _TAKEN:
@@ -52,9 +57,9 @@ def reads_by_name(reads: Reads) -> dict[str, Read]:
 def _read(given: Read | str) -> Read:
     if isinstance(given, Read):
         return given
-    if given not in BUILT_IN:
+    if not isinstance(given, str) or given not in BUILT_IN:
         raise ConfigError(
             f"Unknown reading {given!r}; expected one of {sorted(BUILT_IN)}, or an object by a name of "
-            "your own, as in reads={'codes': SemanticIds(levels=2)}."
+            "your own, as in reads={'codes': lis_lightning.scoring.reads.SemanticIds(levels=2)}."
         )
     return BUILT_IN[given]()

@@ -9,7 +9,9 @@ from typing_extensions import override
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.results.reading import Reading
-from lis_lightning.scoring.reads.read import Read, ScoredItems
+from lis_lightning.scoring.reads.read import Read, ScoredItems, check_whole
+
+_USUAL = (64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -18,30 +20,38 @@ class Prefixes(Read):
 
     Args:
         dims: Numbers of dimensions; those that are not fewer than the representation has are left out. The reading of
-            64 is ``NAME_64``.
+            64 is ``NAME_64``. None takes 64, 128 and 256, or of 64 dimensions or fewer a quarter and a half.
 
     Raises:
-        ConfigError: If `dims` is empty or holds a number below 1.
+        ConfigError: If `dims` is empty or holds anything but numbers of at least 1; when scored, if none is left.
 
     Example:
         >>> Prefixes([64, 128]).dims
         (64, 128)
     """
 
-    dims: Sequence[int] = (64, 128, 256)
+    dims: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if self.dims is None:
+            return
+        if not isinstance(self.dims, Sequence) or not self.dims:
+            raise ConfigError(f"Expected `dims` as a list of numbers of dimensions, got {self.dims!r}.")
+        for dim in self.dims:
+            check_whole("dims", dim, 1)
         object.__setattr__(self, "dims", tuple(self.dims))
-        if not self.dims or not all(isinstance(dim, int) and dim > 0 for dim in self.dims):
-            raise ConfigError(f"Expected `dims` as numbers of dimensions of at least 1, got {list(self.dims)}.")
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
         width = scored.vectors.shape[1]
-        shorter = [dim for dim in self.dims if dim < width]
+        dims = self.dims
+        if dims is None:
+            dims = _USUAL if width > _USUAL[0] else sorted({max(1, width // 4), max(1, width // 2)})
+        shorter = [dim for dim in dims if dim < width]
         if not shorter:
             raise ConfigError(
-                f"The representation has {width} dimensions, none of {list(self.dims)} is fewer; give "
-                f'reads={{"{name}": Prefixes([...])}} smaller ones, or leave this reading out.'
+                f"The representation has {width} dimensions, none of {list(dims)} is fewer; give smaller ones, as in "
+                f"reads={{{name!r}: lis_lightning.scoring.reads.Prefixes([{max(1, width // 2)}])}}, or leave this "
+                "reading out."
             )
         return {f"{name}_{dim}": scored.reading(scored.arm_of(scored.vectors[:, :dim]), {}) for dim in shorter}

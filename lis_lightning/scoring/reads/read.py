@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lis_lightning.data.split import PreferenceSplit
+from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import fieller_ratio
 from lis_lightning.functional.item_coordinates import ItemCoordinates, num_axes, principal_coordinates
 from lis_lightning.results.reading import Reading
@@ -84,6 +86,12 @@ class ScoredItems:
         )
 
 
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise a ConfigError unless an option is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"Expected `{name}` of whole numbers of at least {least}, got {value!r}.")
+
+
 class Read(ABC):
     """What a ranker reads of a representation.
 
@@ -94,6 +102,13 @@ class Read(ABC):
         >>> Reversed().readings.__name__
         'readings'
     """
+
+    def check(self, split: PreferenceSplit) -> None:  # noqa: B027  # most kinds have nothing to check
+        """Raise what is known to be wrong before any representation is there; most kinds fit any split.
+
+        Args:
+            split: The split to be scored on.
+        """
 
     @abstractmethod
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:

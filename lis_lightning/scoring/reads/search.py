@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.histories import BLOCK, Histories, user_profiles
 from lis_lightning.functional.intervals import paired_difference
@@ -15,7 +16,7 @@ from lis_lightning.functional.target_attention import attention_features
 from lis_lightning.results.reading import Reading
 from lis_lightning.scoring.base_ranker import probe_inputs
 from lis_lightning.scoring.gain import Arm, evaluate
-from lis_lightning.scoring.reads.read import Read, ScoredItems
+from lis_lightning.scoring.reads.read import Read, ScoredItems, check_whole
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,22 @@ class Search(Read):
     events: int = 50
 
     def __post_init__(self) -> None:
-        if self.events < 1:
-            raise ConfigError(f"Expected `events` of at least 1, got {self.events}.")
+        check_whole("events", self.events, 1)
+
+    @override
+    def check(self, split: PreferenceSplit) -> None:
+        longest = int((split.events.stop - split.events.start).max(initial=0))
+        if longest <= self.events:
+            raise ConfigError(
+                f"No scored event has more than {self.events} earlier events of its user, the number that a search "
+                f"returns (the longest history has {longest}). Cut the split with `history=1000`, or search for fewer: "
+                "reads={'search': lis_lightning.scoring.reads.Search(20)}."
+            )
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
         histories = scored.prepared.histories
         long = (histories.stop - histories.start) > self.events
-        if not bool(long.any()):
-            raise ConfigError(
-                f"No scored event has more than {self.events} earlier events of its user, the number that a search "
-                f"returns (the longest history has {histories.length}). Cut the split with `history=1000`, or search "
-                "for fewer: reads={'search': Search(20)}."
-            )
         cosines, start = scored.lookup.cosines, torch.maximum(histories.start, histories.stop - self.events)
         last = replace(histories, start=start)
         searched = _arm(scored, last, _nearest(cosines, self.events))

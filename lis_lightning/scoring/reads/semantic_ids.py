@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.code_vectors import rebuilt_vectors
 from lis_lightning.functional.semantic_ids import code_statistics, prefix_numbers
 from lis_lightning.results.reading import Reading
 from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.reads.prefix_rates import prefix_rates
-from lis_lightning.scoring.reads.read import Read, ScoredItems
+from lis_lightning.scoring.reads.read import Read, ScoredItems, check_whole
 
 _LARGEST = 256
 _ITEMS_PER_CODE = 8
@@ -52,23 +54,30 @@ class SemanticIds(Read):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.levels < 1 or (self.size is not None and self.size < 2):
-            raise ConfigError(
-                f"Expected `levels` of at least 1 and `size` of at least 2, got levels={self.levels} and "
-                f"size={self.size}."
-            )
+        check_whole("levels", self.levels, 1)
+        check_whole("size", 2 if self.size is None else self.size, 2)
+        check_whole("seed", self.seed, 0)
         if importlib.util.find_spec("sklearn") is None:
             raise ConfigError("Semantic IDs need scikit-learn: pip install 'lis-lightning[codes]'.")
 
     @override
-    def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
-        fitted = aligned_items(scored.cache)
+    def check(self, split: PreferenceSplit) -> None:
+        self._size(aligned_items(SplitCache(split, "off")))
+
+    def _size(self, fitted: NDArray[np.bool_]) -> int:
+        """Return the number of codes of a level; raise if there are fewer items to fit it on."""
         size = self.size or min(_LARGEST, max(2, int(fitted.sum()) // _ITEMS_PER_CODE))
         if fitted.sum() < size:
             raise ConfigError(
                 f"Semantic IDs of {size} codes a level need as many items to be fitted on; {int(fitted.sum())} of the "
-                f"{len(fitted)} items have events that alignment may see. Take a smaller `size`."
+                f"{len(fitted)} items have events that alignment may see. Take a smaller `size`, or a larger log."
             )
+        return size
+
+    @override
+    def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
+        fitted = aligned_items(scored.cache)
+        size = self._size(fitted)
         coordinates = scored.items.profile.double().cpu().numpy()
         codes = residual_kmeans(coordinates, fitted, [size] * self.levels, self.seed)
         return {name: score_codes(scored, codes, np.full(self.levels, size))}
@@ -122,6 +131,7 @@ def residual_kmeans(
         Codes, [num_items, levels]; 0 throughout at a level at which nothing is left.
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     residual = vectors - vectors[fitted].mean(0)
@@ -130,7 +140,8 @@ def residual_kmeans(
     floor = 1e-12 * float(np.square(vectors[rows]).mean())  # rounding of a constant is not split
     codes = np.zeros((len(vectors), len(sizes)), np.int32)
     # Equal on all machines, and a training has the cores. Limits of OpenMP are those of this thread alone.
-    with threadpool_limits(1, user_api="openmp"):
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of items that are alike there are fewer codes in use
         for level, size in enumerate(sizes):
             if float(np.square(residual[rows]).mean()) <= floor:
                 break

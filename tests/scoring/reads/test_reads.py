@@ -10,6 +10,7 @@ import torch
 from lis_lightning.align.world import generate_world
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError, ItemError, LogError, ShapeError
+from lis_lightning.results.frame import snapshots_frame
 from lis_lightning.results.reading import with_churn
 from lis_lightning.results.record_contents import pack, unpack
 from lis_lightning.results.snapshot import Snapshot
@@ -118,6 +119,18 @@ def test_a_table_without_a_representation_is_scored_by_the_prefixes_that_items_s
     assert 0 < shared.ais_low < result.reads["codes"].ais_high
 
 
+def test_names_of_codes_do_not_matter(scorer):
+    codes = RANDOM.integers(0, 12, (3, scorer.split.num_items))
+    renamed = [RANDOM.permutation(12)[level] for level in codes]
+    ids = scorer.split.item_ids
+    assert np.array_equal(table(scorer, *codes).vectors(ids), table(scorer, *renamed).vectors(ids))
+
+
+def test_the_prefixes_of_a_narrow_representation_are_its_quarter_and_its_half(scorer, vectors):
+    reads = scorer.score(vectors, ScoreOptions(ceilings=(), placebo=False, reads=["prefix"])).reads
+    assert list(reads) == ["prefix_4", "prefix_8"]
+
+
 def test_rates_of_prefixes_are_those_of_the_other_items_before_each_event(scorer):
     split, log = scorer.split, scorer.split.log
     prefixes = RANDOM.integers(0, 5, (split.num_items, 1))
@@ -151,6 +164,9 @@ def test_readings_survive_the_record(result):
     snapshot = Snapshot.of(result, step=10)
     (read,) = unpack(pack([snapshot]))
     assert read.scalars().keys() == snapshot.scalars().keys()
+    assert snapshots_frame([snapshot])["codes/ais", "codes/retained_low", "search/gain"].rows() == [
+        (result.reads["codes"].ais, result.reads["codes"].retained_low, result.reads["search"].facts["gain"])
+    ]
     for name, reading in snapshot.reads.items():
         assert read.reads[name].facts == reading.facts
         assert np.array_equal(read.reads[name].codes, reading.codes)
@@ -187,12 +203,20 @@ def test_readings_that_cannot_be_logged_are_refused_at_once(reads, message):
 
 
 def test_bad_options_of_readings_name_what_came():
-    with pytest.raises(ConfigError, match="levels=0 and size=None"):
-        SemanticIds(levels=0)
-    with pytest.raises(ConfigError, match=r"at least 1, got \[64, 0\]"):
-        Prefixes([64, 0])
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        Search(0)
+    for make, message in (
+        (lambda: SemanticIds(levels=0), "`levels` of whole numbers of at least 1, got 0"),
+        (lambda: SemanticIds(size=7.5), "`size` of whole numbers of at least 2, got 7.5"),
+        (lambda: SemanticIds(seed=-1), "`seed` of whole numbers of at least 0, got -1"),
+        (lambda: Prefixes([64, 0]), "`dims` of whole numbers of at least 1, got 0"),
+        (lambda: Prefixes([True]), "`dims` of whole numbers of at least 1, got True"),
+        (lambda: Prefixes(5), "list of numbers of dimensions, got 5"),
+        (lambda: Search(2.5), "`events` of whole numbers of at least 1, got 2.5"),
+        (lambda: ScoreOptions(reads=5), "list or a mapping, got int"),
+        (lambda: ScoreOptions(reads=[Search(3)]), r"Expected names in `reads`, got Search\(events=3\)"),
+        (lambda: ScoreOptions(reads={"a": {"size": 3}}), "Unknown reading {'size': 3}"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()
 
 
 def test_bad_representations_by_name_say_which(scorer, vectors):
@@ -202,7 +226,10 @@ def test_bad_representations_by_name_say_which(scorer, vectors):
     with pytest.raises(ShapeError, match=rf"\[{scorer.split.num_items}, dim\]"):
         scorer.score({"last": vectors, "middle": vectors[1:]}, options)
     with pytest.raises(ConfigError, match="has 16 dimensions, none of"):
-        scorer.score(vectors, ScoreOptions(ceilings=(), placebo=False, reads=["prefix"]))
+        scorer.score(vectors, ScoreOptions(ceilings=(), placebo=False, reads={"prefix": Prefixes([64])}))
+    clash = {"prefix": Prefixes([2]), "prefix_2": "cosine"}
+    with pytest.raises(ConfigError, match="Two readings are named 'prefix_2'"):
+        scorer.score(vectors, ScoreOptions(ceilings=(), placebo=False, reads=clash))
     with pytest.raises(ConfigError, match="of 999 codes a level need as many items"):
         scorer.score(vectors, ScoreOptions(ceilings=(), placebo=False, reads={"codes": SemanticIds(size=999)}))
 
