@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.intervals import Estimate
-from lis_lightning.report.runs import find_runs
+from lis_lightning.report.runs import find_run
 from lis_lightning.results.format import format_estimate, format_interval
 from lis_lightning.results.record import FILENAME
 from lis_lightning.results.snapshot import Snapshot
@@ -50,11 +50,8 @@ def choose_snapshot(words: str) -> Chosen:
     if saved and path.exists():
         stem = path.parent.name.replace("snapshots", Path(FILENAME).stem, 1)
         path, which = path.parent.with_name(f"{stem}.jsonl"), saved[1]
-    runs = find_runs([path])
-    if len(runs) > 1:
-        listed = "".join(f"\n  {run.name}: {run.path}" for run in runs)
-        raise ConfigError(f"Expected one run, got {place} with {len(runs)}; give one of these:{listed}")
-    run, results = runs[0], runs[0].results
+    run = find_run(path)
+    results = run.results
     if not which or which == "best":
         return Chosen(name=run.name, snapshot=run.best, picked_from=len(results))
     ends = {"first": results[0], "last": results[-1]}

@@ -13,7 +13,7 @@ from lis_lightning.results.snapshot import Snapshot
 TITLE = "What the metrics you watch were worth"
 NOTE = (
     "AIS that went with 1 % more of a metric, with 95 % intervals clustered by user.\n"
-    "An observation: whoever trains for a metric may change its worth."
+    "An observation: whoever trains for a metric may change its worth; noise in a metric can look like a break."
 )
 
 

@@ -191,6 +191,20 @@ def recorded_run(record: Path | None, results: Sequence[Snapshot]) -> RecordedRu
     return named
 
 
+def find_run(path: str | Path, readers: Mapping[str, RunReader] | None = None) -> RecordedRun:
+    """Return the only run below a path; see :func:`find_runs`.
+
+    Raises:
+        ConfigError: If there is no run, or more than one.
+        RecordError: If the file cannot be read.
+    """
+    runs = find_runs([path], readers)
+    if len(runs) > 1:
+        listed = "".join(f"\n  {run.name}: {run.path}" for run in runs)
+        raise ConfigError(f"Expected one run, got {path} with {len(runs)}; give one of these:{listed}")
+    return runs[0]
+
+
 def _files_in(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the records below a folder, and the files of other formats of runs that have no record."""
     records = sorted(folder.rglob("record*.jsonl"))

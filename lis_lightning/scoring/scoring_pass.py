@@ -60,8 +60,6 @@ def score_representation(cache: SplitCache, embeddings: Any, options: ScoreOptio
         The result of the primary task, with those of the other tasks and periods nested in it.
     """
     split, preferences = cache.split, options.preferences
-    for reader in options.readers.values():
-        reader.check(split)
     named = dict(embeddings) if isinstance(embeddings, Mapping) else {"": embeddings}
     if not named:
         raise ShapeError("Expected representations by name, got an empty mapping.")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lis_lightning.errors import ConfigError
-from lis_lightning.report.runs import RecordedRun, find_runs
+from lis_lightning.report.runs import RecordedRun, find_run
 from lis_lightning.results.frame import snapshots_frame
 from lis_lightning.tracking.wandb_offline import OFFLINE_READERS
 
@@ -39,14 +38,7 @@ def read_run(path: str | Path) -> pl.DataFrame:
         ...     read_run(folder)["step", "verdict", "ais", "auc_base"].rows()
         [(200, 'warming-up', 0.003, 0.7)]
     """
-    runs = find_runs([path], OFFLINE_READERS)
-    if len(runs) > 1:
-        listed = "".join(f"\n  {run.name}: {run.path}" for run in runs)
-        raise ConfigError(
-            f"Expected the folder of one run, got {path} with {len(runs)}; give one of these, or read all with "
-            f"`lis_lightning.report.find_runs`:{listed}"
-        )
-    return snapshots_frame(runs[0].results)
+    return snapshots_frame(find_run(path, OFFLINE_READERS).results)
 
 
 def runs_frame(runs: Sequence[RecordedRun]) -> pl.DataFrame:

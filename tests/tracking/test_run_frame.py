@@ -74,7 +74,7 @@ def test_without_its_table_wandbs_file_holds_what_was_logged(offline, tmp_path):
 def test_several_runs_are_listed(tmp_path):
     for name in "ab":
         Record.create(tmp_path / name / "record.jsonl", run_id=name, split_hash="abc").append(RESULTS[0])
-    with pytest.raises(ConfigError, match=r"Expected the folder of one run, got .* with 2; .*\n  a: .*\n  b: "):
+    with pytest.raises(ConfigError, match=r"Expected one run, got .* with 2; .*\n  a: .*\n  b: "):
         read_run(tmp_path)
 
 

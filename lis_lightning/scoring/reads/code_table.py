@@ -120,6 +120,8 @@ class CodeTable(Read):
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
-        codes = self.codes_of(scored.split.item_ids)
+        codes = scored.cache.value(  # the same at every snapshot
+            ("codes of a table", self), lambda: self.codes_of(scored.split.item_ids), content=lambda: None
+        )
         sizes = self.codes.max(axis=0) + 1 if self.sizes is None else np.array(self.sizes)
         return {name: score_codes(scored, codes, sizes)}

@@ -56,6 +56,7 @@ class Search(Read):
 
     @override
     def readings(self, name: str, scored: ScoredItems) -> dict[str, Reading]:
+        self.check(scored.split)
         histories = scored.prepared.histories
         long = (histories.stop - histories.start) > self.events
         cosines, start = scored.lookup.cosines, torch.maximum(histories.start, histories.stop - self.events)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from typing_extensions import override
 from lis_lightning.data.split import PreferenceSplit
 from lis_lightning.errors import ConfigError
 from lis_lightning.functional.code_vectors import rebuilt_vectors
+from lis_lightning.functional.sampling import is_withheld
 from lis_lightning.functional.semantic_ids import code_statistics, prefix_numbers
 from lis_lightning.results.reading import Reading
 from lis_lightning.scoring.cache import SplitCache
@@ -41,8 +41,8 @@ class SemanticIds(Read):
         seed: Seed of k-means.
 
     Raises:
-        ConfigError: If a number is out of range.
-        ConfigError: If scikit-learn is not installed.
+        ConfigError: If a number is out of range, scikit-learn is not installed, or there are fewer items to fit on
+            than a level has codes.
 
     Example:
         >>> SemanticIds(levels=2, size=64).size
@@ -107,10 +107,10 @@ def aligned_items(cache: SplitCache) -> NDArray[np.bool_]:
 
     def compute() -> NDArray[np.bool_]:
         seen = np.zeros(split.num_items, bool)
-        withheld = np.zeros(split.num_items, bool)
-        withheld[split.events.item[split.events.unseen]] = True
         aligned = split.log.item[split.log.window == 0]
         seen[aligned[aligned < split.num_items]] = True
+        share, seed = float(split.settings["unseen_items"]), split.settings["seed"]
+        withheld: NDArray[np.bool_] = is_withheld(split.item_ids, share, seed)
         return seen & ~withheld
 
     return cache.value("items of the alignment window", compute, content=lambda: None)
@@ -131,7 +131,6 @@ def residual_kmeans(
         Codes, [num_items, levels]; 0 throughout at a level at which nothing is left.
     """
     from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     residual = vectors - vectors[fitted].mean(0)
@@ -140,12 +139,13 @@ def residual_kmeans(
     floor = 1e-12 * float(np.square(vectors[rows]).mean())  # rounding of a constant is not split
     codes = np.zeros((len(vectors), len(sizes)), np.int32)
     # Equal on all machines, and a training has the cores. Limits of OpenMP are those of this thread alone.
-    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of items that are alike there are fewer codes in use
+    with threadpool_limits(1, user_api="openmp"):
         for level, size in enumerate(sizes):
             if float(np.square(residual[rows]).mean()) <= floor:
                 break
-            kmeans = KMeans(size, n_init=1, max_iter=_ROUNDS, random_state=seed + level).fit(residual[rows])
+            different = len(np.unique(residual[rows], axis=0))  # of items that are alike fewer codes are in use
+            kmeans = KMeans(min(size, different), n_init=1, max_iter=_ROUNDS, random_state=seed + level)
+            kmeans.fit(residual[rows])
             codes[:, level] = kmeans.predict(residual)
             residual = residual - kmeans.cluster_centers_[codes[:, level]]
     return codes

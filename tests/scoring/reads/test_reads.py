@@ -19,6 +19,7 @@ from lis_lightning.scoring.cache import SplitCache
 from lis_lightning.scoring.options import ScoreOptions
 from lis_lightning.scoring.reads import CodeTable, Prefixes, Search, SemanticIds
 from lis_lightning.scoring.reads.prefix_rates import prefix_rates
+from lis_lightning.scoring.reads.semantic_ids import aligned_items
 from lis_lightning.scoring.scorer import Scorer
 
 NUM_ITEMS, RANDOM = 400, np.random.default_rng(5)
@@ -102,6 +103,12 @@ def test_codes_are_the_same_each_time_and_none_come_of_a_constant(scorer, vector
     constant = scorer.score(np.full_like(vectors, 0.3), ScoreOptions(ceilings=(), placebo=False, reads=["codes"]))
     assert constant.reads["codes"].ais == 0.0
     assert not constant.reads["codes"].codes.any()
+
+
+def test_codebooks_are_fitted_on_what_alignment_may_see(scorer):
+    split = scorer.split
+    aligned = np.isin(split.item_ids, split.alignment["item_id"].unique().to_numpy())
+    assert np.array_equal(aligned_items(SplitCache(split, "off")), aligned)
 
 
 def test_a_table_of_the_same_codes_scores_the_same(scorer, vectors, result):
